@@ -1,0 +1,3 @@
+"""Makes matrix files collectable in this repository; elsewhere the entry point does."""
+
+pytest_plugins = ["harness.pytest_plugin"]

@@ -1,0 +1,168 @@
+"""The command line: chooses, never configures. Commands import what they need when they are called."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.errors import EXIT_INTERRUPTED, HarnessError, UsageError
+
+app = typer.Typer(
+    name="sp-harness",
+    help="Does a diffusion engine draw the same picture when its sequence is split over devices?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+golden_app = typer.Typer(no_args_is_help=True, help="Look after the approved pictures.")
+models_app = typer.Typer(no_args_is_help=True, help="Look after checkpoints.")
+app.add_typer(golden_app, name="golden")
+app.add_typer(models_app, name="models")
+
+Matrices = Annotated[Path, typer.Argument(metavar="MATRIX", help="Matrix file, such as matrices/pr.toml.")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, such as reports/pr-20260101-120000.")]
+
+
+@app.command(
+    epilog="Examples: `sp-harness run matrices/pr.toml` | `sp-harness run matrices/pr.toml --case 720x720 --axis h` | "
+    "`sp-harness run --resume reports/pr-20260101-120000`"
+)
+def run(
+    matrix: Annotated[Path | None, typer.Argument(metavar="MATRIX", help="Matrix file.")] = None,
+    out: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("reports"),
+    case: Annotated[list[str] | None, typer.Option(help="Only cases of this name (shell pattern).")] = None,
+    size: Annotated[list[str] | None, typer.Option(help="Only this size, WIDTHxHEIGHT.")] = None,
+    axis: Annotated[list[str] | None, typer.Option(help="Only this axis: auto, h, w, none.")] = None,
+    engine: Annotated[list[str] | None, typer.Option(help="Only this engine.")] = None,
+    golden: Annotated[str, typer.Option(help="'off' holds nothing to a golden; 'required' as the matrix says.")] = (
+        "required"
+    ),
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Finish this run folder.")] = None,
+    judge: Annotated[bool, typer.Option("--judge/--no-judge", help="Record only; judge later by compare.")] = True,
+) -> None:
+    """Run a matrix: draw every case with and without SP, compare, judge, report."""
+    from harness import commands
+
+    selection = commands.selection(case, size, axis, engine)
+    if (matrix is None) == (resume is None):
+        raise UsageError("name either a matrix file or --resume RUN, for example: sp-harness run matrices/pr.toml")
+    folder = commands.resume(resume) if resume else commands.create(_given(matrix), out, selection, golden)
+    raise typer.Exit(commands.run(folder, judge))
+
+
+@app.command(epilog="Examples: `sp-harness plan 720x720 --ulysses 2` | `sp-harness plan 1280x720 --ulysses 3 --json`")
+def plan(
+    size: Annotated[str, typer.Argument(metavar="SIZE", help="WIDTHxHEIGHT in pixels.")],
+    ulysses: Annotated[int, typer.Option(help="Ulysses degree: ranks that share the picture.")] = 2,
+    ring: Annotated[int, typer.Option(help="Ring degree.")] = 1,
+    axis: Annotated[str, typer.Option(help="auto, h or w.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Explain how a size is cut: shards, pads, and which axis wins by which rule."""
+    from harness import commands
+
+    commands.plan(size, ulysses, ring, axis, as_json)
+
+
+@app.command(epilog="Example: `sp-harness compare reports/pr-20260101-120000`")
+def compare(run_folder: RunPath) -> None:
+    """Compare and judge what a run folder holds, and write its report anew; computes no picture."""
+    from harness import commands
+
+    raise typer.Exit(commands.compare(run_folder))
+
+
+@app.command(
+    epilog="Examples: `sp-harness approve reports/pr-20260101-120000` | "
+    "`sp-harness approve reports/pr-20260101-120000 720x720 --yes`"
+)
+def approve(
+    run_folder: RunPath,
+    cases: Annotated[list[str] | None, typer.Argument(metavar="[CASE]...", help="Cases; all by default.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    by: Annotated[str | None, typer.Option(help="Who approves; your git name by default.")] = None,
+) -> None:
+    """Approve a run's baselines as goldens; shows first what changes and by how much."""
+    from harness import commands
+
+    commands.approve(run_folder, cases or [], yes, by)
+
+
+@golden_app.command(epilog="Example: `sp-harness golden verify matrices/pr.toml matrices/smoke.toml`")
+def verify(
+    matrices: Annotated[list[Path] | None, typer.Argument(metavar="[MATRIX]...", help="All of matrices/.")] = None,
+) -> None:
+    """Find goldens that are missing, unused, or altered; exit 1 if there are any."""
+    from harness import commands
+
+    raise typer.Exit(commands.verify(matrices or sorted(Path("matrices").glob("*.toml"))))
+
+
+@app.command(epilog="Example: `sp-harness report reports/pr-20260101-120000`")
+def report(run_folder: RunPath) -> None:
+    """Write all report formats again from a run's report.json."""
+    from harness import commands
+
+    commands.report(run_folder)
+
+
+@models_app.command("build", epilog="Example: `sp-harness models build nano`")
+def build_model(
+    name: Annotated[str, typer.Argument(help="A built-in model: nano.")],
+    to: Annotated[Path | None, typer.Option(help="Folder to build into; the cache by default.")] = None,
+) -> None:
+    """Build an embedded checkpoint, offline and always the same."""
+    from harness import models
+
+    typer.echo(models.build(name, to))
+
+
+@models_app.command("ls", epilog="Example: `sp-harness models ls`")
+def list_models() -> None:
+    """List the embedded checkpoints."""
+    from harness import models
+
+    for name in models.names():
+        typer.echo(name)
+
+
+@app.command(epilog="Examples: `sp-harness ls` | `sp-harness ls matrices/pr.toml` | `sp-harness ls reports`")
+def ls(
+    what: Annotated[Path | None, typer.Argument(metavar="[WHAT]", help="A matrix file or a folder of runs.")] = None,
+) -> None:
+    """List plugins; or the rows of a matrix; or the runs in a folder."""
+    from harness import commands
+
+    commands.ls(what)
+
+
+def _given(matrix: Path | None) -> Path:
+    assert matrix is not None
+    return matrix
+
+
+def _terminated(number: int, frame: Any) -> None:
+    """A polite request to end is treated as Ctrl-C: the report so far is written."""
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Run the command line; every error a user can cause ends in one line and an exit code."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        app()
+    except HarnessError as error:
+        typer.echo(f"sp-harness: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("sp-harness: interrupted", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Dataclasses to JSON and back, with the standard library alone.
+
+Workers read their orders inside other engines' interpreters, where no validation library may be
+expected; the same few lines then serve run.json, report.json and golden.json.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import types
+import typing
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar
+
+from harness.errors import FileError
+
+T = TypeVar("T")
+
+
+def encode(value: Any) -> Any:
+    """Turn dataclasses, enums, tuples and paths into plain JSON values; NaN and infinity become null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): encode(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [encode(v) for v in value]
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def decode(kind: type[T], data: Any) -> T:
+    """Rebuild a dataclass from :func:`encode`'s output; unknown keys are ignored (older reader, newer file).
+
+    Raises
+    ------
+    ValueError
+        If a field without default is missing or the data has another shape.
+    """
+    return typing.cast(T, _decode(kind, data))
+
+
+def _decode(kind: Any, data: Any) -> Any:
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        if data is None:
+            return None
+        return _decode(next(a for a in args if a is not type(None)), data)
+    if dataclasses.is_dataclass(kind):
+        return _decode_dataclass(kind, data)
+    if origin is tuple:
+        if not isinstance(data, list):
+            raise ValueError(f"expected a list, found {type(data).__name__}")
+        if len(args) == 2 and args[1] is Ellipsis:
+            return tuple(_decode(args[0], item) for item in data)
+        return tuple(_decode(a, item) for a, item in zip(args, data, strict=True))
+    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
+        return {k: _decode(args[1], v) for k, v in data.items()}
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return kind(data)
+    return data
+
+
+def _decode_dataclass(kind: Any, data: Any) -> Any:
+    if not isinstance(data, dict):
+        raise ValueError(f"expected an object for {kind.__name__}, found {type(data).__name__}")
+    hints = typing.get_type_hints(kind)
+    known = {f.name: _decode(hints[f.name], data[f.name]) for f in dataclasses.fields(kind) if f.name in data}
+    try:
+        return kind(**known)
+    except TypeError as error:
+        raise ValueError(f"{kind.__name__}: {error}") from None
+
+
+def read_json(path: Path, kind: type[T], schema: int | None = None) -> T:
+    """Read a dataclass from a file.
+
+    Raises
+    ------
+    FileError
+        If the file is missing, is not JSON of this kind, or has a newer schema version than ours.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise FileError(f"{path}: is no valid JSON ({error})") from None
+    found = data.get("schema") if isinstance(data, dict) else None
+    if schema is not None and isinstance(found, int) and found > schema:
+        raise FileError(f"{path}: schema {found} is newer than {schema}, the newest known here; update sp-harness")
+    try:
+        return decode(kind, data)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FileError(f"{path}: is no {kind.__name__} file ({error})") from None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a reader sees the old file or the whole new one, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(encode(value), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    temporary.replace(path)

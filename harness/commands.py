@@ -1,0 +1,198 @@
+"""What the commands do, without the parsing of their arguments."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import cast, get_args
+
+import typer
+from rich.text import Text
+
+from harness import approval, codec, golden, registry, session
+from harness.console import LiveProgress, cost_of, make_console, print_choice, print_report
+from harness.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_VERDICT, FileError, UsageError, did_you_mean
+from harness.matrix import read_matrix
+from harness.measure import AheadMeasurer
+from harness.plan import choose_axis
+from harness.pool import Event, Finished, Pool
+from harness.record import RunFolder, is_settled
+from harness.types import SCHEMA, Axis, GoldenPolicy, Report, Size
+
+
+def selection(
+    cases: list[str] | None, sizes: list[str] | None, axes: list[str] | None, engines: list[str] | None
+) -> session.Selection:
+    """Check the filters of ``run``."""
+    for axis in axes or ():
+        if axis not in get_args(Axis):
+            raise UsageError(f"--axis {axis!r}: {did_you_mean(axis, get_args(Axis))}")
+    for engine in engines or ():
+        if engine not in registry.names("engines"):
+            raise UsageError(f"--engine {engine!r}: {did_you_mean(engine, registry.names('engines'))}")
+    for size in sizes or ():
+        _size(size)
+    return session.Selection(cases or (), sizes or (), axes or (), engines or ())
+
+
+def create(matrix: Path, out: Path, chosen: session.Selection, policy: str) -> RunFolder:
+    """Plan a matrix and make its run folder."""
+    if policy not in get_args(GoldenPolicy):
+        raise UsageError(f"--golden {policy!r}: {did_you_mean(policy, get_args(GoldenPolicy))}")
+    checked, graph = session.prepare(matrix, chosen)
+    return RunFolder.create(out, checked, graph, cast(GoldenPolicy, policy))
+
+
+def resume(path: Path) -> RunFolder:
+    """Open a run folder and plan it anew: runs of older code or weights count no more."""
+    folder = RunFolder.open(path)
+    folder.replan(session.plan(folder.plan.matrix))
+    return folder
+
+
+def run(folder: RunFolder, judge: bool = True) -> int:
+    """Compute what a run folder lacks, report, and return the exit code.
+
+    Ctrl-C ends the computing; what is there is judged and reported all the same.
+    """
+    console = make_console()
+    complete = True
+    measurer = AheadMeasurer(folder) if judge else None
+    try:
+        with Pool(folder.path / "logs") as pool:
+            _record(folder, pool, measurer)
+    except KeyboardInterrupt:
+        complete = False
+        console.print(Text(f"interrupted; finish it with: sp-harness run --resume {folder.path}"))
+    if measurer is None:
+        console.print(Text(f"recorded; judge it with: sp-harness compare {folder.path}"))
+        return EXIT_OK if complete else EXIT_INTERRUPTED
+    report = session.conclude(folder, measurer.wait(), complete=complete)
+    if not complete:
+        report = replace(report, exit_code=EXIT_INTERRUPTED)
+    print_report(console, report, session.write_reports(report, folder.path))
+    return report.exit_code
+
+
+def _record(folder: RunFolder, pool: Pool, measurer: AheadMeasurer | None) -> None:
+    settled = {digest for digest, done in folder.runs().items() if is_settled(done)}
+    missing = {digest: spec for digest, spec in folder.plan.specs.items() if digest not in settled}
+    with LiveProgress(make_console(), folder.plan.specs, done=len(settled)) as progress:
+        progress.expect(sum(cost_of(spec) for spec in missing.values()))
+
+        def on_event(event: Event) -> None:
+            progress(event)
+            if measurer and isinstance(event, Finished):
+                measurer.finished(event.run)
+
+        session.record(folder, pool, on_event=on_event)
+
+
+def plan(size: str, ulysses: int, ring: int, axis: str, as_json: bool) -> None:
+    """Print both cuts of a size."""
+    for name, degree in (("--ulysses", ulysses), ("--ring", ring)):
+        if degree < 1:
+            raise UsageError(f"{name} {degree}: a degree is at least 1")
+    if axis not in ("auto", "h", "w"):
+        raise UsageError(f"--axis {axis!r}: {did_you_mean(axis, ('auto', 'h', 'w'))}")
+    choice = choose_axis(_size(size), ulysses, axis, ring)  # type: ignore[arg-type]
+    if as_json:
+        typer.echo(json.dumps(codec.encode(choice), indent=2))
+    else:
+        print_choice(make_console(), choice)
+
+
+def compare(path: Path) -> int:
+    """Judge a run folder again and write its reports."""
+    folder = RunFolder.open(path)
+    runs = folder.runs()
+    result = session.conclude(folder, complete=all(digest in runs for digest in folder.plan.specs))
+    print_report(make_console(), result, session.write_reports(result, path))
+    return result.exit_code
+
+
+def report(path: Path) -> None:
+    """Write the report formats again, and name the files."""
+    if not (path / "report.json").is_file():
+        raise FileError(f"{path}: holds no report.json; make one with: sp-harness compare {path}")
+    known = codec.read_json(path / "report.json", Report, SCHEMA)
+    for file in session.write_reports(known, path).values():
+        typer.echo(file)
+
+
+def approve(path: Path, cases: Sequence[str], yes: bool, by: str | None) -> None:
+    """Show what approving changes, ask, and write the goldens."""
+    folder = RunFolder.open(path)
+    result = session.conclude(folder)
+    pending = approval.changes(folder, result, cases)
+    for change in pending:
+        typer.echo(f"{change.case.name}: {change.what}")
+    pending = [change for change in pending if change.what != "unchanged"]
+    if not pending:
+        typer.echo("nothing to approve")
+        return
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UsageError("approving asks for a yes and there is no terminal; look at the changes, then add --yes")
+        if not typer.confirm(f"Approve {len(pending)} goldens in {folder.plan.matrix.golden_store}?"):
+            typer.echo("nothing approved")
+            return
+    for change in pending:
+        approval.approve(folder, result, change, by)
+        typer.echo(f"approved {change.folder}")
+
+
+def verify(matrices: Sequence[Path]) -> int:
+    """Print what is wrong with the goldens of some matrices."""
+    if not matrices:
+        raise UsageError("matrices/ holds no matrix; name one: sp-harness golden verify matrices/pr.toml")
+    expected: dict[Path, list[Path]] = {}
+    for path in matrices:
+        matrix = read_matrix(path)
+        places = expected.setdefault(Path(matrix.golden_store).resolve(), [])
+        places += [
+            golden.folder_of(Path(matrix.golden_store).resolve(), case, golden.platform_of(case, {}))
+            for case in matrix.cases
+            if case.golden == "required" and case.device == "cpu"
+        ]
+    lines = [line for store, places in expected.items() for line in golden.verify(store, places)]
+    for line in lines:
+        typer.echo(line)
+    typer.echo(f"{sum(map(len, expected.values()))} goldens asked for, {len(lines)} problems")
+    return EXIT_VERDICT if lines else EXIT_OK
+
+
+def ls(what: Path | None) -> None:
+    """List plugins, the rows of a matrix, or the runs in a folder."""
+    if what is None:
+        for kind in registry.KINDS:
+            typer.echo(f"{kind}: {', '.join(registry.names(kind))}")
+    elif what.is_dir():
+        for path in sorted(what.glob("*/plan.json")):
+            typer.echo(_describe_run(path.parent))
+    else:
+        matrix, graph = session.prepare(what)
+        for row in graph.rows:
+            cut = f"{row.plan.axis} {'+'.join(map(str, row.plan.shard_tokens))}" if row.plan else "-"
+            typer.echo(f"{row.name}  {row.skip or cut}")
+        typer.echo(f"{matrix.name}: {len(graph.rows)} rows, {len(graph.specs)} runs")
+
+
+def _describe_run(path: Path) -> str:
+    try:
+        known = codec.read_json(path / "report.json", Report, SCHEMA)
+    except FileError:
+        return f"{path}  not judged"
+    outcomes = [row.verdict.outcome.value for row in known.rows if row.verdict]
+    counts = ", ".join(f"{outcomes.count(name)} {name}" for name in dict.fromkeys(outcomes))
+    return f"{path}  exit code {known.exit_code}, {counts}"
+
+
+def _size(text: str) -> Size:
+    try:
+        return Size.parse(text)
+    except ValueError as error:
+        raise UsageError(str(error)) from None

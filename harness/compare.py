@@ -1,0 +1,231 @@
+"""Two pure functions: :func:`measure` turns two samples into figures, :func:`judge` figures into a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from harness.diagnose import cause, sentence
+from harness.types import (
+    Bound,
+    Comparison,
+    Domain,
+    Figure,
+    Judgement,
+    Metric,
+    Outcome,
+    Relation,
+    Row,
+    Run,
+    Verdict,
+)
+
+Array = np.ndarray[Any, Any]
+
+FLOOR_DB = {"float32": 100.0}
+"""Latents PSNR that splitting must keep, by dtype. float32 runs of one mathematics lie above 130 dB and the
+faintest known bug near 61 dB (``docs/words.md``); 100 dB stands until the floor is measured in each run."""
+
+MARGIN_DB = 1.0
+"""Taken off an approved figure. Another CPU moves a figure of tens of decibels in its third decimal only."""
+
+LEVELS = Bound("max-abs", "image", 1.0, "of 255", "floor", 0.0, "at most")
+"""Rounding to 8 bits may carry a value at the noise floor over one step, never over two."""
+
+JUDGED_METRICS = ("psnr", "max-abs")
+"""Metrics that bounds speak of; measured whatever a matrix selects."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a run or a golden shows: pictures ``H,W,3`` uint8, latents ``B,C,H,W`` float32.
+
+    Either may be absent: large goldens keep their latents only.
+    """
+
+    key: str
+    images: tuple[Array, ...] | None
+    latents: Array | None
+
+
+def measure(relation: Relation, reference: Sample, candidate: Sample, metrics: Sequence[Metric]) -> Comparison:
+    """Compare two samples by every metric; for several pictures a figure is that of the worst.
+
+    Sizes that differ and values that are not finite are problems of their own: nothing is resized or
+    replaced to get a figure.
+    """
+    result = Comparison(relation, reference.key, candidate.key, same_run=reference.key == candidate.key)
+    if result.same_run:
+        return result
+    problem = find_problem(reference, candidate)
+    if problem:
+        return replace(result, problem=problem)
+    exact: dict[Domain, bool | None] = {"image": None, "latents": None}
+    figures: list[Figure] = []
+    for domain, left, right in _domains(reference, candidate):
+        exact[domain] = all(np.array_equal(a, b) for a, b in zip(left, right, strict=True))
+        if not exact[domain]:
+            figures += _figures(metrics, domain, left, right)
+    return replace(result, exact_image=exact["image"], exact_latents=exact["latents"], figures=tuple(figures))
+
+
+def find_problem(reference: Sample, candidate: Sample) -> str | None:
+    """Say why two samples cannot be compared, or return ``None``."""
+    for domain, left, right in _domains(reference, candidate):
+        shapes = [[array.shape for array in side] for side in (left, right)]
+        if shapes[0] != shapes[1]:
+            expected, found = (_size_text(domain, side) for side in shapes)
+            return f"sizes differ: {domain} should be {expected}, is {found}"
+        for name, side in (("reference", left), ("candidate", right)):
+            if not all(np.isfinite(array).all() for array in side):
+                return f"the {name}'s {domain} hold NaN or infinity"
+    return None
+
+
+def _size_text(domain: Domain, shapes: list[tuple[int, ...]]) -> str:
+    if not shapes:
+        return "absent"
+    height, width = shapes[0][:2] if domain == "image" else shapes[0][-2:]
+    unit = "px" if domain == "image" else "cells"
+    return f"{len(shapes)} of {width}x{height} {unit}"
+
+
+def _domains(reference: Sample, candidate: Sample) -> Iterator[tuple[Domain, Sequence[Array], Sequence[Array]]]:
+    if reference.latents is not None and candidate.latents is not None:
+        yield "latents", tuple(reference.latents), tuple(candidate.latents)
+    if reference.images is not None and candidate.images is not None:
+        yield "image", reference.images, candidate.images
+
+
+def _figures(metrics: Sequence[Metric], domain: Domain, left: Sequence[Array], right: Sequence[Array]) -> list[Figure]:
+    pairs = [(a, b) for a, b in zip(left, right, strict=True) if not np.array_equal(a, b)]
+    figures = []
+    for metric in metrics:
+        if domain in metric.domains:
+            found = [metric.measure(a, b, domain) for a, b in pairs]
+            figures.append(_worst(found, metric.higher_is_better))
+    return figures
+
+
+def _worst(figures: list[Figure], higher_is_better: bool) -> Figure:
+    known = [figure for figure in figures if figure.value is not None]
+    if not known:
+        return figures[0]
+    choose = min if higher_is_better else max
+    return choose(known, key=lambda figure: figure.value or 0.0)
+
+
+# ---------------------------------------------------------------- judging
+
+
+Approved = Mapping[str, float | None]
+"""Latents PSNR in dB approved for one variant, by relation (``pair``, ``layout``); ``None`` means exact."""
+
+
+def judge(
+    row: Row,
+    runs: Mapping[str, Run],
+    declared: Iterable[tuple[Relation, Bound]] = (),
+    approved: Approved | None = None,
+    golden_missing: bool = False,
+) -> Verdict:
+    """Come to the verdict of a row whose comparisons are made.
+
+    Parameters
+    ----------
+    row
+        The row with its comparisons.
+    runs
+        The runs it names, by digest.
+    declared
+        Bounds the matrix states.
+    approved
+        Figures approved with the golden for this row's variant, if there are any.
+    golden_missing
+        True where a golden is required and there is none.
+    """
+    if row.skip is not None:
+        return Verdict(Outcome.SKIP, row.skip)
+    failed = _failed_run(row, runs)
+    if failed is not None:
+        return failed
+    judgements = tuple(
+        judgement
+        for comparison in row.comparisons
+        for judgement in _judge_one(comparison, row, tuple(declared), approved or {})
+    )
+    outcome = Outcome.PASS
+    if golden_missing:
+        outcome = Outcome.NO_GOLDEN
+    if any(judgement.ok is False for judgement in judgements):
+        outcome = Outcome.FAIL
+    return Verdict(
+        outcome,
+        sentence.of_row(row, outcome, judgements),
+        cause=cause.of_judgements(row, judgements),
+        judgements=judgements,
+    )
+
+
+def _failed_run(row: Row, runs: Mapping[str, Run]) -> Verdict | None:
+    """The verdict where a run has no picture: the candidate's own failure first, then whose it waits for."""
+    for role in ("candidate", "control", "baseline", "replay"):
+        run = runs.get(row.runs[role])
+        if run is None:
+            return Verdict(Outcome.SKIP, f"not run: the {role} was not reached")
+        if run.failure is not None:
+            return Verdict(
+                Outcome.TIMEOUT if run.outcome == "timeout" else Outcome.ERROR,
+                f"the {role} has no picture: {run.failure.message}",
+                cause=cause.of_failure(run.failure),
+                infrastructure=run.failure.kind.infrastructure,
+            )
+    return None
+
+
+def _judge_one(
+    comparison: Comparison, row: Row, declared: Sequence[tuple[Relation, Bound]], approved: Approved
+) -> Iterator[Judgement]:
+    relation = comparison.relation
+    if comparison.problem:
+        yield Judgement(relation, False, comparison.problem)
+        return
+    bounds = [bound for wanted, bound in declared if wanted == relation]
+    bounds += _own_bounds(relation, row, approved)
+    if not bounds:
+        yield Judgement(relation, None, "shown, not judged: nothing is approved for this variant")
+    for bound in bounds:
+        exact = comparison.exact_latents if bound.domain == "latents" else comparison.exact_image
+        if exact or comparison.same_run:
+            yield Judgement(relation, True, "equal to the last bit", bound)
+            continue
+        if exact is None:
+            continue  # one side has no such output, as goldens that keep latents only
+        figure = comparison.figure(bound.metric, bound.domain)
+        if figure is None or figure.value is None:
+            yield Judgement(relation, False, f"{bound.metric} of {bound.domain} could not be measured", bound)
+            continue
+        ok = bound.holds(figure.value)
+        text = f"{figure.value:.4g} {figure.unit} of {bound.domain}, asked for {bound}"
+        yield Judgement(relation, ok, text, bound, figure.value)
+
+
+def _own_bounds(relation: Relation, row: Row, approved: Approved) -> list[Bound]:
+    """Bounds that hold without being declared; see ``docs/words.md`` for the reasons."""
+    floor_db = FLOOR_DB.get(row.case.dtype)
+    if relation in (Relation.EXCHANGE, Relation.CONTROL, Relation.GOLDEN_BASELINE):
+        return [Bound("psnr", "latents", floor_db, "dB", "floor"), LEVELS] if floor_db else []
+    # A candidate is as far from the golden as from the baseline, which the golden once was.
+    name = "pair" if relation == Relation.GOLDEN_CANDIDATE else relation.value
+    if name not in approved:
+        return []
+    figure = approved[name]
+    # An approved figure at the floor is noise, and noise may move: the floor itself is asked for then.
+    if floor_db and (figure is None or figure - MARGIN_DB > floor_db):
+        return [Bound("psnr", "latents", floor_db, "dB", "floor")]
+    if figure is None:
+        return []
+    return [Bound("psnr", "latents", round(figure - MARGIN_DB, 2), "dB", "approved", MARGIN_DB)]

@@ -1,0 +1,88 @@
+"""The sentence of a verdict: what a person who never saw this project reads first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.types import Comparison, Judgement, Outcome, Relation, Row
+
+
+def of_row(row: Row, outcome: Outcome, judgements: Sequence[Judgement]) -> str:
+    """Say in one or two sentences how the row ended and whether a difference is pads or damage."""
+    if outcome == Outcome.FAIL:
+        return _failing(row, judgements)
+    text = _healthy(row)
+    return f"{text} No golden is approved for this case yet." if outcome == Outcome.NO_GOLDEN else text
+
+
+def describe(comparison: Comparison | None) -> str:
+    """Latents PSNR in words: ``exact``, ``141.2 dB``, or the problem.
+
+    >>> describe(None)
+    'not measured'
+    """
+    if comparison is None:
+        return "not measured"
+    if comparison.problem:
+        return comparison.problem
+    if comparison.exact:
+        return "exact"
+    for domain in ("latents", "image"):
+        figure = comparison.figure("psnr", domain)
+        if figure is not None and figure.value is not None:
+            return f"{figure.value:.1f} dB" + (" of the image" if domain == "image" else "")
+    return "differs"
+
+
+def _healthy(row: Row) -> str:
+    exchange, pair = row.comparison(Relation.EXCHANGE), row.comparison(Relation.PAIR)
+    if row.variant.degree == 1:
+        return f"One device, nothing is split: {describe(pair)} against the baseline."
+    if pair is not None and pair.exact:
+        return "Equal to the single-device picture to the last bit."
+    surplus = row.plan.surplus_pad_tokens if row.plan else 0
+    split = _split_cost(exchange)
+    if not surplus:
+        return f"{split} The layout adds no pad tokens, so this is all a user sees ({describe(pair)})."
+    layout = row.comparison(Relation.LAYOUT)
+    return (
+        f"{split} The {describe(pair)} to the baseline are pads, not damage: this cut adds {surplus} pad tokens, "
+        f"and one device given as many differs just so ({describe(layout)})."
+    )
+
+
+def _split_cost(exchange: Comparison | None) -> str:
+    if exchange is not None and exchange.exact:
+        return "Splitting costs nothing (exchange exact)."
+    return f"Splitting stays at the noise floor (exchange {describe(exchange)})."
+
+
+def _failing(row: Row, judgements: Sequence[Judgement]) -> str:
+    failing = {judgement.relation: judgement for judgement in reversed(judgements) if judgement.ok is False}
+    if Relation.GOLDEN_BASELINE in failing:
+        return f"The baseline no longer draws the approved picture ({failing[Relation.GOLDEN_BASELINE].sentence})."
+    if Relation.CONTROL in failing:
+        return f"{row.variant.engine} is wrong on one device already: control {failing[Relation.CONTROL].sentence}."
+    if Relation.EXCHANGE in failing:
+        control = describe(row.comparison(Relation.CONTROL))
+        return (
+            f"Splitting over {row.variant.degree} ranks damages the picture: exchange "
+            f"{failing[Relation.EXCHANGE].sentence}. On one device the engine is right (control {control}), "
+            f"and pads are not to blame: the replay has as many.{_where(row)}"
+        )
+    relation, judgement = next(iter(failing.items()))
+    names = {
+        Relation.LAYOUT: "Pads cost more than was approved",
+        Relation.PAIR: "The picture is further from the baseline than was approved",
+        Relation.GOLDEN_CANDIDATE: "The picture is further from the golden than was approved",
+    }
+    return f"{names.get(relation, relation.value)}: {judgement.sentence}."
+
+
+def _where(row: Row) -> str:
+    exchange = row.comparison(Relation.EXCHANGE)
+    tile = exchange.figure("worst-tile", "image") if exchange else None
+    if tile is None or tile.where_px is None:
+        return ""
+    left, top, right, bottom = tile.where_px
+    return f" Worst in the box from ({left}, {top}) to ({right}, {bottom}) px."

@@ -1,0 +1,67 @@
+"""What can go wrong, and the exit code each kind ends with.
+
+    HarnessError
+    |-- UsageError            2   the command line or a file a person wrote is wrong
+    |   |-- ConfigError           a matrix file: names file and key
+    |   `-- FileError             a run folder, golden or report that is not what it should be
+    |-- GoldenError           1   a golden that was altered
+    `-- InfrastructureError   3   no GPU, no hub, a launch that fails
+
+A correctness failure is no exception: it is a verdict, and ends with 1. Every message says what is
+wrong, where, and what to write instead, in one line; the command line prints it without a traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import ClassVar
+
+EXIT_OK = 0
+EXIT_VERDICT = 1
+EXIT_USAGE = 2
+EXIT_INFRASTRUCTURE = 3
+EXIT_INTERRUPTED = 130
+
+
+class HarnessError(Exception):
+    """Base of all errors a user may see."""
+
+    exit_code: ClassVar[int] = EXIT_USAGE
+
+
+class UsageError(HarnessError):
+    """The command line, or something it names, cannot be used."""
+
+
+class ConfigError(UsageError):
+    """A matrix file is wrong; the message names file and key."""
+
+
+class FileError(UsageError):
+    """A file or folder of ours is missing, unreadable or of a newer schema."""
+
+
+class GoldenError(HarnessError):
+    """A golden's files do not match their recorded digests."""
+
+    exit_code = EXIT_VERDICT
+
+
+class InfrastructureError(HarnessError):
+    """The machine, not the engine, is to blame."""
+
+    exit_code = EXIT_INFRASTRUCTURE
+
+
+def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+    """End of an error message: the closest known name, or all of them.
+
+    >>> did_you_mean("spatal", ["spatial", "fake"])
+    "did you mean 'spatial'?"
+    """
+    names = sorted(known)
+    close = get_close_matches(wrong, names, n=1)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"known: {', '.join(names) or 'none'}"

@@ -1,0 +1,174 @@
+"""Golden outputs: approved pictures of the baseline, and what each variant may differ by.
+
+``golden/MODEL/PLATFORM/CASE/`` holds ``golden.json``, ``latents.safetensors`` and the picture: whole
+(``image.png``, ``image-1.png``, ...) for small sizes, reduced (``image-reduced.png``, for the eye alone)
+for large ones, whose comparison goes by their full-size latents. ``approve`` is the only way in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+
+from harness import codec
+from harness.compare import Sample
+from harness.errors import FileError, GoldenError
+from harness.types import SCHEMA, Case, Run
+
+WHOLE_PICTURE_PX = 256 * 256
+"""Pictures up to this area are kept whole."""
+REDUCED_SIDE_PX = 320
+DESCRIPTION = "golden.json"
+LATENTS = "latents.safetensors"
+
+
+@dataclass(frozen=True)
+class Golden:
+    """``golden.json``: whose picture this is, what was approved, and by whom."""
+
+    case: Case
+    platform: str
+    weights: str
+    files: Mapping[str, str]
+    """SHA-256 of every file beside this one."""
+    approved: Mapping[str, Mapping[str, float | None]]
+    """Variant label to latents PSNR in dB of ``pair`` and ``layout``; null means equal to the last bit."""
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+
+def slug(text: str) -> str:
+    """Turn a model's or device's name into a folder name.
+
+    >>> slug("Tongyi-MAI/Z-Image-Turbo")
+    'tongyi-mai--z-image-turbo'
+    """
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower().replace("/", "--")).strip("-.") or "model"
+
+
+def platform_of(case: Case, versions: Mapping[str, str]) -> str:
+    """Name the platform a picture is valid for: ``cpu-float32``, ``cuda-nvidia-h200-bfloat16``."""
+    device = versions.get("device", "")
+    return "-".join(part for part in (case.device, slug(device) if device else "", case.dtype) if part)
+
+
+def folder_of(store: Path, case: Case, platform: str) -> Path:
+    """Find the folder of a case's golden; a local model goes by its folder's last name."""
+    model = Path(case.model).name if Path(case.model).is_absolute() else case.model.lstrip("./")
+    return store / slug(model) / platform / case.key
+
+
+def load(folder: Path) -> Golden | None:
+    """Read a golden's description; ``None`` if there is no golden.
+
+    Raises
+    ------
+    GoldenError
+        If a file is missing or is not what was approved.
+    """
+    if not (folder / DESCRIPTION).is_file():
+        return None
+    golden = codec.read_json(folder / DESCRIPTION, Golden, SCHEMA)
+    for name, expected in golden.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise GoldenError(f"{path}: is missing; restore it, or approve the case anew")
+        if _sha256(path) != expected:
+            raise GoldenError(f"{path}: does not match its digest in {DESCRIPTION}; restore it, or approve anew")
+    return golden
+
+
+def load_sample(folder: Path, golden: Golden) -> Sample:
+    """Load what candidates are compared with."""
+    names = _picture_names(golden.case.num_images)
+    whole = all(name in golden.files for name in names)
+    images = tuple(read_picture(folder / name) for name in names) if whole else None
+    return Sample(f"golden:{golden.case.key}", images, load_file(folder / LATENTS)["latents"])
+
+
+def read_picture(path: Path) -> np.ndarray[Any, Any]:
+    """Read a picture as uint8 ``H,W,3``."""
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def write(
+    folder: Path,
+    run: Run,
+    run_folder: Path,
+    approved: Mapping[str, Mapping[str, float | None]],
+    platform: str,
+    provenance: Mapping[str, str],
+) -> Golden:
+    """Write a baseline run as a golden, replacing what the folder held.
+
+    Used for proposals inside a report and, after approval, for the store.
+    """
+    building = folder.with_name(f".{folder.name}.building")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    case = run.spec.case
+    latents = load_file(run_folder / (run.latents or LATENTS))["latents"]
+    save_file({"latents": latents}, building / LATENTS)
+    for source, name in zip(run.images, _picture_names(case.num_images), strict=True):
+        if case.size.width_px * case.size.height_px <= WHOLE_PICTURE_PX:
+            shutil.copyfile(run_folder / source, building / name)
+        else:
+            with Image.open(run_folder / source) as image:
+                image.thumbnail((REDUCED_SIDE_PX, REDUCED_SIDE_PX))
+                image.save(building / name.replace("image", "image-reduced"), optimize=True)
+    golden = Golden(
+        case=case,
+        platform=platform,
+        weights=run.spec.weights,
+        files={file.name: _sha256(file) for file in sorted(building.iterdir())},
+        approved=approved,
+        provenance=provenance,
+    )
+    codec.write_json(building / DESCRIPTION, golden)
+    shutil.rmtree(folder, ignore_errors=True)
+    building.replace(folder)
+    return golden
+
+
+def verify(store: Path, expected: Iterable[Path]) -> Iterator[str]:
+    """Yield a line for each golden that is missing, unused, or altered.
+
+    Parameters
+    ----------
+    store
+        The golden store.
+    expected
+        Folders that the known matrices ask for.
+    """
+    wanted = set(expected)
+    found = {description.parent for description in store.rglob(DESCRIPTION)} if store.is_dir() else set()
+    for folder in sorted(wanted - found):
+        yield f"missing: {folder}"
+    for folder in sorted(found - wanted):
+        yield f"unused: {folder}"
+    for folder in sorted(found):
+        try:
+            golden = load(folder)
+        except (GoldenError, FileError) as error:
+            yield f"altered: {error}"
+            continue
+        strangers = {file.name for file in folder.iterdir()} - {*(golden.files if golden else ()), DESCRIPTION}
+        yield from (f"unused: {folder / name}" for name in sorted(strangers))
+
+
+def _picture_names(count: int) -> list[str]:
+    return ["image.png", *(f"image-{index}.png" for index in range(1, count))]
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,176 @@
+"""The run graph: rows of a matrix, and the distinct runs that serve them.
+
+Every row names up to four runs (baseline, replay, control, candidate) by digest. Equal digests are one
+run: a baseline shared by several variants, two replays with as many pads, ``auto`` and the axis it
+chose.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+
+from harness import registry
+from harness.errors import ConfigError, did_you_mean
+from harness.plan import choose_axis, cut
+from harness.types import (
+    AxisChoice,
+    Case,
+    Engine,
+    Matrix,
+    ModelSpec,
+    Row,
+    RunSpec,
+    ShardPlan,
+    Variant,
+    digest_of,
+)
+
+ROLES = ("baseline", "replay", "control", "candidate")
+
+WORKER_SOURCES = (
+    "types.py",
+    "codec.py",
+    "plan.py",
+    "worker.py",
+    "engines",
+    "faults",
+    "models",
+    "probe",
+    "spatial",
+)
+"""What runs inside a rank: a change here makes recorded runs stale."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Rows, and the runs they need by digest, in the order in which rows first ask for them."""
+
+    rows: tuple[Row, ...]
+    specs: Mapping[str, RunSpec]
+
+    def needed_by(self, rows: tuple[Row, ...]) -> list[RunSpec]:
+        """Runs of some of the rows, each once."""
+        digests = dict.fromkeys(digest for row in rows for digest in row.runs.values())
+        return [self.specs[digest] for digest in digests]
+
+
+def build(matrix: Matrix, resolve: Callable[[Case], ModelSpec]) -> Graph:
+    """Plan every row of a matrix.
+
+    Parameters
+    ----------
+    matrix
+        The checked matrix.
+    resolve
+        Finds the checkpoint of a case.
+
+    Raises
+    ------
+    ConfigError
+        If a variant asks its engine for an axis, option or fault that it does not have.
+    """
+    cases = {case.name: case for case in matrix.cases}
+    variants = {variant.label: variant for variant in matrix.variants}
+    for variant in matrix.variants:
+        _check(matrix.path, variant, registry.load("engines", variant.engine))
+    rows: list[Row] = []
+    specs: dict[str, RunSpec] = {}
+    drawn_by: dict[str, str] = {}
+    for case_name, label in matrix.pairs:
+        case, variant = cases[case_name], variants[label]
+        row, runs = _row(case, variant, resolve(case))
+        candidate = row.runs.get("candidate")
+        if candidate in drawn_by:
+            row = replace(row, shares_with=drawn_by[candidate])
+        elif candidate:
+            drawn_by[candidate] = label
+        rows.append(row)
+        for spec in runs.values():
+            specs.setdefault(spec.digest, spec)
+    return Graph(tuple(rows), specs)
+
+
+def _check(path: str, variant: Variant, engine: type[Engine]) -> None:
+    where = f"{path}: variant {variant.label!r}"
+    if variant.axis not in engine.axes and variant.axis != "auto":
+        raise ConfigError(f"{where}: {engine.name} has no axis {variant.axis!r}; known: {', '.join(engine.axes)}")
+    if variant.fault and variant.fault not in engine.faults():
+        hint = did_you_mean(variant.fault, engine.faults())
+        raise ConfigError(f"{where}: {engine.name} has no fault {variant.fault!r}; {hint}")
+    for option in variant.options:
+        if option not in engine.options:
+            raise ConfigError(
+                f"{where}: {engine.name} has no option {option!r}; {did_you_mean(option, engine.options)}"
+            )
+
+
+def _row(case: Case, variant: Variant, model: ModelSpec) -> tuple[Row, dict[str, RunSpec]]:
+    engine = registry.load("engines", variant.engine)
+    choice = _choice(case, variant, engine, model)
+    plan = choice.chosen if choice else None
+    skip = engine.limits(case, variant, model)
+    if skip is None and choice is not None and plan is None:
+        skip = f"no cut: {choice.rule}"
+    if skip is not None:
+        return Row(case, variant, choice, plan, skip), {}
+    runs = _runs(case, variant, model, plan)
+    return Row(case, variant, choice, plan, runs={role: spec.digest for role, spec in runs.items()}), runs
+
+
+def _choice(case: Case, variant: Variant, engine: type[Engine], model: ModelSpec) -> AxisChoice | None:
+    if engine.axes == ("none",) or variant.axis == "none" or variant.degree == 1:
+        return None
+    return choose_axis(case.size, variant.ulysses, variant.axis, variant.ring, model.pad_multiple)
+
+
+def _runs(case: Case, variant: Variant, model: ModelSpec, plan: ShardPlan | None) -> dict[str, RunSpec]:
+    engine = registry.load("engines", variant.engine)
+    baseline_engine = registry.load("engines", engine.baseline)
+    baseline = RunSpec(
+        case=case,
+        engine=baseline_engine.name,
+        model_path=model.path,
+        weights=model.weights,
+        source=source_digest(baseline_engine.packages),
+    )
+    surplus = plan.surplus_pad_tokens if plan else 0
+    replay = replace(baseline, image_pad_tokens=plan.pad_tokens) if plan and surplus else baseline
+    if variant.engine == engine.baseline and not (variant.degree > 1 or variant.fault or variant.options):
+        return {"baseline": baseline, "replay": baseline, "control": baseline, "candidate": baseline}
+    whole = None if engine.axes == ("none",) else cut(case.size, 1, "h", model.pad_multiple)
+    control = replace(
+        baseline,
+        engine=variant.engine,
+        source=source_digest(engine.packages),
+        fault=variant.fault,
+        options=variant.options,
+        plan=whole,
+    )
+    candidate = replace(
+        control,
+        ulysses=variant.ulysses,
+        ring=variant.ring,
+        layout=variant.layout,
+        cache=variant.cache,
+        plan=plan or whole,
+    )
+    return {"baseline": baseline, "replay": replay, "control": control, "candidate": candidate}
+
+
+@cache
+def source_digest(packages: tuple[str, ...]) -> str:
+    """Digest of the code a rank runs: our own files, and the versions of the libraries named."""
+    root = Path(__file__).parent
+    files = sorted(file for name in WORKER_SOURCES for file in _python_files(root / name))
+    contents = {str(file.relative_to(root)): sha256(file.read_bytes()).hexdigest() for file in files}
+    versions = {package: importlib.metadata.version(package) for package in packages}
+    return digest_of({"files": contents, "versions": versions})[:16]
+
+
+def _python_files(place: Path) -> list[Path]:
+    return [place] if place.is_file() else list(place.rglob("*.py"))

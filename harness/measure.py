@@ -1,0 +1,120 @@
+"""Comparisons of a run folder: each pair of samples is loaded and measured once.
+
+Equal samples are told by the digest of their content: where a golden equals the baseline, a candidate's
+distance to both is one measurement. A measurer can also work ahead in a thread of its own while other
+runs are still being computed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+
+from harness import registry
+from harness.compare import JUDGED_METRICS, Sample, measure
+from harness.record import RunFolder
+from harness.types import Comparison, Metric, Relation, Row, Run
+
+EDGES = {
+    Relation.EXCHANGE: ("replay", "candidate"),
+    Relation.CONTROL: ("baseline", "control"),
+    Relation.LAYOUT: ("baseline", "replay"),
+    Relation.PAIR: ("baseline", "candidate"),
+}
+"""Roles each relation compares: reference, candidate."""
+
+
+class Measurer:
+    """Measures samples by key; keys are run digests and whatever :meth:`add` names."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        selected = folder.plan.matrix.metrics
+        names = [*JUDGED_METRICS, *selected] if selected else registry.names("metrics")
+        self._metrics: list[Metric] = [registry.load("metrics", name)() for name in dict.fromkeys(names)]
+        self._loaders: dict[str, Callable[[], Sample]] = {}
+        self._samples: dict[str, tuple[Sample, str]] = {}
+        self._measured: dict[tuple[str, str], Comparison] = {}
+
+    def add(self, key: str, load: Callable[[], Sample]) -> None:
+        """Make a sample known; it is loaded when it is first needed."""
+        self._loaders.setdefault(key, load)
+
+    def of_row(self, row: Row, runs: Mapping[str, Run]) -> list[Comparison]:
+        """The four relations between a row's runs; all of them must have been drawn."""
+        for role in row.runs:
+            self.add_run(runs[row.runs[role]])
+        return [
+            self.measure(relation, row.runs[reference], row.runs[candidate])
+            for relation, (reference, candidate) in EDGES.items()
+        ]
+
+    def measure(self, relation: Relation, reference: str, candidate: str) -> Comparison:
+        """Compare two samples by their keys."""
+        if reference == candidate:
+            return Comparison(relation, reference, candidate, same_run=True)
+        (left, left_content), (right, right_content) = self._load(reference), self._load(candidate)
+        pair = (left_content, right_content)
+        if pair not in self._measured:
+            self._measured[pair] = measure(relation, left, right, self._metrics)
+        return replace(self._measured[pair], relation=relation, reference=reference, candidate=candidate)
+
+    def add_run(self, run: Run) -> None:
+        """Make a run known by its digest."""
+        self.add(run.spec.digest, lambda: self._folder.sample(run))
+
+    def _load(self, key: str) -> tuple[Sample, str]:
+        if key not in self._samples:
+            sample = self._loaders[key]()
+            self._samples[key] = (sample, _content(sample))
+        return self._samples[key]
+
+
+class AheadMeasurer:
+    """Measures in a background thread, each pair of runs as soon as both are there."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._measurer = Measurer(folder)
+        self._pairs = {
+            (row.runs[reference], row.runs[candidate]): relation
+            for row in folder.plan.rows
+            if row.runs
+            for relation, (reference, candidate) in EDGES.items()
+        }
+        self._drawn: set[str] = set()
+        self._executor = ThreadPoolExecutor(1, "measure")
+        self._futures: list[Future[Comparison]] = []
+        for run in folder.runs().values():
+            self.finished(run)
+
+    def finished(self, run: Run) -> None:
+        """Take note of a run; measure it against every run it waits for."""
+        if run.failure is not None:
+            return
+        self._drawn.add(run.spec.digest)
+        self._measurer.add_run(run)
+        for pair in [pair for pair in self._pairs if self._drawn.issuperset(pair)]:
+            self._futures.append(self._executor.submit(self._measurer.measure, self._pairs.pop(pair), *pair))
+
+    def wait(self) -> Measurer:
+        """Wait for what was begun and return the measurer that knows it."""
+        self._executor.shutdown(wait=True)
+        for future in self._futures:
+            future.result()
+        return self._measurer
+
+    def abandon(self) -> None:
+        """Begin nothing more."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _content(sample: Sample) -> str:
+    """Digest of pictures and latents, shapes included."""
+    digest = hashlib.sha256()
+    for array in (*(sample.images or ()), *(() if sample.latents is None else (sample.latents,))):
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(array.tobytes())
+    digest.update(b"no images" if sample.images is None else b"")
+    return digest.hexdigest()

@@ -1,0 +1,57 @@
+"""What the metrics share: data ranges, decibels, and the way from an array back to pixels."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.types import PIXELS_PER_TOKEN, Domain
+
+IMAGE_RANGE = 255.0
+PIXELS_PER_LATENT = 8
+
+FloatArray = npt.NDArray[np.float64]
+Box = tuple[int, int, int, int]
+
+
+def data_range(reference: Any, domain: Domain) -> float:
+    """Return the span of values: 255 for pictures, largest minus smallest of the reference for latents."""
+    return IMAGE_RANGE if domain == "image" else float(np.max(reference)) - float(np.min(reference))
+
+
+def range_name(domain: Domain) -> str:
+    """Name the data range for a figure's variant."""
+    return "data_range=255" if domain == "image" else "data_range=span of the reference"
+
+
+def finite(value: Any) -> float | None:
+    """Return the value as a plain float, or ``None`` where it is infinite or not a number."""
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def absolute_difference(reference: Any, candidate: Any) -> FloatArray:
+    """Compute ``abs(candidate - reference)`` in float64, so that neither uint8 wraps nor float32 rounds."""
+    difference: FloatArray = np.subtract(candidate, reference, dtype=np.float64)
+    return np.abs(difference, out=difference)
+
+
+def over_plane(values: FloatArray, domain: Domain) -> FloatArray:
+    """Reorder ``H,W,3`` or ``C,H,W`` to ``H,W,channels``."""
+    return values if domain == "image" else np.moveaxis(values, 0, -1)
+
+
+def pixels_per_cell(domain: Domain) -> int:
+    """Count the pixels along one side that one element of the array stands for."""
+    return 1 if domain == "image" else PIXELS_PER_LATENT
+
+
+def token_box(row: int, column: int, domain: Domain) -> Box:
+    """Find the box of the image token that holds one element, in pixels of the picture."""
+    scale = pixels_per_cell(domain)
+    top = row * scale // PIXELS_PER_TOKEN * PIXELS_PER_TOKEN
+    left = column * scale // PIXELS_PER_TOKEN * PIXELS_PER_TOKEN
+    return left, top, left + PIXELS_PER_TOKEN, top + PIXELS_PER_TOKEN

@@ -1,0 +1,85 @@
+"""PSNR of the tile that differs most, and where it lies."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.metrics._arrays import (
+    Box,
+    FloatArray,
+    absolute_difference,
+    data_range,
+    finite,
+    over_plane,
+    pixels_per_cell,
+    range_name,
+)
+from harness.types import Domain, Figure
+
+TILE_PX = 32
+
+
+class WorstTile:
+    """``10 * log10(range**2 / MSE)`` of the worst of all tiles of 32x32 pixels (two by two tokens).
+
+    A seam or a lost row of tokens is a small part of a picture: the mean over all pixels hides it,
+    the worst tile does not, and its box says where to look. Tiles do not overlap, except that the
+    last row and column are moved inwards to end at the border. Latents are tiled by the same 32
+    pixels, 4x4 cells over all channels. An equal tile would score infinity and is never the worst.
+    """
+
+    name: ClassVar[str] = "worst-tile"
+    variant: ClassVar[str] = "PSNR of the worst 32x32 px tile"
+    unit: ClassVar[str] = "dB"
+    higher_is_better: ClassVar[bool] = True
+    domains: ClassVar[tuple[Domain, ...]] = ("image", "latents")
+
+    def measure(self, reference: Any, candidate: Any, domain: Domain) -> Figure:
+        """Compare two arrays of equal shape: uint8 ``H,W,3`` or float32 ``C,H,W``.
+
+        Returns
+        -------
+        Figure
+            With the tile's box in pixels of the picture; ``value`` and box are ``None`` for equal arrays
+            and where a value is not finite.
+        """
+        side = TILE_PX // pixels_per_cell(domain)
+        plane = over_plane(absolute_difference(reference, candidate), domain)
+        squares = np.square(plane).mean(axis=-1)
+        errors, tops, lefts = _tile_errors(squares, side)
+        row, column = np.unravel_index(int(np.argmax(errors)), errors.shape)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            peak = np.float64(data_range(reference, domain))
+            value = finite(10 * np.log10(peak**2 / errors[row, column]))
+        box = _box(tops[row], lefts[column], squares.shape, side, pixels_per_cell(domain))
+        variant = f"{self.variant}, {range_name(domain)}"
+        return Figure(self.name, variant, domain, value, self.unit, box if value is not None else None)
+
+
+def _starts(length: int, side: int) -> npt.NDArray[np.intp]:
+    """First element of each tile along one side."""
+    starts = np.arange(0, length, side)
+    starts[-1] = max(0, length - side)
+    return starts
+
+
+def _tile_errors(squares: FloatArray, side: int) -> tuple[FloatArray, npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Mean squared error of every tile, with the tiles' first rows and columns."""
+    tops, lefts = (_starts(length, side) for length in squares.shape)
+    sums = squares
+    for dim, starts in enumerate((tops, lefts)):
+        # reduceat sums from each index to the next and the last to the end, so starts and ends in
+        # turn, of which every other sum is a tile's; unlike a running sum it does not cancel.
+        edges = np.stack((starts, starts + side), axis=1).ravel()[:-1]
+        sums = np.add.reduceat(sums, edges, axis=dim)
+        sums = sums[::2] if dim == 0 else sums[:, ::2]
+    area = min(side, squares.shape[0]) * min(side, squares.shape[1])
+    return sums / area, tops, lefts
+
+
+def _box(top: int, left: int, shape: tuple[int, ...], side: int, scale: int) -> Box:
+    bottom, right = min(top + side, shape[0]), min(left + side, shape[1])
+    return int(left) * scale, int(top) * scale, int(right) * scale, int(bottom) * scale

@@ -1,0 +1,57 @@
+"""Loading a Z-Image checkpoint inside a worker: safetensors from disk, no network, no foreign code."""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+from typing import TYPE_CHECKING
+
+from harness.errors import InfrastructureError
+from harness.types import Device, DType
+
+if TYPE_CHECKING:
+    from diffusers import ZImagePipeline
+
+
+@cache
+def load_pipeline(path: str, dtype: DType, device: Device) -> ZImagePipeline:
+    """Make diffusers' own pipeline resident, ready to draw; engines of one process share one copy.
+
+    Parameters
+    ----------
+    path : str
+        Folder in Hugging Face layout, as :func:`harness.models.resolve` returns it.
+    dtype : {"float32", "bfloat16", "float16"}
+        Of all three networks.
+    device : {"cpu", "cuda"}
+        ``cuda`` is the process's current CUDA device.
+
+    Returns
+    -------
+    diffusers.ZImagePipeline
+        In evaluation mode, its progress bar off.
+
+    Raises
+    ------
+    InfrastructureError
+        If ``cuda`` is asked for and there is none.
+    """
+    import torch
+    from diffusers import ZImagePipeline
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InfrastructureError('device = "cuda": torch sees no CUDA device here; write device = "cpu"')
+    with warnings.catch_warnings():
+        # Releases before the new name `dtype` would ignore it and load float32; all of today's know the old one.
+        warnings.filterwarnings("ignore", "`torch_dtype` is deprecated", FutureWarning)
+        pipeline = ZImagePipeline.from_pretrained(
+            path,
+            torch_dtype=getattr(torch, dtype),
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+    for network in (pipeline.text_encoder, pipeline.transformer, pipeline.vae):
+        network.eval().requires_grad_(False)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device)

@@ -1,0 +1,124 @@
+"""Which axis a picture is cut along, and how: pure arithmetic, no torch.
+
+The rules are those of SGLang's PR 21042 (``docs/words.md`` has the vocabulary):
+
+* Tokens along an axis are split evenly; the first ``remainder`` ranks get one more.
+* Every rank pads its own image tokens to the common target, the longest local sequence rounded up
+  to a multiple of 32.
+* The cost of an axis is the pads of all ranks. The lower cost wins; a tie goes to the axis with
+  more tokens, and a tie in that to ``h``.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from harness.types import AxisChoice, ShardPlan, Size
+
+PAD_MULTIPLE = 32
+"""Z-Image pads caption and image sequences to a multiple of this many tokens."""
+
+
+def split_evenly(tokens: int, num_ranks: int) -> tuple[int, ...]:
+    """Split ``tokens`` over ranks; the first ``tokens % num_ranks`` ranks get one more.
+
+    >>> split_evenly(45, 2)
+    (23, 22)
+    """
+    share, remainder = divmod(tokens, num_ranks)
+    return tuple(share + (rank < remainder) for rank in range(num_ranks))
+
+
+def pads_of(tokens: int, multiple: int = PAD_MULTIPLE) -> int:
+    """Pads that bring a sequence to the next multiple.
+
+    >>> pads_of(2025)
+    23
+    """
+    return -tokens % multiple
+
+
+def cut(size: Size, num_ranks: int, axis: Literal["h", "w"], multiple: int = PAD_MULTIPLE) -> ShardPlan:
+    """Cut a picture along one axis.
+
+    Parameters
+    ----------
+    size
+        The picture, in pixels.
+    num_ranks
+        Ranks of the SP group, at least 1.
+    axis
+        ``h`` cuts rows of tokens, ``w`` columns.
+    multiple
+        Sequence lengths are padded to a multiple of this.
+
+    Returns
+    -------
+    ShardPlan
+        Infeasible, with its reason, if a rank would get nothing.
+    """
+    along, across = (size.tokens_h, size.tokens_w) if axis == "h" else (size.tokens_w, size.tokens_h)
+    shard_tokens = split_evenly(along, num_ranks)
+    local_tokens = tuple(tokens * across for tokens in shard_tokens)
+    longest = max(local_tokens)
+    target = longest + pads_of(longest, multiple)
+    pad_tokens = target * num_ranks - size.tokens
+    lines = "rows" if axis == "h" else "columns"
+    feasible = along >= num_ranks
+    return ShardPlan(
+        axis=axis,
+        feasible=feasible,
+        reason="" if feasible else f"{along} {lines} of tokens over {num_ranks} ranks leave rank {along} empty",
+        shard_tokens=shard_tokens,
+        local_tokens=local_tokens,
+        sequence_target=target,
+        pad_tokens=pad_tokens,
+        surplus_pad_tokens=pad_tokens - pads_of(size.tokens, multiple),
+    )
+
+
+def choose_axis(
+    size: Size,
+    ulysses: int,
+    axis: Literal["auto", "h", "w"] = "auto",
+    ring: int = 1,
+    multiple: int = PAD_MULTIPLE,
+) -> AxisChoice:
+    """Plan both axes and choose one, or take the one asked for.
+
+    ``AxisChoice.rule`` says in words why; ``chosen_axis`` is ``None`` where no axis asked for is feasible.
+    """
+    num_ranks = ulysses * ring
+    plans = {name: cut(size, num_ranks, name, multiple) for name in ("h", "w")}
+    chosen, rule = _asked(plans, axis) if axis != "auto" else _win(size, plans)
+    return AxisChoice(
+        size=str(size),
+        tokens_h=size.tokens_h,
+        tokens_w=size.tokens_w,
+        ulysses=ulysses,
+        single_pad_tokens=pads_of(size.tokens, multiple),
+        chosen_axis=chosen,
+        rule=rule,
+        axes=plans,
+    )
+
+
+def _asked(plans: dict[str, ShardPlan], axis: Literal["h", "w"]) -> tuple[Literal["h", "w"] | None, str]:
+    plan = plans[axis]
+    return (axis, "asked for") if plan.feasible else (None, f"axis {axis}: {plan.reason}")
+
+
+def _win(size: Size, plans: dict[str, ShardPlan]) -> tuple[Literal["h", "w"] | None, str]:
+    h, w = plans["h"], plans["w"]
+    if not (h.feasible or w.feasible):
+        return None, f"neither axis is feasible: {h.reason}; {w.reason}"
+    if not (h.feasible and w.feasible):
+        return ("h", f"only axis ({w.reason})") if h.feasible else ("w", f"only axis ({h.reason})")
+    if h.pad_tokens != w.pad_tokens:
+        low, high = (h, w) if h.pad_tokens < w.pad_tokens else (w, h)
+        return low.axis, f"lower cost ({low.pad_tokens} pads against {high.pad_tokens})"
+    if size.tokens_h != size.tokens_w:
+        winner: Literal["h", "w"] = "h" if size.tokens_h > size.tokens_w else "w"
+        more, fewer = sorted((size.tokens_h, size.tokens_w), reverse=True)
+        return winner, f"tie in cost, more tokens ({more} against {fewer})"
+    return "h", "tie in cost and tokens"

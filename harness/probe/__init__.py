@@ -1,0 +1,1 @@
+"""What records inside a worker: times and memory."""

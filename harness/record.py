@@ -1,0 +1,151 @@
+"""The run folder: what was planned and what has been computed.
+
+    reports/RUN/
+      plan.json          the matrix, the rows and the run graph, written before anything is computed
+      journal.jsonl      one line for each event, with its time
+      runs/DIGEST/       run.json, pictures, latents; a folder appears when its run is over
+      logs/GROUP/        what each rank printed
+      proposals/         goldens that wait for approval
+      report.json ...    written by the reporters
+
+All of it can be read again at any time, on any machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from safetensors.numpy import load_file
+
+from harness import codec
+from harness.compare import Sample
+from harness.errors import FileError, UsageError
+from harness.golden import read_picture
+from harness.graph import Graph
+from harness.types import SCHEMA, GoldenPolicy, Matrix, Row, Run, RunSpec
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``plan.json``."""
+
+    name: str
+    matrix: Matrix
+    golden: GoldenPolicy
+    rows: tuple[Row, ...]
+    specs: Mapping[str, RunSpec]
+    started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    schema: int = SCHEMA
+
+    @property
+    def graph(self) -> Graph:
+        """The run graph."""
+        return Graph(self.rows, self.specs)
+
+
+class RunFolder:
+    """One run of a matrix on disk."""
+
+    def __init__(self, path: Path, plan: Plan) -> None:
+        self.path = path
+        self.plan = plan
+
+    @classmethod
+    def create(cls, out: Path, matrix: Matrix, graph: Graph, golden: GoldenPolicy) -> RunFolder:
+        """Make a new run folder below ``out``.
+
+        Raises
+        ------
+        UsageError
+            If the folder cannot be written.
+        """
+        stem = f"{matrix.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+        try:
+            path = _new_folder(out, stem)
+            plan = Plan(path.name, matrix, golden, graph.rows, graph.specs)
+            codec.write_json(path / "plan.json", plan)
+        except OSError as error:
+            raise UsageError(f"{out}: cannot be written ({error.strerror}); name another folder with --out") from None
+        return cls(path, plan)
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Open an existing run folder.
+
+        Raises
+        ------
+        FileError
+            If it is none.
+        """
+        if not (path / "plan.json").is_file():
+            raise FileError(f"{path}: is no run folder (it has no plan.json); name one such as reports/pr-...")
+        return cls(path, codec.read_json(path / "plan.json", Plan, SCHEMA))
+
+    def folder_of(self, spec: RunSpec) -> Path:
+        """Folder of one run."""
+        return self.path / "runs" / spec.digest
+
+    def runs(self) -> dict[str, Run]:
+        """Every run of the plan that is over, by digest; a run whose digest no longer fits is left out."""
+        found = {}
+        for digest in self.plan.specs:
+            description = self.path / "runs" / digest / "run.json"
+            if description.is_file():
+                run = codec.read_json(description, Run, SCHEMA)
+                if run.spec.digest == digest:
+                    found[digest] = run
+        return found
+
+    def replan(self, graph: Graph) -> None:
+        """Take a new run graph for the same matrix; runs whose digests it does not name count no more."""
+        self.plan = replace(self.plan, rows=graph.rows, specs=graph.specs)
+        codec.write_json(self.path / "plan.json", self.plan)
+
+    def recorded_s(self) -> float:
+        """Seconds spent recording, over all sessions that worked on this folder."""
+        journal = self.path / "journal.jsonl"
+        seconds = last = 0.0
+        for line in journal.read_text(encoding="utf-8").splitlines() if journal.is_file() else []:
+            entry = json.loads(line)
+            if entry["event"] != "begun":
+                seconds += entry["time"] - last
+            last = entry["time"]
+        return round(seconds, 2)
+
+    def note(self, event: str, **fields: object) -> None:
+        """Add a line to the journal."""
+        line = json.dumps({"time": round(time.time(), 3), "event": event, **fields})
+        with (self.path / "journal.jsonl").open("a", encoding="utf-8") as journal:
+            journal.write(line + "\n")
+
+    def sample(self, run: Run) -> Sample:
+        """Load a run's pictures and latents."""
+        folder = self.folder_of(run.spec)
+        latents = load_file(folder / run.latents)["latents"] if run.latents else None
+        return Sample(run.spec.digest, tuple(read_picture(folder / name) for name in run.images), latents)
+
+
+def is_settled(run: Run) -> bool:
+    """Whether a resumed run keeps this one: a picture, or a failure that is the engine's own."""
+    return run.failure is None or not run.failure.kind.infrastructure
+
+
+def _new_folder(out: Path, stem: str) -> Path:
+    out.mkdir(parents=True, exist_ok=True)
+    if not os.access(out, os.W_OK):
+        raise PermissionError(13, "permission denied")
+    number = 1
+    while True:
+        path = out / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return path

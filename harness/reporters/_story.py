@@ -1,0 +1,105 @@
+"""What a report says as a whole: the headline, what broke where and why, how close the rest came."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.reporters._words import (
+    FAILED_RELATION_WORDS,
+    NOT_JUDGED,
+    OUTCOME_WORDS,
+    failing,
+    judged,
+    outcome_of,
+    plural,
+    sentence_of,
+)
+from harness.types import Comparison, Outcome, Relation, Report, Row
+
+MAX_PLACES = 3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Rows that do not pass for one reason: what broke, where, why."""
+
+    what: str
+    rows: tuple[Row, ...]
+    cause: str | None
+    why: str
+
+    @property
+    def where(self) -> str:
+        """Cases with the axes they were asked on, ``720x720 on h, w; 1280x720 on w``; a long list is cut."""
+        axes: dict[str, list[str]] = {}
+        for row in self.rows:
+            asked = axes.setdefault(row.case.name, [])
+            if row.variant.axis not in asked:
+                asked.append(row.variant.axis)
+        places = [name if on == ["none"] else f"{name} on {', '.join(on)}" for name, on in axes.items()]
+        rest = len(places) - MAX_PLACES
+        if rest > 0:
+            places[MAX_PLACES:] = [f"and {plural(rest, 'more case')}"]
+        return "; ".join(places)
+
+
+def headline(report: Report) -> str:
+    """Say in one line what broke first and where, or that nothing did."""
+    broken = findings(report)
+    if broken:
+        first, others = broken[0], sum(len(finding.rows) for finding in broken[1:])
+        rest = f", and {plural(others, 'more row')} {'does' if others == 1 else 'do'} not pass" if others else ""
+        return f"{first.what} at {first.where}{rest}."
+    number = sum(outcome_of(row) is Outcome.PASS for row in report.rows)
+    if not number:
+        return "Nothing was judged."
+    rows = "The one row judged passes" if number == 1 else f"All {number} rows judged pass"
+    return f"{rows}: splitting itself costs nothing."
+
+
+def findings(report: Report) -> list[Finding]:
+    """Group the rows that do not pass by what broke and why, worst first."""
+    groups: dict[tuple[str, str | None], list[Row]] = {}
+    for row in failing(report.rows):
+        groups.setdefault((_what(row), row.verdict.cause if row.verdict else None), []).append(row)
+    return [Finding(what, tuple(rows), cause, sentence_of(rows[0])) for (what, cause), rows in groups.items()]
+
+
+def _what(row: Row) -> str:
+    outcome = outcome_of(row)
+    if outcome is Outcome.FAIL:
+        for relation, words in FAILED_RELATION_WORDS.items():
+            if judged(row, relation)[0] is False:
+                return words
+    return OUTCOME_WORDS.get(outcome, NOT_JUDGED) if outcome else NOT_JUDGED
+
+
+def summary_sentences(report: Report) -> list[str]:
+    """Say how close the split runs came, and what pads cost where nothing is broken."""
+    sentences = []
+    exchange = _weakest(report.rows, Relation.EXCHANGE)
+    if exchange:
+        sentences.append(f"Lowest exchange: {exchange[0]:.1f} dB at {exchange[1].name}.")
+    padded = [
+        row
+        for row in report.rows
+        if outcome_of(row) is Outcome.PASS and row.plan is not None and row.plan.surplus_pad_tokens > 0
+    ]
+    pair = _weakest(padded, Relation.PAIR)
+    if pair:
+        sentences.append(
+            f"{plural(len(padded), 'row')} pass with surplus pads, which change the picture of a correct split too: "
+            f"pair down to {pair[0]:.1f} dB at {pair[1].name}."
+        )
+    return sentences
+
+
+def _weakest(rows: Sequence[Row], relation: Relation) -> tuple[float, Row] | None:
+    found = [(value, row) for row in rows if (value := _latents_psnr(row.comparison(relation))) is not None]
+    return min(found, key=lambda pair: pair[0]) if found else None
+
+
+def _latents_psnr(comparison: Comparison | None) -> float | None:
+    figure = comparison.figure("psnr", "latents") if comparison else None
+    return figure.value if figure else None

@@ -1,0 +1,132 @@
+"""``summary.md``: the comment under a pull request."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import ClassVar
+
+from harness.reporters._files import write_text
+from harness.reporters._story import findings, headline, summary_sentences
+from harness.reporters._words import (
+    COLUMNS,
+    EXIT_WORDS,
+    FAILING,
+    FIGURE_WORDS,
+    LEGEND,
+    counts,
+    figure_text,
+    outcome_of,
+    outcome_word,
+    pads_text,
+    sentence_of,
+    shards_text,
+    worst_first,
+)
+from harness.types import Outcome, Report, Row
+
+MAX_CHARACTERS = 60_000
+"""A comment on GitHub ends at 65,536."""
+
+MAX_SENTENCE = 600
+MARKS = {
+    Outcome.PASS: "✅",
+    Outcome.FAIL: "❌",
+    Outcome.ERROR: "💥",
+    Outcome.TIMEOUT: "⏱️",
+    Outcome.NO_GOLDEN: "❔",
+    Outcome.SKIP: "⏭️",
+    None: "▫️",
+}
+
+HEADER = "| verdict | case | size | axis | shards | pads split / single | " + " | ".join(n for n, _ in COLUMNS) + " |"
+
+
+class MarkdownReporter:
+    """Writes the headline, what broke, one table line per row, and a legend; failing rows first."""
+
+    name: ClassVar[str] = "markdown"
+
+    def write(self, report: Report, folder: Path) -> Path:
+        """Write ``summary.md`` and return its path."""
+        head, foot = _head(report), _foot(report)
+        room = MAX_CHARACTERS - len(head) - len(foot) - 200
+        return write_text(folder / "summary.md", f"{head}\n{_table(worst_first(report.rows), room)}\n{foot}")
+
+
+def escape(text: str) -> str:
+    """Make any text plain inside a table cell: no markup, no HTML, no mention, one line."""
+    # backslashes first: the entities below hold a "#" of their own
+    plain = re.sub(r"([\\`*_{}\[\]#|!~])", r"\\\1", " ".join(text.split()))
+    return plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "&#64;")
+
+
+def _shortened(text: str) -> str:
+    return escape(text if len(text) <= MAX_SENTENCE else text[:MAX_SENTENCE] + " …")
+
+
+def _head(report: Report) -> str:
+    tally = ", ".join(f"{number} {outcome_word(outcome)}" for outcome, number in counts(report.rows))
+    meaning = EXIT_WORDS.get(report.exit_code, "unknown")
+    lines = [f"## {escape(headline(report))}", ""]
+    if not report.complete:
+        lines += ["**This report is partial: the run did not finish.**", ""]
+    lines += [
+        f"Matrix **{escape(report.matrix.name)}**, {escape(report.platform)}: {tally or 'no rows'}. "
+        f"Exit code {report.exit_code}: {meaning}.",
+        "",
+    ]
+    lines += [f"- {escape(note)}" for note in (*report.notes, *summary_sentences(report))]
+    lines.append("")
+    for finding in findings(report)[:20]:
+        cause = f" (cause: {_shortened(finding.cause)})" if finding.cause else ""
+        what = f"**{escape(finding.what)}** at {_shortened(finding.where)}{cause}"
+        lines += [f"{what}: {_shortened(finding.why)}", ""]
+    return "\n".join(lines)
+
+
+def _table(rows: list[Row], room: int) -> str:
+    """Lay out the rows, as many as there is room for, and say how many are left out."""
+    lines = [HEADER, "|" + " --- |" * HEADER.count(" | ") + " --- |"]
+    used = sum(map(len, lines))
+    for done, row in enumerate(rows):
+        line = _line(row)
+        used += len(line) + 1
+        if used > room:
+            left = len(rows) - done
+            lines += ["", f"{left} of {len(rows)} rows are left out here; `index.html` has them all."]
+            break
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def _line(row: Row) -> str:
+    outcome = outcome_of(row)
+    sentence = f"<br>{_shortened(sentence_of(row))}" if outcome in FAILING or outcome is Outcome.SKIP else ""
+    asked = row.variant.axis
+    used = f" → {row.plan.axis}" if row.plan and row.plan.axis != asked else ""
+    cells = [
+        f"{MARKS[outcome]} {outcome_word(outcome)}",
+        f"{escape(row.case.name)} ({escape(row.variant.label)}){sentence}",
+        str(row.case.size),
+        f"{asked}{used}",
+        escape(shards_text(row.plan)),
+        escape(pads_text(row)),
+        *(figure_text(row.comparison(relation)) for _, relation in COLUMNS),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _foot(report: Report) -> str:
+    lines = ["<details><summary>How to read this</summary>", "", FIGURE_WORDS, ""]
+    lines += [f"- **{name}**: {words}" for name, words in LEGEND]
+    lines += [
+        "- **shards**: image tokens (16 px) of each rank along the axis. **pads**: pad tokens of the split run / "
+        "of one device (surplus).",
+        "",
+        "</details>",
+        "",
+        f"Started {escape(report.started_at)}, took {report.wall_s:.0f} s.",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,215 @@
+"""The whole path, from a matrix to a report.
+
+``prepare`` reads and plans, ``record`` computes, ``conclude`` compares, judges and reports. What lies
+between them is on disk: each can be done on another machine, or again.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from harness import __version__, compare, models, registry
+from harness.approval import Goldens
+from harness.errors import (
+    EXIT_INFRASTRUCTURE,
+    EXIT_OK,
+    EXIT_USAGE,
+    EXIT_VERDICT,
+    ConfigError,
+    UsageError,
+)
+from harness.graph import Graph, build
+from harness.matrix import read_matrix
+from harness.measure import Measurer
+from harness.pool import Event, Finished, Pool
+from harness.record import RunFolder, is_settled
+from harness.types import (
+    Case,
+    Matrix,
+    ModelSpec,
+    Outcome,
+    Report,
+    Row,
+    Run,
+    Variant,
+)
+
+OnEvent = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Rows to run: shell patterns on the case's name, exact sizes, axes and engines; empty means all."""
+
+    cases: Sequence[str] = ()
+    sizes: Sequence[str] = ()
+    axes: Sequence[str] = ()
+    engines: Sequence[str] = ()
+
+    def takes(self, case: Case, variant: Variant) -> bool:
+        """Whether a row is selected."""
+        return (
+            (not self.cases or any(fnmatchcase(case.name, pattern) for pattern in self.cases))
+            and (not self.sizes or str(case.size) in self.sizes)
+            and (not self.axes or variant.axis in self.axes)
+            and (not self.engines or variant.engine in self.engines)
+        )
+
+
+def select(matrix: Matrix, selection: Selection) -> Matrix:
+    """Keep the selected rows of a matrix.
+
+    Raises
+    ------
+    UsageError
+        If nothing is left.
+    """
+    cases = {case.name: case for case in matrix.cases}
+    variants = {variant.label: variant for variant in matrix.variants}
+    pairs = tuple((c, v) for c, v in matrix.pairs if selection.takes(cases[c], variants[v]))
+    if not pairs:
+        known = ", ".join(cases)
+        raise UsageError(f"{matrix.path}: no row is selected; its cases are {known} (see sp-harness ls {matrix.path})")
+    return replace(
+        matrix,
+        pairs=pairs,
+        cases=tuple(case for case in matrix.cases if any(case.name == c for c, _ in pairs)),
+        variants=tuple(variant for variant in matrix.variants if any(variant.label == v for _, v in pairs)),
+    )
+
+
+def prepare(path: Path, selection: Selection = Selection()) -> tuple[Matrix, Graph]:
+    """Read a matrix and plan it; finds, and where needed builds, its checkpoints."""
+    matrix = select(read_matrix(path), selection)
+    return matrix, plan(matrix)
+
+
+def plan(matrix: Matrix) -> Graph:
+    """Build the run graph of a matrix, with the checkpoints and the code of this moment."""
+    return build(matrix, _resolver(matrix))
+
+
+def _resolver(matrix: Matrix) -> Callable[[Case], ModelSpec]:
+    known: dict[tuple[str, str | None], ModelSpec] = {}
+
+    def resolve(case: Case) -> ModelSpec:
+        key = (case.model, case.revision)
+        if key not in known:
+            try:
+                known[key] = models.resolve(*key)
+            except ConfigError as error:
+                raise ConfigError(f"{matrix.path}: model: {error}") from None
+        return known[key]
+
+    return resolve
+
+
+def record(folder: RunFolder, pool: Pool, rows: Iterable[Row] | None = None, on_event: OnEvent | None = None) -> None:
+    """Compute what a run folder still lacks.
+
+    Parameters
+    ----------
+    folder
+        The run folder; settled runs in it are kept.
+    pool
+        Where runs are computed.
+    rows
+        Only these rows; all by default.
+    on_event
+        Told of each event.
+    """
+    settled = {digest for digest, run in folder.runs().items() if is_settled(run)}
+    wanted = folder.plan.graph.needed_by(tuple(folder.plan.rows if rows is None else rows))
+    missing = [spec for spec in wanted if spec.digest not in settled]
+    folder.note("begun", missing=len(missing))
+    for event in pool.execute(missing, folder.folder_of):
+        if isinstance(event, Finished):
+            folder.note("finished", run=event.run.spec.digest, outcome=event.run.outcome, wall_s=event.run.wall_s)
+        if on_event:
+            on_event(event)
+
+
+def conclude(
+    folder: RunFolder,
+    measurer: Measurer | None = None,
+    rows: Sequence[Row] | None = None,
+    complete: bool = True,
+) -> Report:
+    """Compare and judge what a run folder holds; leaves proposals for missing goldens, writes no report.
+
+    Parameters
+    ----------
+    folder
+        The run folder.
+    measurer
+        Knows comparisons made already.
+    rows
+        Rows to judge; all by default.
+    complete
+        Whether everything planned was computed.
+    """
+    matrix, runs = folder.plan.matrix, folder.runs()
+    measurer = measurer or Measurer(folder)
+    goldens = Goldens(folder, runs)
+    planned = folder.plan.rows if rows is None else rows
+    judged = tuple(_concluded(row, runs, measurer, goldens, matrix) for row in planned)
+    report = Report(
+        name=folder.plan.name,
+        matrix=matrix,
+        rows=judged,
+        runs=runs,
+        platform=", ".join(sorted({goldens.platform(case) for case in matrix.cases})),
+        golden=folder.plan.golden,
+        complete=complete,
+        exit_code=exit_code(judged),
+        started_at=folder.plan.started_at,
+        wall_s=folder.recorded_s(),
+        notes=goldens.notes(),
+        environment=_environment(runs),
+        golden_dirs=goldens.folders(),
+    )
+    goldens.propose(report)
+    return report
+
+
+def write_reports(report: Report, folder: Path) -> dict[str, Path]:
+    """Write every report format; returns the file to open for each."""
+    return {name: registry.load("reporters", name)().write(report, folder) for name in registry.names("reporters")}
+
+
+def exit_code(rows: Sequence[Row]) -> int:
+    """Exit code of a run: 2 before 1 before 3 before 0."""
+    verdicts = [(row, row.verdict) for row in rows if row.verdict]
+    if all(verdict.outcome == Outcome.SKIP for _, verdict in verdicts):
+        return EXIT_USAGE
+    broken = [v for _, v in verdicts if v.outcome not in (Outcome.PASS, Outcome.SKIP)]
+    if any(not verdict.infrastructure for verdict in broken):
+        return EXIT_VERDICT
+    skipped = any(v.outcome == Outcome.SKIP and row.variant.required for row, v in verdicts)
+    return EXIT_INFRASTRUCTURE if broken or skipped else EXIT_OK
+
+
+def _concluded(row: Row, runs: Mapping[str, Run], measurer: Measurer, goldens: Goldens, matrix: Matrix) -> Row:
+    if row.skip is None and all(_drawn(runs, row.runs[role]) for role in row.runs):
+        row = replace(row, comparisons=(*measurer.of_row(row, runs), *goldens.comparisons(row, measurer)))
+    verdict = compare.judge(
+        row,
+        runs,
+        declared=matrix.declared,
+        approved=goldens.approved(row),
+        golden_missing=goldens.is_missing(row.case),
+    )
+    return replace(row, verdict=verdict)
+
+
+def _drawn(runs: Mapping[str, Run], digest: str) -> bool:
+    return digest in runs and runs[digest].failure is None
+
+
+def _environment(runs: Mapping[str, Run]) -> dict[str, str]:
+    versions = {name: version for run in runs.values() for name, version in run.versions.items()}
+    return {"sp-harness": __version__, "system": f"{platform.system()} {platform.machine()}", **versions}

@@ -1,0 +1,1 @@
+"""The SP system under test: Z-Image, cut along the height or width of the picture."""

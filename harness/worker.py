@@ -1,0 +1,202 @@
+"""The program inside an engine's own interpreter: one process is one rank.
+
+Started as ``python -m harness.worker FD``. Orders come as JSON lines on standard input, the first one
+saying who this rank is; replies go as JSON lines to the file descriptor ``FD``. Standard output and
+error belong to the engine and end in the rank's log. When standard input closes, the parent is gone
+or done with us, and the process ends at once, whatever it is waiting for.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import importlib.metadata
+import json
+import os
+import platform
+import queue
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import codec, registry
+from harness.probe.clock import peak_memory_bytes, reset_peak_memory
+from harness.types import Device, Drawing, DType, Engine, RunSpec, Worker
+
+STACK_SIGNAL = signal.SIGUSR1  # as in harness.launch, which may not be imported here
+"""Makes a rank print the stacks of all its threads into its log."""
+
+
+@dataclass(frozen=True)
+class StartOrder:
+    """Who a rank is: the first order it reads."""
+
+    rank: int
+    world_size: int
+    device: Device
+    device_index: int
+    dtype: DType
+    model_path: str
+    rendezvous: str
+    """File through which the ranks of a group find each other; no port that others could hold."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """Make an engine ready or, where a ``spec`` is given, draw; rank 0 leaves its files in ``folder``."""
+
+    engine: str
+    spec: RunSpec | None = None
+    folder: str = ""
+
+
+class Rank:
+    """One rank's life: make engines ready, serve requests, report."""
+
+    def __init__(self, start: StartOrder, reply: Callable[..., None]) -> None:
+        self.start = start
+        self.reply = reply
+        self.worker = Worker(
+            rank=start.rank,
+            world_size=start.world_size,
+            device=start.device,
+            model_path=start.model_path,
+            dtype=start.dtype,
+            progress=self._progress,
+        )
+        self.engines: dict[str, Engine] = {}
+        self.torch_started = False
+
+    def serve(self, order: Order) -> None:
+        """Carry out one order and report."""
+        if order.spec is None:
+            self._make_ready(order.engine)
+        else:
+            self._draw(self.engines[order.engine], order.spec, Path(order.folder))
+
+    def _make_ready(self, name: str) -> None:
+        engine: Engine = registry.load("engines", name)()
+        if "torch" in engine.packages and not self.torch_started:
+            _start_torch(self.start)
+            self.torch_started = True
+        engine.load(self.worker)
+        self.engines[name] = engine
+        self.reply(event="ready", versions=_versions(engine.packages, self.start.device))
+
+    def _draw(self, engine: Engine, spec: RunSpec, folder: Path) -> None:
+        reset_peak_memory(self.start.device)
+        drawing = engine.draw(spec)
+        reply: dict[str, Any] = {"event": "done", "peak_memory_bytes": peak_memory_bytes(self.start.device)}
+        if drawing is not None:
+            reply |= _save(drawing, folder)
+        self.reply(**reply)
+
+    def _progress(self, step: int) -> None:
+        if self.start.rank == 0:
+            self.reply(event="step", step=step)
+
+
+def main() -> None:
+    """Serve orders until standard input closes."""
+    faulthandler.enable()
+    faulthandler.register(STACK_SIGNAL, all_threads=True)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when a rank ends
+    replies = os.fdopen(int(sys.argv[1]), "w", encoding="utf-8")
+
+    def reply(**fields: Any) -> None:
+        replies.write(json.dumps(fields) + "\n")
+        replies.flush()
+
+    orders = _listen()
+    rank: Rank | None = None
+    while True:
+        data = orders.get()
+        try:
+            if rank is None:
+                rank = Rank(codec.decode(StartOrder, data), reply)
+            else:
+                rank.serve(codec.decode(Order, data))
+        except Exception as error:
+            reply(
+                event="raised",
+                message=f"{type(error).__name__}: {error}".splitlines()[0][:500],
+                out_of_memory=_is_out_of_memory(error),
+                detail=traceback.format_exc(),
+            )
+
+
+def _listen() -> queue.SimpleQueue[Any]:
+    """Read orders in a thread, so that the end of standard input is noticed inside a collective too."""
+    orders: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            orders.put(json.loads(line))
+        os.killpg(os.getpgid(0), signal.SIGKILL)  # our own session: this rank and what its engine started
+
+    threading.Thread(target=read, daemon=True, name="orders").start()
+    return orders
+
+
+def _start_torch(order: StartOrder) -> None:
+    import torch
+    import torch.distributed as dist
+
+    # Oversubscribed ranks slow down up to 20 times, and a decode differs with the number of threads.
+    torch.set_num_threads(1)
+    if order.device == "cuda":
+        torch.cuda.set_device(order.device_index)
+    if order.world_size > 1:
+        dist.init_process_group(
+            "nccl" if order.device == "cuda" else "gloo",
+            store=dist.FileStore(order.rendezvous, order.world_size),  # type: ignore[attr-defined]
+            rank=order.rank,
+            world_size=order.world_size,
+        )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
+def _versions(packages: tuple[str, ...], device: Device) -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in packages:
+        versions[package] = importlib.metadata.version(package)
+    if device == "cuda":
+        import torch
+
+        versions["device"] = torch.cuda.get_device_name()
+    return versions
+
+
+def _save(drawing: Drawing, folder: Path) -> dict[str, Any]:
+    """Write pictures and latents; return the fields of the run they fill."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    images = []
+    for index, image in enumerate(drawing.images):
+        name = f"image-{index}.png"
+        # Level 1 takes a quarter of the default's time for a tenth more bytes.
+        image.save(folder / name, compress_level=1)
+        images.append(name)
+    arrays = {"latents": drawing.latents, "trajectory": drawing.trajectory}
+    save_file(
+        {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in arrays.items()},
+        folder / "latents.safetensors",
+    )
+    return {
+        "images": images,
+        "latents": "latents.safetensors",
+        "times": codec.encode(drawing.times),
+        "caption_tokens": list(drawing.caption_tokens),
+    }
+
+
+if __name__ == "__main__":
+    main()
