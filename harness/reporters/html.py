@@ -30,6 +30,7 @@ BESIDES = {
     "summary.md": "for a pull request",
     "junit.xml": "for a CI system",
 }
+"""Files of the other formats; a run writes all of them, some after the pages."""
 
 
 class HtmlReporter:
@@ -61,7 +62,7 @@ class HtmlReporter:
             links={view.row.name: f"{view.page}#{view.anchor}" for view in rows},
             table=_case_table(rows, axes, report),
             tally=_tally(rows),
-            files=_files(report, folder),
+            files=list(BESIDES.items()),
         )
         (folder / "assets").mkdir(exist_ok=True)
         shutil.copyfile(TEMPLATES / STYLE, folder / "assets" / STYLE)
@@ -86,8 +87,3 @@ def _case_table(rows: list[RowView], axes: list[str], report: Report) -> list[di
         for cell in line["cells"].values():
             cell.sort(key=lambda view: order[view.row.name])
     return list(lines.values())
-
-
-def _files(report: Report, folder: Path) -> list[tuple[str, str]]:
-    """Other reports in this folder; they may be written after this one, except where left out."""
-    return [(name, use) for name, use in BESIDES.items() if name == "report.json" or (folder / name).exists()]

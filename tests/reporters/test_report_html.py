@@ -48,7 +48,8 @@ def pages(sample: Any) -> dict[str, Page]:
 
 @pytest.fixture
 def site(mixed: Any) -> dict[str, Page]:
-    load("reporters", "json")().write(mixed.report, mixed.folder)
+    for name in ("csv", "json", "junit", "markdown"):
+        load("reporters", name)().write(mixed.report, mixed.folder)
     return pages(mixed)
 
 
