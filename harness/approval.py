@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -119,14 +119,24 @@ def baseline_of(folder: RunFolder, runs: Mapping[str, Run], case: Case) -> Run |
 
 
 def approvable(report: Report, case: Case) -> dict[str, dict[str, float | None]]:
-    """Figures of a case's variants that may be approved: of rows whose split is sound."""
+    """Figures of a case's variants that may be approved: of rows whose split is sound.
+
+    A row that fails only against what was approved before is sound: approving anew is its cure.
+    """
     figures = {}
     for row in report.rows:
-        if row.case == case and row.verdict and row.verdict.outcome in (Outcome.PASS, Outcome.NO_GOLDEN):
+        if row.case == case and _is_sound(row):
             figures[row.variant.label] = {
                 relation.value: latents_db(row.comparison(relation)) for relation in (Relation.PAIR, Relation.LAYOUT)
             }
     return figures
+
+
+def _is_sound(row: Row) -> bool:
+    if row.verdict is None or row.verdict.outcome not in (Outcome.PASS, Outcome.NO_GOLDEN, Outcome.FAIL):
+        return False
+    broken = {judgement.relation for judgement in row.verdict.judgements if judgement.ok is False}
+    return not broken & {Relation.EXCHANGE, Relation.CONTROL}
 
 
 def latents_db(comparison: Comparison | None) -> float | None:
@@ -138,6 +148,10 @@ def latents_db(comparison: Comparison | None) -> float | None:
 # ---------------------------------------------------------------- approving
 
 
+Figures = Mapping[str, compare.Approved]
+"""Variant label to the figures approved for it."""
+
+
 @dataclass(frozen=True)
 class Change:
     """What approving one case would do."""
@@ -146,7 +160,9 @@ class Change:
     folder: Path
     what: str
     """``new``, ``unchanged``, or by how much the picture and the approved figures change."""
-    figures: Mapping[str, Mapping[str, float | None]]
+    figures: Figures
+    kept: Figures
+    """Figures approved before, of variants that this run did not draw; none where the picture changes."""
 
 
 def changes(folder: RunFolder, report: Report, names: Sequence[str] = ()) -> list[Change]:
@@ -178,7 +194,8 @@ def changes(folder: RunFolder, report: Report, names: Sequence[str] = ()) -> lis
             continue
         place = golden.folder_of(Path(folder.plan.matrix.golden_store), case, golden.platform_of(case, run.versions))
         figures = approvable(report, case)
-        found.append(Change(case, place, _what_changes(folder, run, place, figures), figures))
+        what, kept = _what_changes(folder, run, place, figures)
+        found.append(Change(case, place, what, figures, kept))
     return found
 
 
@@ -194,35 +211,42 @@ def approve(folder: RunFolder, report: Report, change: Change, by: str | None = 
         "source_commit": _commit(),
         **run.versions,
     }
-    kept = _kept_figures(change)
     platform = golden.platform_of(change.case, run.versions)
-    golden.write(change.folder, run, folder.folder_of(run.spec), {**kept, **change.figures}, platform, provenance)
+    figures = {**change.kept, **change.figures}
+    golden.write(change.folder, run, folder.folder_of(run.spec), figures, platform, provenance)
 
 
-def _what_changes(folder: RunFolder, run: Run, place: Path, figures: Mapping[str, Mapping[str, float | None]]) -> str:
+def _what_changes(folder: RunFolder, run: Run, place: Path, figures: Figures) -> tuple[str, Figures]:
+    """Say what approving changes and by how much; and which old figures stay approved."""
     try:
         old = golden.load(place)
     except GoldenError as error:
-        return f"replaces an altered golden ({error})"
+        return f"replaces an altered golden ({error})", {}
     if old is None:
-        return "new"
+        return "new", {}
     measurer = Measurer(folder)
     measurer.add("golden", lambda: golden.load_sample(place, old))
     measurer.add("run", lambda: folder.sample(run))
     comparison = measurer.measure(Relation.GOLDEN_BASELINE, "golden", "run")
     picture = "" if comparison.exact else f"picture changes ({describe(comparison)} to the old one)"
-    news = [label for label in figures if old.approved.get(label) != figures[label]]
-    approved = f"figures of {', '.join(news)}" if news else ""
     weights = "" if old.weights == run.spec.weights else "other weights"
-    return "; ".join(part for part in (picture, weights, approved) if part) or "unchanged"
+    kept = {} if picture or weights else old.approved
+    parts = [picture, weights, *_new_figures(old.approved, figures)]
+    return "; ".join(part for part in parts if part) or "unchanged", kept
 
 
-def _kept_figures(change: Change) -> Mapping[str, Mapping[str, float | None]]:
-    """Figures of variants that this run did not draw stay approved while the picture is the same."""
-    if "picture" in change.what or "weights" in change.what or "altered" in change.what:
-        return {}
-    old = golden.load(change.folder)
-    return old.approved if old else {}
+def _new_figures(old: Figures, new: Figures) -> Iterator[str]:
+    for label, figures in new.items():
+        if label not in old:
+            yield f"{label} is approved for the first time"
+            continue
+        for relation, value in figures.items():
+            if old[label].get(relation) != value:
+                yield f"{relation} of {label} {_db(old[label].get(relation))} -> {_db(value)}"
+
+
+def _db(value: float | None) -> str:
+    return "exact" if value is None else f"{value:g} dB"
 
 
 def _user() -> str:

@@ -65,6 +65,8 @@ def _decode(kind: Any, data: Any) -> Any:
             return tuple(_decode(args[0], item) for item in data)
         return tuple(_decode(a, item) for a, item in zip(args, data, strict=True))
     if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
+        if not isinstance(data, dict):
+            raise ValueError(f"expected an object, found {type(data).__name__}")
         return {k: _decode(args[1], v) for k, v in data.items()}
     if isinstance(kind, type) and issubclass(kind, Enum):
         return kind(data)

@@ -74,6 +74,8 @@ def measure(relation: Relation, reference: Sample, candidate: Sample, metrics: S
 
 def find_problem(reference: Sample, candidate: Sample) -> str | None:
     """Say why two samples cannot be compared, or return ``None``."""
+    if not any(_domains(reference, candidate)):
+        return "nothing to compare: no pictures and no latents that both sides have"
     for domain, left, right in _domains(reference, candidate):
         shapes = [[array.shape for array in side] for side in (left, right)]
         if shapes[0] != shapes[1]:
@@ -96,8 +98,9 @@ def _size_text(domain: Domain, shapes: list[tuple[int, ...]]) -> str:
 def _domains(reference: Sample, candidate: Sample) -> Iterator[tuple[Domain, Sequence[Array], Sequence[Array]]]:
     if reference.latents is not None and candidate.latents is not None:
         yield "latents", tuple(reference.latents), tuple(candidate.latents)
-    if reference.images is not None and candidate.images is not None:
-        yield "image", reference.images, candidate.images
+    left, right = reference.images, candidate.images
+    if left is not None and right is not None and (left or right):
+        yield "image", left, right
 
 
 def _figures(metrics: Sequence[Metric], domain: Domain, left: Sequence[Array], right: Sequence[Array]) -> list[Figure]:
@@ -111,11 +114,11 @@ def _figures(metrics: Sequence[Metric], domain: Domain, left: Sequence[Array], r
 
 
 def _worst(figures: list[Figure], higher_is_better: bool) -> Figure:
-    known = [figure for figure in figures if figure.value is not None]
-    if not known:
-        return figures[0]
+    unknown = [figure for figure in figures if figure.value is None]
+    if unknown:  # unequal, and no number says by how much: nothing is worse
+        return unknown[0]
     choose = min if higher_is_better else max
-    return choose(known, key=lambda figure: figure.value or 0.0)
+    return choose(figures, key=lambda figure: figure.value or 0.0)
 
 
 # ---------------------------------------------------------------- judging

@@ -57,7 +57,7 @@ class LiveProgress:
         self._console = console
         self._count, self._total = done, len(specs)
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),  # a fault stands in brackets
             BarColumn(),
             TaskProgressColumn(),
             TimeElapsedColumn(),

@@ -52,7 +52,7 @@ def slug(text: str) -> str:
     >>> slug("Tongyi-MAI/Z-Image-Turbo")
     'tongyi-mai--z-image-turbo'
     """
-    return re.sub(r"[^a-z0-9.]+", "-", text.lower().replace("/", "--")).strip("-.") or "model"
+    return re.sub(r"[^a-z0-9.-]+", "-", text.lower().replace("/", "--")).strip("-.") or "model"
 
 
 def platform_of(case: Case, versions: Mapping[str, str]) -> str:

@@ -125,7 +125,9 @@ def _row(case: Case, variant: Variant, model: ModelSpec) -> tuple[Row, dict[str,
 def _choice(case: Case, variant: Variant, engine: type[Engine], model: ModelSpec) -> AxisChoice | None:
     if engine.axes == ("none",) or variant.axis == "none" or variant.degree == 1:
         return None
-    return choose_axis(case.size, variant.ulysses, variant.axis, variant.ring, model.pad_multiple)
+    return choose_axis(
+        case.size, variant.ulysses, variant.axis, variant.ring, model.pad_multiple, variant.layout
+    )
 
 
 def _runs(case: Case, variant: Variant, model: ModelSpec, plan: ShardPlan | None) -> dict[str, RunSpec]:

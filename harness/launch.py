@@ -16,8 +16,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -108,6 +109,8 @@ class WorkerGroup:
         self._versions: dict[str, Mapping[str, str]] = {}
         self._rendezvous = ""
         self._aborted = False
+        self._busy = threading.RLock()
+        """Held by whoever drives the group, who then also cleans up after it."""
 
     def ensure(self, engine: str) -> None:
         """Start the ranks if they are not up, and make an engine ready on all of them.
@@ -146,6 +149,10 @@ class WorkerGroup:
         Aborted
             If :meth:`abort` was called meanwhile; no folder is left.
         """
+        with self._busy:
+            return self._run(spec, folder, on_step)
+
+    def _run(self, spec: RunSpec, folder: Path, on_step: OnStep) -> Run:
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
         building = folder.with_name(f".{folder.name}.building")
         shutil.rmtree(building, ignore_errors=True)
@@ -172,17 +179,23 @@ class WorkerGroup:
 
     def kill(self) -> None:
         """End every rank now, with all that its engine started."""
-        for rank in self._ranks:
-            rank.kill()
-            rank.close()
-        self._ranks, self._versions = [], {}
-        shutil.rmtree(self._rendezvous, ignore_errors=True)
+        with self._busy:
+            for rank in self._ranks:
+                rank.kill()
+                rank.close()
+            self._ranks, self._versions = [], {}
+            shutil.rmtree(self._rendezvous, ignore_errors=True)
 
     def abort(self) -> None:
         """End the ranks from another thread; a run under way raises :class:`Aborted`."""
         self._aborted = True
         for rank in list(self._ranks):
             rank.kill()
+        if self._busy.acquire(blocking=False):
+            try:
+                self.kill()
+            finally:
+                self._busy.release()
 
     # ------------------------------------------------------------ talking to ranks
 
@@ -190,10 +203,10 @@ class WorkerGroup:
         self._logs.mkdir(parents=True, exist_ok=True)
         self._rendezvous = tempfile.mkdtemp(prefix="sp-harness-")
         for index in range(self.key.world_size):
-            if self._aborted:
-                raise GroupFailed(Failure(FailureKind.KILLED, "the harness was interrupted"))
             rank = _spawn(self._logs / f"rank-{index}.log")
             self._ranks.append(rank)
+            if self._aborted:  # asked after the rank is known: either we see it here, or abort() sees the rank
+                raise GroupFailed(Failure(FailureKind.KILLED, "the harness was interrupted"))
             rank.write(
                 {
                     "rank": index,
@@ -219,6 +232,7 @@ class WorkerGroup:
             "times": codec.decode(Times, first["times"]),
             "caption_tokens": tuple(first["caption_tokens"]),
             "peak_memory_bytes": tuple(reply["peak_memory_bytes"] for reply in done),
+            "counters": _sums([reply["counters"] for reply in done]),
         }
 
     def _send(self, order: Mapping[str, Any]) -> None:
@@ -303,6 +317,11 @@ class WorkerGroup:
             time.sleep(0.05)
             texts = {index: self._ranks[index].log_since(offset) for index, offset in offsets.items()}
         return "\n".join(f"--- rank {index}\n{text.strip()}" for index, text in texts.items())
+
+
+def _sums(counters: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    names = sorted({name for each in counters for name in each})
+    return {name: sum(each.get(name, 0) for each in counters) for name in names}
 
 
 def _spawn(log: Path) -> _Rank:

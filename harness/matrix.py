@@ -6,13 +6,14 @@ before anything is computed. The schema is described in ``docs/matrix.md``.
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -37,12 +38,14 @@ from harness.types import (
 
 Text = Annotated[str, Field(min_length=1)]
 Degree = Annotated[int, Field(ge=1, le=1024)]
+T = TypeVar("T")
+Some = Annotated[list[T], Field(min_length=1)]
 
 
 class _Table(BaseModel):
-    """A TOML table: unknown keys and values of another type are refused."""
+    """A TOML table: unknown keys and values of another type are refused, and so are ``nan`` and ``inf``."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class _Shared(_Table):
@@ -59,8 +62,8 @@ class _Shared(_Table):
 
 
 class _CaseTable(_Shared):
-    size: Text | list[Text]
-    prompt: str | Annotated[list[str], Field(min_length=1)]
+    size: str | Some[str]
+    prompt: str | Some[str]
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] | None = None
     negative_prompt: str | list[str] = ""
     guidance_scale: Annotated[float, Field(ge=0, le=100)] = 0.0
@@ -70,15 +73,15 @@ class _CaseTable(_Shared):
 
 class _VariantTable(_Table):
     engine: Text
-    ulysses: Degree | list[Degree] = 1
+    ulysses: Degree | Some[Degree] = 1
     ring: Degree = 1
-    axis: Axis | list[Axis] = "auto"
-    layout: Layout | list[Layout] = "aligned"
+    axis: Axis | Some[Axis] = "auto"
+    layout: Layout | Some[Layout] = "aligned"
     cache: Cache = "none"
     fault: Text | None = None
     options: dict[str, str | int | float | bool] = {}
     required: bool = True
-    cases: list[Text] | None = None
+    cases: Some[Text] | None = None
 
 
 class _BoundTable(_Table):
@@ -137,8 +140,12 @@ def _declared(path: Path, table: _File) -> Iterator[tuple[Relation, Bound]]:
         direction: Literal["at least", "at most"] = "at most" if entry.at_least is None else "at least"
         value = entry.at_most if entry.at_least is None else entry.at_least
         assert value is not None
-        unit = registry.load("metrics", entry.metric).unit
-        yield Relation(entry.relation), Bound(entry.metric, entry.domain, value, unit, "declared", 0.0, direction)
+        metric = registry.load("metrics", entry.metric)
+        if entry.domain not in metric.domains:
+            known = " or ".join(map(repr, metric.domains))
+            raise ConfigError(f"{path}: bound[{index}].domain: {metric.name} is for {known} alone; write that")
+        bound = Bound(entry.metric, entry.domain, value, metric.unit, "declared", 0.0, direction)
+        yield Relation(entry.relation), bound
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -147,7 +154,7 @@ def _parse(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
         raise ConfigError(f"{path}: cannot be read ({reason}); name a matrix file such as matrices/pr.toml") from None
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError, or a number too long for Python
         raise ConfigError(f"{path}: is no valid TOML: {error}") from None
     schema = data.get("schema", SCHEMA)
     if isinstance(schema, int) and schema > SCHEMA:
@@ -159,16 +166,25 @@ def _validate(path: Path, data: dict[str, Any]) -> _File:
     try:
         return _File.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_explain(error.errors()[0])}") from None
+        raise ConfigError(f"{path}: {_explain(_most_telling(error.errors()))}") from None
 
 
 _TABLES: dict[str, type[BaseModel]] = {"case": _CaseTable, "variant": _VariantTable, "bound": _BoundTable}
 
 
+def _most_telling(errors: Sequence[Any]) -> Any:
+    """Pydantic's first complaint; where a key may be a value or a list, that of the form the file uses."""
+    first = _location(errors[0])
+    rivals = [error for error in errors if _location(error)[: len(first)] == first]
+    return min(rivals, key=lambda error: (-len(_location(error)), error["type"].endswith("_type")))
+
+
 def _explain(error: Any) -> str:
-    """One line for pydantic's first complaint: the key, what is wrong, what to write."""
-    location = [part for part in error["loc"] if not _is_union_tag(part)]
+    """One line for a complaint of pydantic's: the key, what is wrong, what to write."""
+    location = _location(error)
     key = _key(location)
+    if error["type"] in ("list_type", "model_type") and location[0] in _TABLES and len(location) <= 2:
+        return f"{key}: is no list of tables; write [[{location[0]}]], with two brackets"
     if error["type"] == "extra_forbidden":
         table = _TABLES.get(str(location[0]), _File) if len(location) > 1 else _File
         known = [field.alias or name for name, field in table.model_fields.items()]
@@ -182,15 +198,27 @@ def _explain(error: Any) -> str:
     return f"{key}: {error['input']!r:.80}: {message}"
 
 
+def _location(error: Any) -> list[Any]:
+    """Keys and list positions that lead to the complaint, without the union's branch that pydantic adds."""
+    *way, last = error["loc"]
+    kept = [part for part in way if not _is_union_tag(part)]
+    return kept if _is_union_tag(last) and error["type"] != "extra_forbidden" else [*kept, last]
+
+
 def _is_union_tag(part: Any) -> bool:
-    """Pydantic adds the name of the union's branch to the location; a key of ours never looks like that."""
-    return isinstance(part, str) and bool(re.search(r"[\[(]|^(str|int|list|literal|constrained)", part))
+    """Tell ``int`` or ``list[constrained-int]`` from a key; no key of ours looks like that."""
+    tag = r"str|int|float|bool|(list|literal|constrained)[\[-].*"
+    return isinstance(part, str) and re.fullmatch(tag, part) is not None
 
 
 def _key(location: Iterable[Any]) -> str:
     text = ""
     for part in location:
-        text += f"[{part + 1}]" if isinstance(part, int) else f".{part}" if text else str(part)
+        if isinstance(part, int):
+            text += f"[{part + 1}]"
+        else:
+            plain = re.fullmatch(r"[\w-]+", part)  # TOML quotes any other key, and a line break stays one line
+            text += ("." if text else "") + (part if plain else json.dumps(part))
     return text
 
 
@@ -203,10 +231,12 @@ def _check_names(path: Path, table: _File) -> None:
         if variant.engine not in registry.names("engines"):
             hint = did_you_mean(variant.engine, registry.names("engines"))
             raise ConfigError(f"{path}: variant[{index}].engine: there is no engine {variant.engine!r}; {hint}")
-    for metric in [*table.metrics, *(bound.metric for bound in table.bound)]:
+    named = [(f"metrics[{index}]", metric) for index, metric in enumerate(table.metrics, 1)]
+    named += [(f"bound[{index}].metric", bound.metric) for index, bound in enumerate(table.bound, 1)]
+    for key, metric in named:
         if metric not in registry.names("metrics"):
             hint = did_you_mean(metric, registry.names("metrics"))
-            raise ConfigError(f"{path}: there is no metric {metric!r}; {hint}")
+            raise ConfigError(f"{path}: {key}: there is no metric {metric!r}; {hint}")
 
 
 def _as_list(value: Any) -> list[Any]:

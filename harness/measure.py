@@ -32,7 +32,8 @@ class Measurer:
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
         selected = folder.plan.matrix.metrics
-        names = [*JUDGED_METRICS, *selected] if selected else registry.names("metrics")
+        declared = [bound.metric for _, bound in folder.plan.matrix.declared]
+        names = [*JUDGED_METRICS, *declared, *selected] if selected else registry.names("metrics")
         self._metrics: list[Metric] = [registry.load("metrics", name)() for name in dict.fromkeys(names)]
         self._loaders: dict[str, Callable[[], Sample]] = {}
         self._samples: dict[str, tuple[Sample, str]] = {}

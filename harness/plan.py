@@ -7,14 +7,19 @@ The rules are those of SGLang's PR 21042 (``docs/words.md`` has the vocabulary):
   to a multiple of 32.
 * The cost of an axis is the pads of all ranks. The lower cost wins; a tie goes to the axis with
   more tokens, and a tie in that to ``h``.
+
+That is layout ``aligned``. Layout ``exact`` cuts alike and needs no common target: ranks exchange their
+true numbers of tokens, and the last one carries the pads that a single device would have. Every axis then
+costs the same, so the axis with more tokens wins.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
-from harness.types import AxisChoice, ShardPlan, Size
+from harness.types import AxisChoice, Layout, ShardPlan, Size
 
+AXES: tuple[Literal["h", "w"], ...] = ("h", "w")
 PAD_MULTIPLE = 32
 """Z-Image pads caption and image sequences to a multiple of this many tokens."""
 
@@ -38,7 +43,13 @@ def pads_of(tokens: int, multiple: int = PAD_MULTIPLE) -> int:
     return -tokens % multiple
 
 
-def cut(size: Size, num_ranks: int, axis: Literal["h", "w"], multiple: int = PAD_MULTIPLE) -> ShardPlan:
+def cut(
+    size: Size,
+    num_ranks: int,
+    axis: Literal["h", "w"],
+    multiple: int = PAD_MULTIPLE,
+    layout: Layout = "aligned",
+) -> ShardPlan:
     """Cut a picture along one axis.
 
     Parameters
@@ -51,6 +62,8 @@ def cut(size: Size, num_ranks: int, axis: Literal["h", "w"], multiple: int = PAD
         ``h`` cuts rows of tokens, ``w`` columns.
     multiple
         Sequence lengths are padded to a multiple of this.
+    layout
+        ``aligned`` pads every rank to the common target, ``exact`` pads as one device does.
 
     Returns
     -------
@@ -60,9 +73,12 @@ def cut(size: Size, num_ranks: int, axis: Literal["h", "w"], multiple: int = PAD
     along, across = (size.tokens_h, size.tokens_w) if axis == "h" else (size.tokens_w, size.tokens_h)
     shard_tokens = split_evenly(along, num_ranks)
     local_tokens = tuple(tokens * across for tokens in shard_tokens)
-    longest = max(local_tokens)
-    target = longest + pads_of(longest, multiple)
-    pad_tokens = target * num_ranks - size.tokens
+    single_pads = pads_of(size.tokens, multiple)
+    if layout == "exact":
+        lengths = (*local_tokens[:-1], local_tokens[-1] + single_pads)
+    else:
+        lengths = (max(local_tokens) + pads_of(max(local_tokens), multiple),) * num_ranks
+    pad_tokens = sum(lengths) - size.tokens
     lines = "rows" if axis == "h" else "columns"
     feasible = along >= num_ranks
     return ShardPlan(
@@ -71,9 +87,11 @@ def cut(size: Size, num_ranks: int, axis: Literal["h", "w"], multiple: int = PAD
         reason="" if feasible else f"{along} {lines} of tokens over {num_ranks} ranks leave rank {along} empty",
         shard_tokens=shard_tokens,
         local_tokens=local_tokens,
-        sequence_target=target,
+        sequence_target=max(lengths),
         pad_tokens=pad_tokens,
-        surplus_pad_tokens=pad_tokens - pads_of(size.tokens, multiple),
+        surplus_pad_tokens=pad_tokens - single_pads,
+        sequence_lengths=lengths,
+        layout=layout,
     )
 
 
@@ -83,13 +101,14 @@ def choose_axis(
     axis: Literal["auto", "h", "w"] = "auto",
     ring: int = 1,
     multiple: int = PAD_MULTIPLE,
+    layout: Layout = "aligned",
 ) -> AxisChoice:
     """Plan both axes and choose one, or take the one asked for.
 
     ``AxisChoice.rule`` says in words why; ``chosen_axis`` is ``None`` where no axis asked for is feasible.
     """
     num_ranks = ulysses * ring
-    plans = {name: cut(size, num_ranks, name, multiple) for name in ("h", "w")}
+    plans: dict[str, ShardPlan] = {name: cut(size, num_ranks, name, multiple, layout) for name in AXES}
     chosen, rule = _asked(plans, axis) if axis != "auto" else _win(size, plans)
     return AxisChoice(
         size=str(size),

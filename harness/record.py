@@ -110,10 +110,13 @@ class RunFolder:
     def recorded_s(self) -> float:
         """Seconds spent recording, over all sessions that worked on this folder."""
         journal = self.path / "journal.jsonl"
-        seconds = last = 0.0
+        seconds, last = 0.0, None
         for line in journal.read_text(encoding="utf-8").splitlines() if journal.is_file() else []:
-            entry = json.loads(line)
-            if entry["event"] != "begun":
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue  # cut short when its writer was killed
+            if entry["event"] != "begun" and last is not None:
                 seconds += entry["time"] - last
             last = entry["time"]
         return round(seconds, 2)

@@ -190,8 +190,10 @@ class ModelSpec:
 class ShardPlan:
     """A cut of the token grid along one axis; made once per request, travels with it.
 
-    ``shard_tokens`` counts tokens along the axis on each rank, ``local_tokens`` all image tokens
-    of each rank; every rank pads to ``sequence_target``.
+    ``shard_tokens`` counts tokens along the axis on each rank, ``local_tokens`` all image tokens of each
+    rank, ``sequence_lengths`` what each rank brings to attention, its pads included. In layout ``aligned``
+    that is ``sequence_target`` everywhere; in ``exact`` the last rank alone carries pads, as many as one
+    device would have.
     """
 
     axis: Literal["h", "w"]
@@ -202,11 +204,19 @@ class ShardPlan:
     sequence_target: int
     pad_tokens: int
     surplus_pad_tokens: int
+    sequence_lengths: tuple[int, ...]
+    layout: Layout = "aligned"
 
     @property
     def origins(self) -> tuple[int, ...]:
         """First token of each rank along the axis."""
         return tuple(sum(self.shard_tokens[:rank]) for rank in range(len(self.shard_tokens)))
+
+    def grid(self, rank: int) -> tuple[int, int]:
+        """Rows and columns of tokens that a rank holds."""
+        along = self.shard_tokens[rank]
+        across = self.local_tokens[rank] // along if along else 0
+        return (along, across) if self.axis == "h" else (across, along)
 
 
 @dataclass(frozen=True)
@@ -316,6 +326,8 @@ class Run:
     wall_s: float = 0.0
     peak_memory_bytes: tuple[int, ...] = ()
     caption_tokens: tuple[int, ...] = ()
+    counters: Mapping[str, int] = field(default_factory=dict, hash=False)
+    """Sums over all ranks of what the engine counted, such as ``exchanged_bytes``."""
     versions: Mapping[str, str] = field(default_factory=dict, hash=False)
     started_at: str = ""
     schema: int = SCHEMA
@@ -487,6 +499,11 @@ class Worker:
     dtype: DType
     progress: Callable[[int], None] = lambda step: None
     """To be called after each denoise step with the number of steps done."""
+    counters: dict[str, int] = field(default_factory=dict)
+
+    def count(self, name: str, amount: int) -> None:
+        """Add to a counter of the current request; the run records the sum over all ranks."""
+        self.counters[name] = self.counters.get(name, 0) + amount
 
 
 @dataclass

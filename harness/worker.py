@@ -89,8 +89,13 @@ class Rank:
 
     def _draw(self, engine: Engine, spec: RunSpec, folder: Path) -> None:
         reset_peak_memory(self.start.device)
+        self.worker.counters.clear()
         drawing = engine.draw(spec)
-        reply: dict[str, Any] = {"event": "done", "peak_memory_bytes": peak_memory_bytes(self.start.device)}
+        reply: dict[str, Any] = {
+            "event": "done",
+            "peak_memory_bytes": peak_memory_bytes(self.start.device),
+            "counters": self.worker.counters,
+        }
         if drawing is not None:
             reply |= _save(drawing, folder)
         self.reply(**reply)

@@ -46,7 +46,7 @@ class FakeEngine:
     @classmethod
     def faults(cls) -> Sequence[str]:
         """What can be broken."""
-        return (*_PICTURE_FAULTS, "crash", "hang", "wrong-size", "nan")
+        return (*_PICTURE_FAULTS, "crash", "hang", "out-of-memory", "wrong-size", "nan")
 
     def load(self, worker: Worker) -> None:
         """Nothing to load."""
@@ -79,7 +79,9 @@ class FakeEngine:
         last = self.worker.rank == self.worker.world_size - 1
         if fault == "crash" and last:
             raise RuntimeError("the fake engine was told to crash")
-        if fault == "hang" or (fault == "crash" and not last):
+        if fault == "out-of-memory" and last:
+            raise MemoryError("the fake engine was told to run out of memory")
+        if fault in ("hang", "crash", "out-of-memory"):
             threading.Event().wait()  # the other ranks wait for the crashed one, as in a collective
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from harness import registry
 from harness.plan import cut
 from harness.types import Axis, Case, Drawing, ModelSpec, RunSpec, Variant, Worker
+
+if TYPE_CHECKING:
+    from harness.spatial.pipeline import SpatialPipeline
 
 
 class SpatialEngine:
@@ -17,24 +20,16 @@ class SpatialEngine:
     name: ClassVar[str] = "spatial"
     baseline: ClassVar[str] = "diffusers"
     axes: ClassVar[tuple[Axis, ...]] = ("auto", "h", "w")
-    options: ClassVar[tuple[str, ...]] = ()
+    options: ClassVar[tuple[str, ...]] = ("exchange",)
     packages: ClassVar[tuple[str, ...]] = ("diffusers", "transformers", "torch")
 
     @classmethod
     def limits(cls, case: Case, variant: Variant, model: ModelSpec) -> str | None:
-        """Heads must divide; ring, cache, guidance and several prompts are not built yet."""
+        """Heads must divide by the Ulysses degree."""
         if model.num_heads % variant.ulysses:
             return f"Ulysses degree {variant.ulysses} does not divide the {model.num_heads} heads of {model.name}"
-        if variant.ring > 1:
-            return "spatial has no ring attention yet"
-        if variant.layout != "aligned":
-            return f"spatial has no layout {variant.layout!r} yet"
         if variant.cache != "none":
             return f"spatial has no cache {variant.cache!r} yet"
-        if case.guidance_scale > 0:
-            return "spatial has no guidance yet"
-        if len(case.prompts) > 1:
-            return "spatial draws one prompt at a time yet"
         return None
 
     @classmethod
@@ -43,22 +38,35 @@ class SpatialEngine:
         return registry.names("faults")
 
     def load(self, worker: Worker) -> None:
-        """Load the checkpoint and wrap its modules; no second copy of the weights."""
-        import torch.distributed as dist
-
+        """Load the checkpoint; its modules are wrapped, so there is no second copy of the weights."""
         from harness.models.z_image import load_pipeline
-        from harness.spatial.pipeline import SpatialPipeline
-        from harness.spatial.shard import SequenceGroup
 
         self.worker = worker
-        handle = dist.group.WORLD if worker.world_size > 1 else None
-        group = SequenceGroup(worker.rank, worker.world_size, handle)
-        self.pipeline = SpatialPipeline(load_pipeline(worker.model_path, worker.dtype, worker.device), group, worker)
+        self.loaded = load_pipeline(worker.model_path, worker.dtype, worker.device)
+        self.pipelines: dict[tuple[int, bool], SpatialPipeline] = {}
 
     def draw(self, spec: RunSpec) -> Drawing | None:
         """Serve one request by its own plan; a fault named in the spec is planted for its length."""
         plan = spec.plan or cut(spec.case.size, 1, "h")
+        pipeline = self._pipeline(spec)
         with ExitStack() as stack:
             if spec.fault:
                 stack.enter_context(registry.load("faults", spec.fault)().plant(self.worker))
-            return self.pipeline(spec.case, plan)
+            sent = pipeline.group.traffic.sent_bytes
+            drawing = pipeline(spec.case, plan)
+            self.worker.count("exchanged_bytes", pipeline.group.traffic.sent_bytes - sent)
+            return drawing
+
+    def _pipeline(self, spec: RunSpec) -> SpatialPipeline:
+        """The resident pipeline for a split; process groups are built once for each."""
+        from harness.spatial.group import SequenceGroup, build
+        from harness.spatial.pipeline import SpatialPipeline
+
+        # Layout exact exchanges query, key and value together, aligned one by one as the fix does.
+        default = "fused" if spec.layout == "exact" else "separate"
+        key = (spec.ulysses, spec.options.get("exchange", default) == "fused")
+        if key not in self.pipelines:
+            ranks = range(self.worker.world_size)
+            group = build([ranks], spec.ulysses, spec.ring) if len(ranks) > 1 else SequenceGroup()
+            self.pipelines[key] = SpatialPipeline(self.loaded, group, self.worker, fused=key[1])
+        return self.pipelines[key]

@@ -18,6 +18,6 @@ class RopeOriginDropped:
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Place every shard's first token at (0, 0)."""
-        from harness.spatial import transformer
+        from harness.spatial import tokens
 
-        return patch.object(transformer, "origin", lambda plan, rank: (0, 0))
+        return patch.object(tokens, "origin", lambda plan, rank: (0, 0))

@@ -1,24 +1,31 @@
-"""Ulysses attention with a replicated suffix.
+"""Attention over the tokens of all ranks.
 
-Each rank holds some tokens and all heads. Attention wants all tokens, and heads are independent: one
-all-to-all trades tokens for heads, a second one trades back. The caption stands on every rank alike
-(the suffix): each rank merely picks its heads of it, so that it enters attention once.
+Ulysses: each rank holds some tokens and all heads. Attention wants all tokens, and heads are independent:
+one all-to-all trades tokens for heads, a second one trades back. Ranks may hold different numbers of
+tokens. The caption stands on every rank alike (the suffix): each rank merely picks its heads of it, so
+that it enters attention once.
 
-The exchange follows DeepSpeed-Ulysses (arXiv 2309.14509); the suffix follows SGLang's PR 21042.
+Ring: where the Ulysses groups hold parts of the picture only, keys and values are gathered over the ring,
+and each rank's queries meet them all.
+
+The exchange follows DeepSpeed-Ulysses (arXiv 2309.14509); the suffix and the skip argument follow SGLang's
+PRs 21042 and 25305.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-import torch.distributed as dist
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.attention_processor import Attention
 from torch import nn
 
-from harness.spatial.shard import SequenceGroup
+from harness.spatial.group import Group, SequenceGroup, all_gather, all_to_all
+from harness.spatial.shard import gather_uneven
 
 
-class UlyssesAttention(nn.Module):
+class SequenceParallelAttention(nn.Module):
     """Attention of one block over the tokens of all ranks, with the weights of diffusers' module."""
 
     def __init__(self, attention: Attention, group: SequenceGroup) -> None:
@@ -30,7 +37,9 @@ class UlyssesAttention(nn.Module):
         self,
         hidden: torch.Tensor,
         freqs: torch.Tensor,
-        num_suffix: int = 0,
+        lengths: Sequence[int] = (),
+        key_mask: torch.Tensor | None = None,
+        fused: bool = False,
         skip_sequence_parallel_override: bool = False,
     ) -> torch.Tensor:
         """Attend.
@@ -38,23 +47,28 @@ class UlyssesAttention(nn.Module):
         Parameters
         ----------
         hidden
-            ``B,S,D``: this rank's tokens, then ``num_suffix`` tokens that every rank holds alike.
+            ``B,S,D``: this rank's tokens, then those that every rank holds alike (the suffix).
         freqs
             ``B,S,head_dim/2``, complex: rotary frequencies of the same tokens.
-        num_suffix
-            Replicated tokens at the end.
+        lengths
+            Tokens of each rank of the whole group, suffix not counted.
+        key_mask
+            ``B,keys``, true for keys to attend to: the tokens of all ranks in their order, then the suffix.
+        fused
+            Exchange query, key and value in one call instead of three.
         skip_sequence_parallel_override
             True where this layer sees a full sequence already: nothing is exchanged. An argument
-            rather than an attribute, so that it also arrives through wrapped blocks (SGLang's PR 25305).
+            rather than an attribute, so that it also arrives through wrapped blocks (PR 25305).
         """
         query, key, value = self._project(hidden, freqs)
-        if self.group.size == 1 or skip_sequence_parallel_override:
-            out = self._attend(query, key, value)
+        if self.group.whole.size == 1 or skip_sequence_parallel_override:
+            out = attend(query, key, value, key_mask)
         else:
-            query, key, value = (self._to_heads(part, num_suffix) for part in (query, key, value))
-            out = self._to_tokens(self._attend(query, key, value), num_suffix)
-        out = self.attention.to_out[0](out.flatten(2, 3))
-        return self.attention.to_out[1](out) if len(self.attention.to_out) > 1 else out
+            out = self._exchange_and_attend([query, key, value], lengths, key_mask, fused)
+        out = out.flatten(2, 3)
+        for projection in self.attention.to_out:  # linear, then in some models dropout
+            out = projection(out)
+        return out
 
     def _project(self, hidden: torch.Tensor, freqs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Query, key and value, ``B,S,heads,head_dim``, normalised and rotated."""
@@ -69,46 +83,66 @@ class UlyssesAttention(nn.Module):
             key = module.norm_k(key)
         return rotate(query, freqs), rotate(key, freqs), value
 
-    @staticmethod
-    def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        return dispatch_attention_fn(query, key, value, dropout_p=0.0, is_causal=False)
-
-    def _to_heads(self, part: torch.Tensor, num_suffix: int) -> torch.Tensor:
-        """``B,S_local+suffix,heads,D`` to ``B,S_all+suffix,heads/size,D``."""
-        split = part.shape[1] - num_suffix
-        suffix = part[:, split:].chunk(self.group.size, dim=2)[self.group.rank]
-        return torch.cat([tokens_to_heads(part[:, :split], self.group), suffix], dim=1)
-
-    def _to_tokens(self, part: torch.Tensor, num_suffix: int) -> torch.Tensor:
-        """The way back; the suffix' heads are gathered, so that every rank holds it whole again."""
-        split = part.shape[1] - num_suffix
-        local = heads_to_tokens(part[:, :split], self.group)
-        if not num_suffix:
+    def _exchange_and_attend(
+        self, parts: list[torch.Tensor], lengths: Sequence[int], key_mask: torch.Tensor | None, fused: bool
+    ) -> torch.Tensor:
+        ulysses, ring = self.group.ulysses, self.group.ring
+        own = lengths[self.group.block(ring.rank)]
+        num_local = own[ulysses.rank]
+        tokens = tokens_to_heads([part[:, :num_local] for part in parts], own, ulysses, fused)
+        if ring.size > 1:
+            by_block = [sum(lengths[self.group.block(place)]) for place in range(ring.size)]
+            tokens[1:] = [gather_uneven(part, 1, by_block, ring) for part in tokens[1:]]
+        suffix = [part[:, num_local:].chunk(ulysses.size, dim=2)[ulysses.rank] for part in parts]
+        query, key, value = (torch.cat(pair, dim=1) for pair in zip(tokens, suffix, strict=True))
+        out = attend(query, key, value, key_mask)
+        local = heads_to_tokens(out[:, : sum(own)], own, ulysses)
+        if out.shape[1] == sum(own):
             return local
-        suffix = part[:, split:].contiguous()
-        heads = [torch.empty_like(suffix) for _ in range(self.group.size)]
-        dist.all_gather(heads, suffix, group=self.group.handle)
-        return torch.cat([local, torch.cat(heads, dim=2)], dim=1)
+        return torch.cat([local, torch.cat(all_gather(out[:, sum(own) :], ulysses), dim=2)], dim=1)
 
 
-def tokens_to_heads(part: torch.Tensor, group: SequenceGroup) -> torch.Tensor:
-    """``B,S,heads,D`` (equal ``S`` on every rank) to ``B,size*S,heads/size,D``."""
-    sent = part.unflatten(2, (group.size, -1)).permute(2, 0, 1, 3, 4)
-    return _exchange(sent, group).permute(1, 0, 2, 3, 4).flatten(1, 2)
+def attend(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, key_mask: torch.Tensor | None
+) -> torch.Tensor:
+    """Scaled dot-product attention on ``B,S,heads,D`` by diffusers' dispatcher, as the baseline's."""
+    mask = None if key_mask is None else key_mask[:, None, None, :]
+    out: torch.Tensor = dispatch_attention_fn(query, key, value, attn_mask=mask, dropout_p=0.0, is_causal=False)
+    return out
 
 
-def heads_to_tokens(part: torch.Tensor, group: SequenceGroup) -> torch.Tensor:
-    """Inverse of :func:`tokens_to_heads`."""
-    sent = part.unflatten(1, (group.size, -1)).permute(1, 0, 2, 3, 4)
-    return _exchange(sent, group).permute(1, 2, 0, 3, 4).flatten(2, 3)
+def tokens_to_heads(
+    parts: Sequence[torch.Tensor], lengths: Sequence[int], group: Group, fused: bool = False
+) -> list[torch.Tensor]:
+    """Trade tokens for heads: each ``B,S,heads,D`` becomes ``B,sum(S),heads/size,D``.
+
+    ``lengths`` holds the ``S`` of every rank. ``fused`` sends all parts in one call.
+    """
+    if group.size == 1:
+        return list(parts)
+    if fused:
+        return list(_to_heads(torch.cat(list(parts)), lengths, group).chunk(len(parts)))
+    return [_to_heads(part, lengths, group) for part in parts]
 
 
-def _exchange(sent: torch.Tensor, group: SequenceGroup) -> torch.Tensor:
-    # A non-contiguous input is sent in the wrong order without an error (pytorch#141816).
-    sent = sent.contiguous()
-    received = torch.empty_like(sent)
-    dist.all_to_all_single(received, sent, group=group.handle)
-    return received
+def _to_heads(part: torch.Tensor, lengths: Sequence[int], group: Group) -> torch.Tensor:
+    batch, _, heads, head_dim = part.shape
+    share = heads // group.size
+    received = [batch * length * share * head_dim for length in lengths]
+    arrived = all_to_all(part.chunk(group.size, dim=2), received, group)
+    shards = [flat.view(batch, length, share, head_dim) for flat, length in zip(arrived, lengths, strict=True)]
+    return torch.cat(shards, dim=1)
+
+
+def heads_to_tokens(part: torch.Tensor, lengths: Sequence[int], group: Group) -> torch.Tensor:
+    """Inverse of :func:`tokens_to_heads`, for one part."""
+    if group.size == 1:
+        return part
+    batch, _, share, head_dim = part.shape
+    own = lengths[group.rank]
+    received = [batch * own * share * head_dim] * group.size
+    arrived = all_to_all(part.split(list(lengths), dim=1), received, group)
+    return torch.cat([flat.view(batch, own, share, head_dim) for flat in arrived], dim=2)
 
 
 def rotate(part: torch.Tensor, freqs: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,8 @@ rank from the same seed and then cut, and the schedule's shift comes from the wh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from diffusers import ZImagePipeline
 from diffusers.pipelines.z_image.pipeline_z_image import (
@@ -16,63 +18,92 @@ from diffusers.pipelines.z_image.pipeline_z_image import (
 
 from harness.probe.clock import Clock
 from harness.spatial import shard
+from harness.spatial.group import SequenceGroup
 from harness.spatial.transformer import SpatialTransformer
 from harness.types import Case, Drawing, ShardPlan, Times, Worker
 
 
 class SpatialPipeline:
-    """Z-Image over a group of ranks, around the modules of a loaded ``ZImagePipeline``."""
+    """Z-Image over a group of ranks, around the modules of a loaded ``ZImagePipeline``.
 
-    def __init__(self, pipeline: ZImagePipeline, group: shard.SequenceGroup, worker: Worker) -> None:
+    Nothing of a request outlives it: the plan travels with each call.
+    """
+
+    def __init__(self, pipeline: ZImagePipeline, group: SequenceGroup, worker: Worker, fused: bool = False) -> None:
         self.pipeline = pipeline
         self.group = group
         self.worker = worker
-        self.transformer = SpatialTransformer(pipeline.transformer, group)
+        self.transformer = SpatialTransformer(pipeline.transformer, group, fused)
 
     @torch.no_grad()
     def __call__(self, case: Case, plan: ShardPlan) -> Drawing | None:
-        """Draw one case; only rank 0 decodes and returns the picture."""
+        """Draw one case; only the group's first rank decodes and returns the pictures."""
         clock = Clock(self.worker.device)
-        captions = self._encode(case)
+        captions, negatives = self._encode(case)
         text_s = clock.lap()
-        latents, trajectory, steps_s = self._denoise(case, captions, plan, clock)
-        if self.group.rank != 0:
+        trajectory, steps_s = self._denoise(case, plan, captions, negatives, clock)
+        if self.group.whole.rank != 0:
             return None
-        images = self._decode(latents)
+        images = self._decode(trajectory[-1])
         decode_s = clock.lap()
         return Drawing(
             images=images,
-            latents=latents.float().cpu().numpy(),
+            latents=trajectory[-1].float().cpu().numpy(),
             trajectory=trajectory.float().cpu().numpy(),
             times=Times(text_s, tuple(steps_s), decode_s, clock.total()),
             caption_tokens=tuple(len(caption) for caption in captions[:: case.num_images_per_prompt]),
         )
 
-    def _encode(self, case: Case) -> list[torch.Tensor]:
-        captions, _ = self.pipeline.encode_prompt(list(case.prompts), do_classifier_free_guidance=False)
-        return [caption for caption in captions for _ in range(case.num_images_per_prompt)]
+    def _encode(self, case: Case) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Captions and negative captions, one of each for every picture."""
+        prompt_sets = self.pipeline.encode_prompt(
+            list(case.prompts),  # the pipeline overwrites the lists it is given
+            do_classifier_free_guidance=case.guidance_scale > 0,
+            negative_prompt=list(case.negative_prompts) or None,
+        )
+        captions, negatives = (
+            [caption for caption in prompts for _ in range(case.num_images_per_prompt)] for prompts in prompt_sets
+        )
+        return captions, negatives
 
     def _denoise(
-        self, case: Case, captions: list[torch.Tensor], plan: ShardPlan, clock: Clock
-    ) -> tuple[torch.Tensor, torch.Tensor, list[float]]:
-        """Return the final latents ``B,C,H,W`` and those after each step ``T,B,C,H,W``, gathered."""
-        latents = shard.cut(self._noise(case), plan, self.group.rank)
-        scheduler = self.pipeline.scheduler
+        self,
+        case: Case,
+        plan: ShardPlan,
+        captions: list[torch.Tensor],
+        negatives: list[torch.Tensor],
+        clock: Clock,
+    ) -> tuple[torch.Tensor, list[float]]:
+        """Latents after each step, ``T,B,C,H,W``, gathered; and the seconds of each step."""
+        latents = shard.cut(self._noise(case), plan, self.group.whole.rank)
         after, steps_s = [], []
         for number, t in enumerate(self._timesteps(case), 1):
-            timestep = ((1000 - t) / 1000).expand(case.num_images)
-            velocity = self.transformer(latents.to(self.transformer.dtype), timestep, captions, plan)
-            latents = scheduler.step(-velocity.float(), t, latents, return_dict=False)[0]
+            velocity = self._velocity(case, plan, latents, t, [*captions, *negatives])
+            latents = self.pipeline.scheduler.step(-velocity, t, latents, return_dict=False)[0]
             after.append(latents)
             steps_s.append(clock.lap())
             self.worker.progress(number)
-        trajectory = shard.gather(torch.stack(after), plan, self.group)
-        return trajectory[-1], trajectory, steps_s
+        return shard.gather(torch.stack(after), plan, self.group.whole), steps_s
+
+    def _velocity(
+        self, case: Case, plan: ShardPlan, latents: torch.Tensor, t: torch.Tensor, captions: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        """Prediction of the model in float32; with guidance, both halves of the batch are one call."""
+        items = latents.to(self.transformer.dtype)
+        guided = len(captions) > len(items)
+        if guided:
+            items = items.repeat(2, 1, 1, 1)
+        timestep = ((1000 - t) / 1000).expand(len(items))
+        predicted: torch.Tensor = self.transformer(items, timestep, captions, plan).float()
+        if not guided:
+            return predicted
+        positive, negative = predicted.chunk(2)
+        return positive + case.guidance_scale * (positive - negative)
 
     def _noise(self, case: Case) -> torch.Tensor:
         """Noise of the whole picture, float32, from a generator on the CPU."""
         pipeline = self.pipeline
-        return pipeline.prepare_latents(
+        noise: torch.Tensor = pipeline.prepare_latents(
             case.num_images,
             pipeline.transformer.in_channels,
             case.size.height_px,
@@ -81,10 +112,12 @@ class SpatialPipeline:
             pipeline._execution_device,
             torch.Generator("cpu").manual_seed(case.seed),
         )
+        return noise
 
     def _timesteps(self, case: Case) -> torch.Tensor:
         scheduler = self.pipeline.scheduler
         shift_keys = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
+        timesteps: torch.Tensor
         timesteps, _ = retrieve_timesteps(
             scheduler,
             case.steps,

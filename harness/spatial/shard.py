@@ -1,4 +1,4 @@
-"""Cutting latents in native geometry, and putting the shards together again.
+"""Cutting latents in native geometry, and putting shards together again.
 
 Height and width are the last two dimensions of every latent tensor here, whatever stands before
 them: ``B,C,H,W``, ``B,C,F,H,W`` or a trajectory ``B,T,C,F,H,W``. One image token covers 2x2 latent
@@ -7,24 +7,15 @@ cells, so a plan's tokens are doubled.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
-import torch.distributed as dist
 
+from harness.spatial.group import Group, all_gather
 from harness.types import ShardPlan
 
 CELLS_PER_TOKEN = 2
 """Latent cells along one side of an image token (the DiT's patch size)."""
-
-
-@dataclass(frozen=True)
-class SequenceGroup:
-    """The ranks that share one picture; ``handle`` is ``None`` on a single device."""
-
-    rank: int = 0
-    size: int = 1
-    handle: dist.ProcessGroup | None = None
 
 
 def shard_dim(plan: ShardPlan) -> int:
@@ -38,11 +29,8 @@ def cut(latents: torch.Tensor, plan: ShardPlan, rank: int) -> torch.Tensor:
     return latents.narrow(shard_dim(plan), start, plan.shard_tokens[rank] * CELLS_PER_TOKEN).contiguous()
 
 
-def gather(local: torch.Tensor, plan: ShardPlan, group: SequenceGroup) -> torch.Tensor:
+def gather(local: torch.Tensor, plan: ShardPlan, group: Group) -> torch.Tensor:
     """Return the full latents on every rank.
-
-    Collectives want equal sizes: every shard is padded to the longest, gathered, cropped to its true
-    size, and the crops are concatenated in the order of the ranks.
 
     Parameters
     ----------
@@ -53,14 +41,20 @@ def gather(local: torch.Tensor, plan: ShardPlan, group: SequenceGroup) -> torch.
     group
         The ranks that hold the parts.
     """
+    lengths = [tokens * CELLS_PER_TOKEN for tokens in plan.shard_tokens]
+    return gather_uneven(local, shard_dim(plan), lengths, group)
+
+
+def gather_uneven(local: torch.Tensor, dim: int, lengths: Sequence[int], group: Group) -> torch.Tensor:
+    """Gather parts of different lengths along ``dim``.
+
+    Collectives want equal sizes: every part is padded to the longest, gathered, cropped to its true
+    length, and the crops are concatenated in the order of the ranks.
+    """
     if group.size == 1:
         return local
-    dim = shard_dim(plan)
-    longest = max(plan.shard_tokens) * CELLS_PER_TOKEN
-    padded = pad_to(local, dim, longest).contiguous()
-    parts = [torch.empty_like(padded) for _ in range(group.size)]
-    dist.all_gather(parts, padded, group=group.handle)
-    return torch.cat([crop(parts[rank], plan, rank) for rank in gather_order(group)], dim=dim)
+    parts = all_gather(pad_to(local, dim, max(lengths)), group)
+    return torch.cat([crop(parts[rank], dim, lengths[rank]) for rank in gather_order(group)], dim=dim)
 
 
 def pad_to(local: torch.Tensor, dim: int, length: int) -> torch.Tensor:
@@ -73,11 +67,11 @@ def pad_to(local: torch.Tensor, dim: int, length: int) -> torch.Tensor:
     return torch.cat([local, local.new_zeros(shape)], dim=dim)
 
 
-def crop(part: torch.Tensor, plan: ShardPlan, rank: int) -> torch.Tensor:
-    """Take the padding of :func:`pad_to` off the part of one rank."""
-    return part.narrow(shard_dim(plan), 0, plan.shard_tokens[rank] * CELLS_PER_TOKEN)
+def crop(part: torch.Tensor, dim: int, length: int) -> torch.Tensor:
+    """Take the padding of :func:`pad_to` off again."""
+    return part.narrow(dim, 0, length)
 
 
-def gather_order(group: SequenceGroup) -> range | list[int]:
+def gather_order(group: Group) -> range | list[int]:
     """Ranks in the order in which their parts follow each other in the picture."""
     return range(group.size)

@@ -13,9 +13,10 @@ from diffusers import ZImageTransformer2DModel
 from diffusers.models.transformers.transformer_z_image import ZImageTransformerBlock
 from torch import nn
 
-from harness.plan import pads_of
-from harness.spatial.attention import UlyssesAttention
-from harness.spatial.shard import CELLS_PER_TOKEN, SequenceGroup
+from harness.spatial.attention import SequenceParallelAttention
+from harness.spatial.group import SequenceGroup
+from harness.spatial.shard import CELLS_PER_TOKEN, gather_uneven
+from harness.spatial.tokens import caption_lengths, caption_positions, image_positions, patchify, unpatchify
 from harness.types import ShardPlan
 
 PATCH = f"{CELLS_PER_TOKEN}-1"
@@ -28,17 +29,19 @@ class SpatialBlock(nn.Module):
     def __init__(self, block: ZImageTransformerBlock, group: SequenceGroup) -> None:
         super().__init__()
         self.block = block
-        self.attention = UlyssesAttention(block.attention, group)
+        self.attention = SequenceParallelAttention(block.attention, group)
 
     def forward(
         self,
         x: torch.Tensor,
         freqs: torch.Tensor,
         adaln: torch.Tensor | None = None,
-        num_suffix: int = 0,
+        lengths: Sequence[int] = (),
+        key_mask: torch.Tensor | None = None,
+        fused: bool = False,
         skip_sequence_parallel_override: bool = False,
     ) -> torch.Tensor:
-        """Run the block on ``B,S,D``; see :meth:`UlyssesAttention.forward` for the arguments."""
+        """Run the block on ``B,S,D``; see :meth:`SequenceParallelAttention.forward` for the arguments."""
         block = self.block
         scale_attn = gate_attn = scale_mlp = gate_mlp = torch.ones((), dtype=x.dtype, device=x.device)
         if block.modulation:
@@ -46,20 +49,31 @@ class SpatialBlock(nn.Module):
             scale_attn, gate_attn, scale_mlp, gate_mlp = modulation.chunk(4, dim=2)
             gate_attn, gate_mlp = gate_attn.tanh(), gate_mlp.tanh()
             scale_attn, scale_mlp = 1.0 + scale_attn, 1.0 + scale_mlp
-        attended = self.attention(
-            block.attention_norm1(x) * scale_attn, freqs, num_suffix, skip_sequence_parallel_override
-        )
+        normed = block.attention_norm1(x) * scale_attn
+        attended = self.attention(normed, freqs, lengths, key_mask, fused, skip_sequence_parallel_override)
         x = x + gate_attn * block.attention_norm2(attended)
-        return x + gate_mlp * block.ffn_norm2(block.feed_forward(block.ffn_norm1(x) * scale_mlp))
+        refined: torch.Tensor = x + gate_mlp * block.ffn_norm2(block.feed_forward(block.ffn_norm1(x) * scale_mlp))
+        return refined
 
 
 class SpatialTransformer(nn.Module):
-    """The DiT over a group of ranks, each with its own part of the picture and the whole caption."""
+    """The DiT over a group of ranks, each with its own part of the picture and the whole caption.
 
-    def __init__(self, transformer: ZImageTransformer2DModel, group: SequenceGroup) -> None:
+    Parameters
+    ----------
+    transformer
+        The loaded model; its modules are used, not copied.
+    group
+        The ranks that share the picture.
+    fused
+        Exchange query, key and value in one call.
+    """
+
+    def __init__(self, transformer: ZImageTransformer2DModel, group: SequenceGroup, fused: bool = False) -> None:
         super().__init__()
         self.source = transformer
         self.group = group
+        self.fused = fused
         self.noise_refiner = self._wrap(transformer.noise_refiner)
         self.context_refiner = self._wrap(transformer.context_refiner)
         self.layers = self._wrap(transformer.layers)
@@ -70,7 +84,8 @@ class SpatialTransformer(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Type of the weights, and so of the latents this module takes."""
-        return self.source.dtype
+        dtype: torch.dtype = self.source.dtype
+        return dtype
 
     def forward(
         self, latents: torch.Tensor, timestep: torch.Tensor, captions: Sequence[torch.Tensor], plan: ShardPlan
@@ -84,7 +99,7 @@ class SpatialTransformer(nn.Module):
         timestep
             ``B``, in [0, 1], 1 being clean.
         captions
-            For each item ``tokens,cap_feat_dim``; all pad to the same length.
+            For each item ``tokens,cap_feat_dim``, of any lengths.
         plan
             The request's plan.
 
@@ -95,71 +110,76 @@ class SpatialTransformer(nn.Module):
         """
         source = self.source
         adaln = source.t_embedder(timestep * source.t_scale).type_as(latents)
-        caption, caption_freqs = self._embed_captions(captions)
-        image, image_freqs = self._embed_image(latents, caption.shape[1] + 1, plan)
+        caption, caption_freqs, caption_mask = self._embed_captions(captions)
+        frames = [length + 1 for length in caption_lengths(captions)]
+        rank = self.group.whole.rank
+        image = self._embed_image(latents, plan.sequence_lengths[rank])
+        freqs = self._rope(image_positions(plan, [rank], frames), image.device)
 
         for block in self.noise_refiner:
-            image = block(image, image_freqs, adaln)
+            image = block(image, freqs, adaln, lengths=plan.sequence_lengths, fused=self.fused)
         for block in self.context_refiner:
-            caption = block(caption, caption_freqs, skip_sequence_parallel_override=True)
+            caption = block(caption, caption_freqs, key_mask=caption_mask, skip_sequence_parallel_override=True)
+        if caption_mask is not None:
+            caption = caption.masked_fill(~caption_mask[..., None], 0.0)
 
+        full = self.group.ring.size > 1
+        if full:
+            image = gather_uneven(image, 1, plan.sequence_lengths, self.group.whole)
+            freqs = self._rope(image_positions(plan, range(self.group.whole.size), frames), image.device)
         unified = torch.cat([image, caption], dim=1)
-        freqs = torch.cat([image_freqs, caption_freqs], dim=1)
+        unified_freqs = torch.cat([freqs, caption_freqs], dim=1)
+        key_mask = _behind(caption_mask, sum(plan.sequence_lengths))
         for block in self.layers:
-            unified = block(unified, freqs, adaln, num_suffix=caption.shape[1])
-
-        image = unified[:, : plan.local_tokens[self.group.rank]]
+            unified = block(
+                unified,
+                unified_freqs,
+                adaln,
+                lengths=plan.sequence_lengths,
+                key_mask=key_mask,
+                fused=self.fused,
+                skip_sequence_parallel_override=full,
+            )
+        start = sum(plan.sequence_lengths[:rank]) if full else 0
+        image = unified[:, start : start + plan.local_tokens[rank]]
         return unpatchify(source.all_final_layer[PATCH](image, c=adaln), latents.shape)
 
-    def _embed_captions(self, captions: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Captions padded to a multiple of 32, ``B,S,D``; token *i* stands at (1 + i, 0, 0), pads included."""
+    def _embed_captions(
+        self, captions: Sequence[torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Captions ``B,S,D``, their frequencies, and a mask ``B,S`` where lengths differ.
+
+        Each caption is padded to a multiple of 32 with the learned pad token, which is attended to; what a
+        shorter one lacks of the longest is masked.
+        """
         source = self.source
-        padded = []
-        for caption in captions:
-            pads = pads_of(len(caption))
-            padded.append(torch.cat([source.cap_embedder(caption), source.cap_pad_token.expand(pads, -1)]))
-        stacked = torch.stack(padded)
-        positions = torch.zeros(stacked.shape[1], 3, dtype=torch.int32, device=stacked.device)
-        positions[:, 0] = torch.arange(1, stacked.shape[1] + 1)
-        return stacked, source.rope_embedder(positions).expand(len(stacked), -1, -1)
+        lengths = caption_lengths(captions)
+        longest = max(lengths)
+        embedded = captions[0].new_zeros(len(captions), longest, source.dim)
+        freqs = self._rope(caption_positions(longest), embedded.device).repeat(len(captions), 1, 1)
+        mask = torch.zeros(len(captions), longest, dtype=torch.bool, device=embedded.device)
+        for item, (caption, length) in enumerate(zip(captions, lengths, strict=True)):
+            embedded[item, : len(caption)] = source.cap_embedder(caption)
+            embedded[item, len(caption) : length] = source.cap_pad_token
+            mask[item, :length] = True
+        return embedded, freqs, None if bool(mask.all()) else mask
 
-    def _embed_image(self, latents: torch.Tensor, frame: int, plan: ShardPlan) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tokens of this rank, padded to the common target with pad tokens at (0, 0, 0)."""
-        source = self.source
-        tokens = source.all_x_embedder[PATCH](patchify(latents))
-        pads = plan.sequence_target - tokens.shape[1]
-        tokens = torch.cat([tokens, source.x_pad_token.expand(len(tokens), pads, -1)], dim=1)
-        positions = torch.zeros(tokens.shape[1], 3, dtype=torch.int32, device=latents.device)
-        rows, columns = (side // CELLS_PER_TOKEN for side in latents.shape[-2:])
-        grid = token_positions(rows, columns, frame, origin(plan, self.group.rank))
-        positions[: len(grid)] = grid.to(positions.device)
-        return tokens, source.rope_embedder(positions).expand(len(tokens), -1, -1)
+    def _embed_image(self, latents: torch.Tensor, length: int) -> torch.Tensor:
+        """This rank's tokens ``B,length,D``, padded with the learned pad token."""
+        tokens = self.source.all_x_embedder[PATCH](patchify(latents))
+        pads = self.source.x_pad_token.expand(len(tokens), length - tokens.shape[1], -1)
+        return torch.cat([tokens, pads], dim=1)
 
-
-def origin(plan: ShardPlan, rank: int) -> tuple[int, int]:
-    """Row and column of this rank's first token in the whole picture."""
-    offset = plan.origins[rank]
-    return (offset, 0) if plan.axis == "h" else (0, offset)
+    def _rope(self, positions: torch.Tensor, device: torch.device) -> torch.Tensor:
+        """Rotary frequencies of positions ``...,3``."""
+        flat = self.source.rope_embedder(positions.reshape(-1, 3).to(device))
+        frequencies: torch.Tensor = flat.unflatten(0, positions.shape[:-1])
+        return frequencies
 
 
-def token_positions(rows: int, columns: int, frame: int, first: tuple[int, int]) -> torch.Tensor:
-    """Positions (frame, row, column) of a grid of tokens, ``rows*columns,3``, row by row."""
-    row, column = torch.meshgrid(
-        torch.arange(first[0], first[0] + rows), torch.arange(first[1], first[1] + columns), indexing="ij"
-    )
-    return torch.stack([torch.full_like(row, frame), row, column], dim=-1).flatten(0, 1).int()
-
-
-def patchify(latents: torch.Tensor) -> torch.Tensor:
-    """``B,C,H,W`` to ``B,tokens,4*C``: the cells of a token row by row, all channels of a cell together."""
-    side = CELLS_PER_TOKEN
-    cells = latents.unflatten(3, (-1, side)).unflatten(2, (-1, side))  # B,C,rows,side,columns,side
-    return cells.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
-
-
-def unpatchify(tokens: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """Inverse of :func:`patchify` for latents of the given shape."""
-    batch, channels, height, width = shape
-    side = CELLS_PER_TOKEN
-    cells = tokens.reshape(batch, height // side, width // side, side, side, channels)
-    return cells.permute(0, 5, 1, 3, 2, 4).reshape(shape)
+def _behind(caption_mask: torch.Tensor | None, num_image_tokens: int) -> torch.Tensor | None:
+    """Mask of all keys: image tokens and their pads are always attended to, then the caption's mask."""
+    if caption_mask is None:
+        return None
+    image = caption_mask.new_ones(len(caption_mask), num_image_tokens)
+    return torch.cat([image, caption_mask], dim=1)

@@ -1,0 +1,205 @@
+"""Worker groups with real processes: what a run leaves behind, however its ranks end."""
+
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from harness import codec, plan
+from harness.launch import Aborted, GroupKey, WorkerGroup
+from harness.types import Case, FailureKind, Run, RunSpec, Size
+
+OnStep = Callable[[int], None]
+
+
+def spec(world_size: int = 2, fault: str | None = None, step_s: float = 0.0, **case: Any) -> RunSpec:
+    drawn = Case("c", "fake", Size(144, 144), ("waves",), **{"steps": 2, **case})
+    return RunSpec(
+        drawn,
+        "fake",
+        "",
+        "fake",
+        "test",
+        ulysses=world_size,
+        fault=fault,
+        options={"step_s": step_s},
+        plan=plan.cut(drawn.size, world_size, "h"),
+    )
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Iterator[WorkerGroup]:
+    made = WorkerGroup(GroupKey.of(spec()), tmp_path / "logs")
+    yield made
+    made.kill()
+
+
+def pids(group: WorkerGroup) -> list[int]:
+    return [rank.process.pid for rank in group._ranks]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def on_first(action: Callable[[], None]) -> OnStep:
+    """Act once, when the first denoise step is over: in the middle of a run."""
+    done = threading.Event()
+
+    def on_step(step: int) -> None:
+        if not done.is_set():
+            done.set()
+            action()
+
+    return on_step
+
+
+def test_a_run_appears_whole_and_its_description_is_written_last(group: WorkerGroup, tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "digest"
+    seen: list[tuple[int, bool]] = []
+    run = group.run(spec(), folder, lambda step: seen.append((step, folder.exists())))
+    assert (run.outcome, run.failure, run.images) == ("ok", None, ("image-0.png",))
+    assert seen == [(1, False), (2, False)]
+    assert [path.name for path in folder.parent.iterdir()] == ["digest"]
+    written = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert set(written) == {"image-0.png", "latents.safetensors", "run.json"}
+    assert max(written.values()) == written["run.json"]
+    assert codec.read_json(folder / "run.json", Run) == run
+    assert len(run.peak_memory_bytes) == 2
+    assert run.versions["numpy"]
+    assert 0 < run.wall_s < 60
+
+
+def test_ranks_lead_sessions_of_their_own_and_stay_between_runs(group: WorkerGroup, tmp_path: Path) -> None:
+    group.run(spec(), tmp_path / "first")
+    before = pids(group)
+    assert [os.getsid(pid) for pid in before] == before
+    group.run(spec(seed=1), tmp_path / "second")
+    assert pids(group) == before
+    group.kill()
+    assert not any(map(is_alive, before))
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "infrastructure"),
+    [("crash", FailureKind.RAISED, False), ("out-of-memory", FailureKind.OUT_OF_MEMORY, True)],
+)
+def test_a_rank_that_raises_is_named_and_the_group_goes_on(
+    group: WorkerGroup, tmp_path: Path, fault: str, kind: FailureKind, infrastructure: bool
+) -> None:
+    folder = tmp_path / "run"
+    run = group.run(spec(fault=fault), folder)
+    assert run.failure is not None
+    assert (run.outcome, run.failure.kind, run.failure.rank) == ("error", kind, 1)
+    assert run.failure.kind.infrastructure is infrastructure
+    assert run.failure.message.startswith("rank 1 raised ")
+    assert "Traceback" in run.failure.detail
+    assert "_misbehave" in run.failure.detail
+    assert [path.name for path in folder.iterdir()] == ["run.json"]
+    assert codec.read_json(folder / "run.json", Run) == run
+    assert group.run(spec(), tmp_path / "next").outcome == "ok"
+
+
+def test_a_hang_ends_with_the_time_limit_and_the_stacks_of_all_who_hang(group: WorkerGroup, tmp_path: Path) -> None:
+    run = group.run(spec(fault="hang", timeout_s=1), tmp_path / "run")
+    assert run.failure is not None
+    assert (run.outcome, run.failure.kind) == ("timeout", FailureKind.HUNG)
+    assert not run.failure.kind.infrastructure
+    assert run.failure.message == "no answer within 1 s from ranks 0, 1"
+    first, second = run.failure.detail.removeprefix("--- rank 0").split("--- rank 1")
+    for stacks in (first, second):
+        assert "most recent call first" in stacks
+        assert "in _misbehave" in stacks
+    assert group.run(spec(), tmp_path / "next").outcome == "ok"
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "message"),
+    [
+        (signal.SIGKILL, FailureKind.KILLED, "rank 1 was killed from outside (SIGKILL)"),
+        (signal.SIGTERM, FailureKind.KILLED, "rank 1 was killed from outside (SIGTERM)"),
+        (signal.SIGSEGV, FailureKind.RAISED, "rank 1 crashed (SIGSEGV)"),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_a_rank_that_dies_is_told_from_one_that_was_killed(
+    group: WorkerGroup, tmp_path: Path, number: signal.Signals, kind: FailureKind, message: str
+) -> None:
+    slow = spec(step_s=0.1, steps=100)
+    run = group.run(slow, tmp_path / "run", on_first(lambda: os.kill(pids(group)[1], number)))
+    assert run.failure is not None
+    assert (run.outcome, run.failure.kind, run.failure.rank, run.failure.message) == ("error", kind, 1, message)
+    assert run.failure.kind.infrastructure is (kind == FailureKind.KILLED)
+    if number == signal.SIGSEGV:
+        assert "Segmentation fault" in run.failure.detail
+        assert "in draw" in run.failure.detail
+    assert group.run(spec(), tmp_path / "next").outcome == "ok"
+
+
+def test_a_rank_killed_between_two_runs_costs_the_next_one_only(group: WorkerGroup, tmp_path: Path) -> None:
+    group.run(spec(), tmp_path / "first")
+    os.kill(pids(group)[0], signal.SIGKILL)
+    failed = group.run(spec(), tmp_path / "second")
+    assert failed.failure is not None
+    assert failed.failure.kind.infrastructure
+    assert group.run(spec(), tmp_path / "third").outcome == "ok"
+
+
+def test_abort_leaves_neither_folder_nor_process_nor_rendezvous(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    group = WorkerGroup(GroupKey.of(spec()), tmp_path / "logs")
+    ranks: list[int] = []
+
+    def interrupt() -> None:
+        ranks.extend(pids(group))
+        threading.Thread(target=group.abort).start()
+
+    with pytest.raises(Aborted):
+        group.run(spec(step_s=0.1, steps=100), tmp_path / "runs" / "run", on_first(interrupt))
+    assert list((tmp_path / "runs").iterdir()) == []
+    assert list(temporary.iterdir()) == []
+    assert len(ranks) == 2
+    assert not any(map(is_alive, ranks))
+
+
+def test_aborting_a_group_at_rest_cleans_up_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    group = WorkerGroup(GroupKey.of(spec()), tmp_path / "logs")
+    group.run(spec(), tmp_path / "run")
+    ranks = pids(group)
+    assert list(temporary.iterdir())
+    group.abort()
+    assert list(temporary.iterdir()) == []
+    assert not any(map(is_alive, ranks))
+    with pytest.raises(Aborted):  # what was aborted does not start again
+        group.run(spec(), tmp_path / "late")
+    assert not (tmp_path / "late").exists()
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_model_that_does_not_load_is_a_failed_launch(tmp_path: Path) -> None:
+    """The folder was whole when the matrix was planned and is not any more."""
+    broken = RunSpec(Case("c", "x", Size(128, 128), ("p",)), "diffusers", str(tmp_path / "gone"), "w", "test")
+    group = WorkerGroup(GroupKey.of(broken), tmp_path / "logs")
+    run = group.run(broken, tmp_path / "run")
+    assert run.failure is not None
+    assert (run.outcome, run.failure.kind, run.failure.rank) == ("error", FailureKind.LAUNCH, 0)
+    assert run.failure.kind.infrastructure
+    assert run.failure.message.startswith("diffusers did not start: rank 0 raised ")
+    assert "Traceback" in run.failure.detail
+    assert not pids(group)
