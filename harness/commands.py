@@ -19,7 +19,7 @@ from harness.matrix import read_matrix
 from harness.measure import AheadMeasurer
 from harness.plan import choose_axis
 from harness.pool import Event, Finished, Pool
-from harness.record import RunFolder, is_settled
+from harness.record import RunFolder
 from harness.types import SCHEMA, Axis, GoldenPolicy, Report, Size
 
 
@@ -78,10 +78,9 @@ def run(folder: RunFolder, judge: bool = True) -> int:
 
 
 def _record(folder: RunFolder, pool: Pool, measurer: AheadMeasurer | None) -> None:
-    settled = {digest for digest, done in folder.runs().items() if is_settled(done)}
-    missing = {digest: spec for digest, spec in folder.plan.specs.items() if digest not in settled}
-    with LiveProgress(make_console(), folder.plan.specs, done=len(settled)) as progress:
-        progress.expect(sum(cost_of(spec) for spec in missing.values()))
+    missing = folder.missing()
+    with LiveProgress(make_console(), folder.plan.specs, done=len(folder.plan.specs) - len(missing)) as progress:
+        progress.expect(sum(cost_of(spec) for spec in missing))
 
         def on_event(event: Event) -> None:
             progress(event)

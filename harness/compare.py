@@ -43,12 +43,14 @@ JUDGED_METRICS = ("psnr", "max-abs")
 class Sample:
     """What a run or a golden shows: pictures ``H,W,3`` uint8, latents ``B,C,H,W`` float32.
 
-    Either may be absent: large goldens keep their latents only.
+    ``trajectory`` holds the latents after each step, ``T,B,C,H,W``. Any may be absent: large goldens keep
+    their latents only.
     """
 
     key: str
     images: tuple[Array, ...] | None
     latents: Array | None
+    trajectory: Array | None = None
 
 
 def measure(relation: Relation, reference: Sample, candidate: Sample, metrics: Sequence[Metric]) -> Comparison:
@@ -69,7 +71,13 @@ def measure(relation: Relation, reference: Sample, candidate: Sample, metrics: S
         exact[domain] = all(np.array_equal(a, b) for a, b in zip(left, right, strict=True))
         if not exact[domain]:
             figures += _figures(metrics, domain, left, right)
-    return replace(result, exact_image=exact["image"], exact_latents=exact["latents"], figures=tuple(figures))
+    return replace(
+        result,
+        exact_image=exact["image"],
+        exact_latents=exact["latents"],
+        figures=tuple(figures),
+        steps_db=_steps_db(reference, candidate, metrics),
+    )
 
 
 def find_problem(reference: Sample, candidate: Sample) -> str | None:
@@ -111,6 +119,18 @@ def _figures(metrics: Sequence[Metric], domain: Domain, left: Sequence[Array], r
             found = [metric.measure(a, b, domain) for a, b in pairs]
             figures.append(_worst(found, metric.higher_is_better))
     return figures
+
+
+def _steps_db(reference: Sample, candidate: Sample, metrics: Sequence[Metric]) -> tuple[float | None, ...]:
+    """Latents PSNR after each step, where both sides recorded them."""
+    psnr = [metric for metric in metrics if metric.name == "psnr"]
+    left, right = reference.trajectory, candidate.trajectory
+    if not psnr or left is None or right is None or left.shape != right.shape:
+        return ()
+    return tuple(
+        None if np.array_equal(a, b) else _figures(psnr, "latents", tuple(a), tuple(b))[0].value
+        for a, b in zip(left, right, strict=True)
+    )
 
 
 def _worst(figures: list[Figure], higher_is_better: bool) -> Figure:

@@ -8,7 +8,7 @@ chose.
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import sha256
@@ -53,10 +53,15 @@ class Graph:
     rows: tuple[Row, ...]
     specs: Mapping[str, RunSpec]
 
-    def needed_by(self, rows: tuple[Row, ...]) -> list[RunSpec]:
-        """Runs of some of the rows, each once."""
-        digests = dict.fromkeys(digest for row in rows for digest in row.runs.values())
-        return [self.specs[digest] for digest in digests]
+    def missing(self, settled: Container[str], rows: Iterable[Row] | None = None) -> list[RunSpec]:
+        """Runs that rows (all by default) need beyond the settled ones.
+
+        A sequence is computed whole or not at all: its later requests depend on the earlier ones.
+        """
+        wanted = {digest for row in (self.rows if rows is None else rows) for digest in row.runs.values()}
+        lacking = [spec for digest, spec in self.specs.items() if digest in wanted and digest not in settled]
+        sequences = {spec.sequence for spec in lacking if spec.sequence}
+        return [spec for spec in self.specs.values() if spec in lacking or spec.sequence in sequences]
 
 
 def build(matrix: Matrix, resolve: Callable[[Case], ModelSpec]) -> Graph:
@@ -81,9 +86,10 @@ def build(matrix: Matrix, resolve: Callable[[Case], ModelSpec]) -> Graph:
     rows: list[Row] = []
     specs: dict[str, RunSpec] = {}
     drawn_by: dict[str, str] = {}
+    last: dict[str, str] = {}
     for case_name, label in matrix.pairs:
         case, variant = cases[case_name], variants[label]
-        row, runs = _row(case, variant, resolve(case))
+        row, runs = _row(case, variant, resolve(case), last)
         candidate = row.runs.get("candidate")
         if candidate in drawn_by:
             row = replace(row, shares_with=drawn_by[candidate])
@@ -109,7 +115,8 @@ def _check(path: str, variant: Variant, engine: type[Engine]) -> None:
             )
 
 
-def _row(case: Case, variant: Variant, model: ModelSpec) -> tuple[Row, dict[str, RunSpec]]:
+def _row(case: Case, variant: Variant, model: ModelSpec, last: dict[str, str]) -> tuple[Row, dict[str, RunSpec]]:
+    """Plan one row; ``last`` holds the digest of each sequence's latest request."""
     engine = registry.load("engines", variant.engine)
     choice = _choice(case, variant, engine, model)
     plan = choice.chosen if choice else None
@@ -119,15 +126,17 @@ def _row(case: Case, variant: Variant, model: ModelSpec) -> tuple[Row, dict[str,
     if skip is not None:
         return Row(case, variant, choice, plan, skip), {}
     runs = _runs(case, variant, model, plan)
+    if case.sequence:
+        sequence = f"{case.sequence}/{variant.label}"
+        runs["candidate"] = replace(runs["candidate"], sequence=sequence, after=last.get(sequence, ""))
+        last[sequence] = runs["candidate"].digest
     return Row(case, variant, choice, plan, runs={role: spec.digest for role, spec in runs.items()}), runs
 
 
 def _choice(case: Case, variant: Variant, engine: type[Engine], model: ModelSpec) -> AxisChoice | None:
     if engine.axes == ("none",) or variant.axis == "none" or variant.degree == 1:
         return None
-    return choose_axis(
-        case.size, variant.ulysses, variant.axis, variant.ring, model.pad_multiple, variant.layout
-    )
+    return choose_axis(case.size, variant.ulysses, variant.axis, variant.ring, model.pad_multiple, variant.layout)
 
 
 def _runs(case: Case, variant: Variant, model: ModelSpec, plan: ShardPlan | None) -> dict[str, RunSpec]:

@@ -46,11 +46,12 @@ class GroupKey:
     device: Device
     dtype: DType
     model_path: str
+    sequence: str = ""
 
     @classmethod
     def of(cls, spec: RunSpec) -> GroupKey:
         """The group a run needs."""
-        return cls(spec.world_size, spec.case.device, spec.case.dtype, spec.model_path)
+        return cls(spec.world_size, spec.case.device, spec.case.dtype, spec.model_path, spec.sequence)
 
 
 class GroupFailed(Exception):
@@ -109,6 +110,8 @@ class WorkerGroup:
         self._versions: dict[str, Mapping[str, str]] = {}
         self._rendezvous = ""
         self._aborted = False
+        self._broken: Failure | None = None
+        """Why a sequence cannot go on: another engine would not have served what came before."""
         self._busy = threading.RLock()
         """Held by whoever drives the group, who then also cleans up after it."""
 
@@ -159,6 +162,8 @@ class WorkerGroup:
         building.mkdir(parents=True)
         started = time.monotonic()
         try:
+            if self._broken:
+                raise GroupFailed(self._broken)
             self.ensure(spec.engine)
             started = time.monotonic()
             result = self._draw(spec, building, on_step)
@@ -167,8 +172,12 @@ class WorkerGroup:
             if self._aborted:
                 shutil.rmtree(building, ignore_errors=True)
                 raise Aborted from None
-            outcome = "timeout" if error.failure.kind == FailureKind.HUNG else "error"
-            result = {"outcome": outcome, "failure": error.failure}
+            failure = error.failure
+            outcome = "timeout" if failure.kind == FailureKind.HUNG else "error"
+            result = {"outcome": outcome, "failure": failure}
+            if self.key.sequence and not self._broken:
+                message = f"not served: the sequence broke at {spec.case.name} ({failure.message})"
+                self._broken = Failure(failure.kind, message, failure.rank)
         wall_s = round(time.monotonic() - started, 4)
         versions = self._versions.get(spec.engine, {})
         run = Run(spec=spec, wall_s=wall_s, started_at=started_at, versions=versions, **result)

@@ -10,6 +10,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
@@ -68,7 +69,7 @@ class _CaseTable(_Shared):
     negative_prompt: str | list[str] = ""
     guidance_scale: Annotated[float, Field(ge=0, le=100)] = 0.0
     num_images_per_prompt: Annotated[int, Field(ge=1, le=64)] = 1
-    sequence: Text | None = None
+    sequence: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$")] | None = None
 
 
 class _VariantTable(_Table):
@@ -246,12 +247,16 @@ def _as_list(value: Any) -> list[Any]:
 def _cases(path: Path, table: _File) -> Iterator[Case]:
     names: dict[str, int] = {}
     identities: dict[str, int] = {}
+    lengths: dict[str, int] = {}
     for index, entry in enumerate(table.case, 1):
         where = f"{path}: case[{index}]"
         for text in _as_list(entry.size):
             case = _case(where, table, entry, text)
             identity = repr(case.identity())
-            if identity in identities:
+            if case.sequence:  # requests of a sequence are told by their place and may repeat
+                lengths[case.sequence] = lengths.get(case.sequence, 0) + 1
+                case = replace(case, name=f"{case.sequence}-{lengths[case.sequence]}-{case.name}")
+            elif identity in identities:
                 raise ConfigError(f"{where}: draws the same as case[{identities[identity]}]; remove one of them")
             if case.name in names:
                 raise ConfigError(f'{where}: is called {case.name!r} as is case[{names[case.name]}]; add name = "..."')

@@ -100,14 +100,15 @@ class Pool:
             group.abort()
 
     def _execute_batch(self, key: GroupKey, batch: list[RunSpec], folder_of: FolderOf) -> Iterator[Event]:
-        workers = min(num_slots(key.device), len(batch)) if key.world_size == 1 else 1
+        alone = key.world_size == 1 and not key.sequence
+        workers = min(num_slots(key.device), len(batch)) if alone else 1
         waiting: queue.SimpleQueue[RunSpec] = queue.SimpleQueue()
         for spec in batch:
             waiting.put(spec)
         events: queue.SimpleQueue[Event | BaseException | None] = queue.SimpleQueue()
         threads = [
             threading.Thread(target=self._drive, args=(self._group(key, slot), waiting, events, folder_of))
-            for slot in range(workers)
+            for slot in self._slots(key, workers)
         ]
         for thread in threads:
             thread.start()
@@ -118,6 +119,11 @@ class Pool:
                 self.close()
             for thread in threads:
                 thread.join()
+
+    def _slots(self, key: GroupKey, workers: int) -> range:
+        """Places of the groups to use; a sequence gets one that has served nothing before."""
+        start = len(self._groups) if key.sequence else 0
+        return range(start, start + workers)
 
     def _group(self, key: GroupKey, slot: int) -> WorkerGroup:
         with self._lock:
@@ -147,7 +153,7 @@ class Pool:
         except BaseException as error:  # handed to the caller's thread
             events.put(error)
         finally:
-            if self._closed or not self._keep:
+            if self._closed or not self._keep or group.key.sequence:
                 group.kill()
             events.put(None)
 

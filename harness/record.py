@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -121,6 +121,16 @@ class RunFolder:
             last = entry["time"]
         return round(seconds, 2)
 
+    def missing(self, rows: Iterable[Row] | None = None) -> list[RunSpec]:
+        """Runs that rows (all by default) still lack.
+
+        A picture is kept, and so is a failure that is the engine's own; one of the machine's is tried again.
+        """
+        settled = {
+            digest for digest, run in self.runs().items() if run.failure is None or not run.failure.kind.infrastructure
+        }
+        return self.plan.graph.missing(settled, rows)
+
     def note(self, event: str, **fields: object) -> None:
         """Add a line to the journal."""
         line = json.dumps({"time": round(time.time(), 3), "event": event, **fields})
@@ -130,13 +140,9 @@ class RunFolder:
     def sample(self, run: Run) -> Sample:
         """Load a run's pictures and latents."""
         folder = self.folder_of(run.spec)
-        latents = load_file(folder / run.latents)["latents"] if run.latents else None
-        return Sample(run.spec.digest, tuple(read_picture(folder / name) for name in run.images), latents)
-
-
-def is_settled(run: Run) -> bool:
-    """Whether a resumed run keeps this one: a picture, or a failure that is the engine's own."""
-    return run.failure is None or not run.failure.kind.infrastructure
+        arrays = load_file(folder / run.latents) if run.latents else {}
+        images = tuple(read_picture(folder / name) for name in run.images)
+        return Sample(run.spec.digest, images, arrays.get("latents"), arrays.get("trajectory"))
 
 
 def _new_folder(out: Path, stem: str) -> Path:

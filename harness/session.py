@@ -26,7 +26,7 @@ from harness.graph import Graph, build
 from harness.matrix import read_matrix
 from harness.measure import Measurer
 from harness.pool import Event, Finished, Pool
-from harness.record import RunFolder, is_settled
+from harness.record import RunFolder
 from harness.types import (
     Case,
     Matrix,
@@ -122,9 +122,7 @@ def record(folder: RunFolder, pool: Pool, rows: Iterable[Row] | None = None, on_
     on_event
         Told of each event.
     """
-    settled = {digest for digest, run in folder.runs().items() if is_settled(run)}
-    wanted = folder.plan.graph.needed_by(tuple(folder.plan.rows if rows is None else rows))
-    missing = [spec for spec in wanted if spec.digest not in settled]
+    missing = folder.missing(rows)
     folder.note("begun", missing=len(missing))
     for event in pool.execute(missing, folder.folder_of):
         if isinstance(event, Finished):

@@ -101,13 +101,14 @@ class Case:
     dtype: DType = "float32"
     device: Device = "cpu"
     sequence: str | None = None
+    """Cases of one sequence are served by one resident engine, in the order of the file."""
     golden: GoldenPolicy = "required"
     timeout_s: float = 120.0
 
     def identity(self) -> dict[str, Any]:
-        """What decides the picture: every field but the name, the time limit and the golden policy."""
+        """What decides the picture: every field but name, sequence, time limit and golden policy."""
         fields = asdict(self)
-        for key in ("name", "golden", "timeout_s"):
+        for key in ("name", "sequence", "golden", "timeout_s"):
             del fields[key]
         return fields
 
@@ -263,6 +264,10 @@ class RunSpec:
     plan: ShardPlan | None = None
     image_pad_tokens: int | None = None
     """Replay: pads the baseline's pipeline must add to its image sequence; ``None`` leaves it alone."""
+    sequence: str = ""
+    """Sequence this request belongs to; its requests have an engine of their own."""
+    after: str = ""
+    """Digest of the request served before in the sequence: what came before may decide what comes out."""
 
     @property
     def world_size(self) -> int:
@@ -373,6 +378,8 @@ class Comparison:
     exact_image: bool | None = None
     exact_latents: bool | None = None
     figures: tuple[Figure, ...] = ()
+    steps_db: tuple[float | None, ...] = ()
+    """Latents PSNR after each denoise step, of the worst picture; ``None`` where equal."""
 
     @property
     def exact(self) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.plan import cut
@@ -66,7 +66,7 @@ class TestSize:
 
 
 class TestCase:
-    @pytest.mark.parametrize("change", [{"name": "other"}, {"timeout_s": 1.0}, {"golden": "off"}])
+    @pytest.mark.parametrize("change", [{"name": "other"}, {"timeout_s": 1.0}, {"golden": "off"}, {"sequence": "one"}])
     def test_what_does_not_change_the_picture(self, change: dict[str, Any]) -> None:
         assert replace(CASE, **change).identity() == CASE.identity()
 
@@ -84,16 +84,21 @@ class TestCase:
             {"num_images_per_prompt": 2},
             {"dtype": "bfloat16"},
             {"device": "cuda"},
-            {"sequence": "one"},
         ],
     )
     def test_what_does(self, change: dict[str, Any]) -> None:
         assert replace(CASE, **change).key != CASE.key
 
     def test_every_field_is_in_one_of_the_two_tests_above(self) -> None:
-        assert set(CASE.identity()) == {f.name for f in dataclasses.fields(Case)} - {"name", "timeout_s", "golden"}
+        assert set(CASE.identity()) == {f.name for f in dataclasses.fields(Case)} - {
+            "name",
+            "timeout_s",
+            "golden",
+            "sequence",
+        }
 
-    @given(st.text(max_size=200))
+    @settings(max_examples=30)
+    @given(st.text(max_size=50))
     def test_no_prompt_reaches_a_path(self, prompt: str) -> None:
         assert re.fullmatch(r"720x720-[0-9a-f]{8}", replace(CASE, prompts=(prompt,)).key)
 
@@ -161,6 +166,8 @@ class TestDigest:
             {"plan": replace(PLAN, axis="w")},
             {"plan": None},
             {"image_pad_tokens": 87},
+            {"sequence": "one"},
+            {"after": "0123456789abcdef"},
         ],
     )
     def test_everything_else_does(self, change: dict[str, Any]) -> None:

@@ -102,9 +102,7 @@ class SequenceParallelAttention(nn.Module):
         return torch.cat([local, torch.cat(all_gather(out[:, sum(own) :], ulysses), dim=2)], dim=1)
 
 
-def attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, key_mask: torch.Tensor | None
-) -> torch.Tensor:
+def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, key_mask: torch.Tensor | None) -> torch.Tensor:
     """Scaled dot-product attention on ``B,S,heads,D`` by diffusers' dispatcher, as the baseline's."""
     mask = None if key_mask is None else key_mask[:, None, None, :]
     out: torch.Tensor = dispatch_attention_fn(query, key, value, attn_mask=mask, dropout_p=0.0, is_causal=False)

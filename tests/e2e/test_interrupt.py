@@ -1,0 +1,227 @@
+"""Runs that are cut short: what is there is reported, what is missing can be resumed, nothing is left running."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import psutil
+import pytest
+
+from harness import codec
+from harness.types import Report
+
+HEAD = 'schema = 1\nname = "m"\nmodel = "fake"\nsteps = 2\ngolden = "off"\n'
+VARIANT = '[[variant]]\nengine = "fake"\nulysses = 2\naxis = "h"\n'
+SLOW = VARIANT + "options = { step_s = 0.15 }\n"
+
+
+class Command(Protocol):
+    process: Any
+
+    @property
+    def output(self) -> str: ...
+    def until(self, condition: Callable[[], object]) -> None: ...
+    def ranks(self) -> list[psutil.Process]: ...
+    def wait(self) -> int: ...
+
+
+Start = Callable[..., Command]
+Write = Callable[..., Path]
+
+
+def case(name: str, **fields: object) -> str:
+    extra = "".join(f"{key} = {value}\n" for key, value in fields.items())
+    return f'[[case]]\nname = "{name}"\nsize = "128x128"\nprompt = "{name}"\n{extra}'
+
+
+def is_rank(process: psutil.Process) -> bool:
+    try:
+        return "harness.worker" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def run_of(out: Path) -> Path | None:
+    return next(iter(out.iterdir()), None) if out.is_dir() else None
+
+
+def recorded(run: Path) -> dict[str, tuple[int, str]]:
+    """When each finished run was written, by the file system and by its own account."""
+    return {
+        path.parent.name: (path.stat().st_mtime_ns, json.loads(path.read_text())["started_at"])
+        for path in run.glob("runs/*/run.json")
+    }
+
+
+def in_the_split_run_of(out: Path, name: str) -> Callable[[], bool]:
+    """Whether the two ranks are drawing a case this very moment."""
+
+    def reached() -> bool:
+        run = run_of(out)
+        if run is None or not (run / "plan.json").is_file():
+            return False
+        specs = json.loads((run / "plan.json").read_text())["specs"]
+        wanted = [d for d, spec in specs.items() if spec["ulysses"] == 2 and spec["case"]["name"] == name]
+        return any((run / "runs" / f".{digest}.building").is_dir() for digest in wanted)
+
+    return reached
+
+
+def outcomes(run: Path) -> dict[str, str | None]:
+    report = codec.read_json(run / "report.json", Report)
+    return {row.case.name: row.verdict.outcome.value if row.verdict else None for row in report.rows}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_an_interrupted_run_reports_what_it_has_and_is_finished_by_resume(
+    start: Start, write: Write, out: Path, number: signal.Signals
+) -> None:
+    matrix = write(HEAD + case("first") + case("second", steps=40) + case("third") + SLOW)
+    matrix.write_text(matrix.read_text().replace("step_s = 0.15", "step_s = 0.05"))
+    command = start("run", matrix, "--out", out)
+    command.until(in_the_split_run_of(out, "second"))
+    command.until(lambda: len(command.ranks()) == 2)
+    ranks = command.ranks()
+    command.process.send_signal(number)
+    assert command.wait() == 130, command.output
+    assert not any(map(is_rank, ranks))
+    assert "Traceback" not in command.output
+    run = run_of(out)
+    assert run is not None
+    assert f"interrupted; finish it with: sp-harness run --resume {run}" in command.output
+    assert command.output.splitlines()[-1] == f"report: {run / 'index.html'}"
+
+    report = codec.read_json(run / "report.json", Report)
+    assert (report.complete, report.exit_code) == (False, 130)
+    assert outcomes(run) == {"first": "pass", "second": "skip", "third": "skip"}
+    assert "not run: the candidate was not reached" in (run / "report.json").read_text()
+    assert {path.name for path in run.iterdir()} >= {"junit.xml", "summary.md", "results.csv", "index.html"}
+    assert not [path for path in (run / "runs").iterdir() if path.name.startswith(".")]
+
+    before = recorded(run)
+    assert len(before) == 7  # three baselines, three controls, one candidate
+    resumed = start("run", "--resume", run)
+    assert resumed.wait() == 0, resumed.output
+    assert outcomes(run) == {"first": "pass", "second": "pass", "third": "pass"}
+    after = recorded(run)
+    assert len(after) == 9
+    assert {digest: after[digest] for digest in before} == before
+    assert "[8/9]" in resumed.output
+    assert "[7/9]" not in resumed.output
+
+    again = start("run", "--resume", run)
+    assert again.wait() == 0, again.output
+    assert recorded(run) == after
+
+
+def test_a_rank_killed_mid_run_costs_its_case_and_no_other(start: Start, write: Write, out: Path) -> None:
+    matrix = write(HEAD + case("first") + case("second", steps=60) + case("third") + SLOW)
+    matrix.write_text(matrix.read_text().replace("step_s = 0.15", "step_s = 0.03"))
+    command = start("run", matrix, "--out", out)
+    command.until(in_the_split_run_of(out, "second"))
+    command.until(lambda: len(command.ranks()) == 2)
+    ranks = command.ranks()
+    os.kill(ranks[1].pid, signal.SIGKILL)
+    assert command.wait() == 3, command.output
+    run = run_of(out)
+    assert run is not None
+    assert outcomes(run) == {"first": "pass", "second": "error", "third": "pass"}
+    assert "rank 1 was killed from outside (SIGKILL)" in command.output
+    assert "Traceback" not in command.output
+    (row,) = [row for row in codec.read_json(run / "report.json", Report).rows if row.case.name == "second"]
+    assert row.verdict is not None
+    assert (row.verdict.infrastructure, row.verdict.cause) == (True, "environment")
+    assert not any(map(is_rank, ranks))
+
+    # What the machine is to blame for is computed again; what was drawn is not.
+    before = recorded(run)
+    resumed = start("run", "--resume", run)
+    assert resumed.wait() == 0, resumed.output
+    after = recorded(run)
+    assert set(after) == set(before)
+    changed = {digest for digest in after if after[digest] != before[digest]}
+    assert changed == {row.runs["candidate"]}
+
+
+def test_a_rank_that_raises_is_a_verdict_and_stays_one(start: Start, write: Write, out: Path) -> None:
+    matrix = write(HEAD + case("first") + case("second") + VARIANT + VARIANT + 'fault = "crash"\ncases = ["second"]\n')
+    command = start("run", matrix, "--out", out)
+    assert command.wait() == 1, command.output
+    run = run_of(out)
+    assert run is not None
+    assert "rank 1 raised RuntimeError: the fake engine was told to crash" in command.output
+    report = codec.read_json(run / "report.json", Report)
+    verdicts = {row.name: row.verdict for row in report.rows if row.verdict}
+    assert [verdict.outcome.value for verdict in verdicts.values()] == ["pass", "pass", "error"]
+    before = recorded(run)
+    resumed = start("run", "--resume", run)
+    assert resumed.wait() == 1, resumed.output
+    assert recorded(run) == before  # a failure of the engine is never retried
+
+
+def test_ranks_do_not_outlive_a_parent_that_is_killed(start: Start, write: Write, out: Path) -> None:
+    command = start("run", write(HEAD + case("only", steps=1000) + SLOW), "--out", out, "--axis", "h")
+    command.until(lambda: command.ranks())
+    ranks = command.ranks()
+    command.process.kill()
+    command.process.wait()
+    _, alive = psutil.wait_procs([rank for rank in ranks if is_rank(rank)], timeout=30)
+    assert not any(map(is_rank, alive))
+
+
+def test_ranks_of_a_split_run_do_not_outlive_it_either(start: Start, write: Write, out: Path) -> None:
+    command = start("run", write(HEAD + case("only", steps=10) + SLOW), "--out", out)
+    command.until(in_the_split_run_of(out, "only"))
+    command.until(lambda: len(command.ranks()) == 2)
+    ranks = command.ranks()
+    command.process.kill()
+    command.process.wait()
+    psutil.wait_procs([rank for rank in ranks if is_rank(rank)], timeout=30)
+    assert not any(map(is_rank, ranks))
+
+
+@pytest.mark.parametrize("stale", ["source", "weights"])
+def test_runs_of_other_code_or_weights_are_computed_anew(start: Start, write: Write, out: Path, stale: str) -> None:
+    command = start("run", write(HEAD + case("only") + VARIANT), "--out", out, "--no-judge")
+    assert command.wait() == 0, command.output
+    run = run_of(out)
+    assert run is not None
+    # As if everything had been recorded by another version: every file speaks of other digests.
+    text = (run / "plan.json").read_text()
+    specs = codec.read_json(run / "plan.json", _Plan()).specs
+    for digest, spec in specs.items():
+        from dataclasses import replace
+
+        old = replace(spec, **{stale: "another"})
+        description = run / "runs" / digest / "run.json"
+        recorded_run = json.loads(description.read_text()) | {"spec": codec.encode(old)}
+        description.write_text(json.dumps(recorded_run))
+        (run / "runs" / digest).rename(run / "runs" / old.digest)
+        text = text.replace(digest, old.digest)
+    plan = json.loads(text)
+    for spec in plan["specs"].values():
+        spec[stale] = "another"
+    (run / "plan.json").write_text(json.dumps(plan))
+
+    judged = start("compare", run)
+    assert judged.wait() == 0, judged.output  # whole in itself: it may be judged as it is
+    resumed = start("run", "--resume", run)
+    assert resumed.wait() == 0, resumed.output
+    assert "[3/3]" in resumed.output
+    report = codec.read_json(run / "report.json", Report)
+    assert {getattr(found.spec, stale) for found in report.runs.values()} != {"another"}
+    assert set(report.runs) == set(specs)
+
+
+def _Plan() -> Any:
+    from harness.record import Plan
+
+    return Plan
