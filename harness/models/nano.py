@@ -82,27 +82,40 @@ def write(folder: Path) -> None:
     folder : Path
         Receives ``model_index.json``, the five parts and a model card; about 22 MB.
     """
-    from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline
+    from diffusers import ZImagePipeline
 
-    tokenizer = _tokenizer()
+    tokenizer = make_tokenizer()
     pipeline = ZImagePipeline(
-        # The released Turbo model's schedule: a fixed shift. The pipeline passes `mu` all the same,
-        # and the scheduler ignores it without dynamic shifting.
-        scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=3.0, use_dynamic_shifting=False),
+        scheduler=make_scheduler(),
         vae=_vae(),
-        text_encoder=_text_encoder(len(tokenizer), tokenizer.pad_token_id),
+        text_encoder=make_text_encoder(len(tokenizer), tokenizer.pad_token_id),
         tokenizer=tokenizer,
         transformer=_transformer(),
     )
-    with _no_progress_bar():
-        pipeline.save_pretrained(folder, safe_serialization=True)
-    for path in sorted(folder.rglob("*.json")):
-        _forget_versions(path)
+    save(pipeline, folder)
     card = folder / "README.md"
     card.write_text(_card(), encoding="utf-8")
     for path in folder.rglob("*.safetensors"):
         # Written for the owner alone, where the rest follows the umask: a shared cache needs both.
         path.chmod(card.stat().st_mode)
+
+
+def save(pipeline: Any, folder: Path) -> None:
+    """Write a pipeline in Hugging Face layout, without what depends on library versions."""
+    with _no_progress_bar():
+        pipeline.save_pretrained(folder, safe_serialization=True)
+    for path in sorted(folder.rglob("*.json")):
+        _forget_versions(path)
+
+
+def make_scheduler() -> Any:
+    """The released Turbo model's schedule: a fixed shift.
+
+    The pipeline passes ``mu`` all the same; without dynamic shifting the scheduler ignores it.
+    """
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    return FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=3.0, use_dynamic_shifting=False)
 
 
 @contextmanager
@@ -127,8 +140,14 @@ def _forget_versions(path: Path) -> None:
         path.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _tokenizer() -> Any:
-    """Byte-level BPE in Qwen's form: any text works, common words are one token each."""
+def make_tokenizer(extra_words: str = "") -> Any:
+    """Byte-level BPE in Qwen's form: any text works, common words are one token each.
+
+    Parameters
+    ----------
+    extra_words : str
+        Further words that become one token, behind the model's own.
+    """
     from transformers import AddedToken, Qwen2Tokenizer
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -136,7 +155,7 @@ def _tokenizer() -> Any:
     merges: dict[tuple[str, str], None] = {}
     # A word grows letter by letter from its leading space, so no count over a corpus is needed. Words
     # without a space come last: earlier, their pairs would break up the words that contain them.
-    for word in [space + word for word in _WORDS.split()] + _BARE_WORDS.split():
+    for word in [space + word for word in f"{_WORDS} {extra_words}".split()] + _BARE_WORDS.split():
         for end in range(1, len(word)):
             merges[word[:end], word[end]] = None
     pieces = [*bytes_to_unicode().values(), *("".join(pair) for pair in merges)]
@@ -156,7 +175,8 @@ def _tokenizer() -> Any:
     return tokenizer
 
 
-def _text_encoder(num_tokens: int, pad_token_id: int) -> Any:
+def make_text_encoder(num_tokens: int, pad_token_id: int, intermediate_size: int = 384) -> Any:
+    """Qwen3 with random weights: features that depend on each word and on all before it."""
     from transformers import Qwen3Config, Qwen3Model
 
     from harness.models import nano_weights
@@ -164,7 +184,7 @@ def _text_encoder(num_tokens: int, pad_token_id: int) -> Any:
     config = Qwen3Config(
         vocab_size=-(-num_tokens // 64) * 64,
         hidden_size=128,
-        intermediate_size=384,
+        intermediate_size=intermediate_size,
         num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=2,
