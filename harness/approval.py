@@ -63,9 +63,12 @@ class Goldens:
         return found.approved.get(row.variant.label) if isinstance(found, golden.Golden) else None
 
     def comparisons(self, row: Row, measurer: Measurer) -> list[Comparison]:
-        """Baseline and candidate, each against the golden."""
+        """Baseline and candidate, each against the golden.
+
+        A cached row has none: the golden is the picture drawn without a cache.
+        """
         found = self._found.get(row.case.name)
-        if found is None:
+        if found is None or row.variant.cache != "none":
             return []
         key = f"golden:{row.case.key}"
         problem = None
@@ -111,9 +114,9 @@ class Goldens:
 
 
 def baseline_of(folder: RunFolder, runs: Mapping[str, Run], case: Case) -> Run | None:
-    """The baseline run of a case, if it is over."""
+    """The baseline run of a case, drawn without a cache, if it is over."""
     for row in folder.plan.rows:
-        if row.case == case and row.runs:
+        if row.case == case and row.runs and row.variant.cache == "none":
             return runs.get(row.runs["baseline"])
     return None
 

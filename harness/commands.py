@@ -70,10 +70,15 @@ def run(folder: RunFolder, judge: bool = True) -> int:
     if measurer is None:
         console.print(Text(f"recorded; judge it with: sp-harness compare {folder.path}"))
         return EXIT_OK if complete else EXIT_INTERRUPTED
-    report = session.conclude(folder, measurer.wait(), complete=complete)
-    if not complete:
-        report = replace(report, exit_code=EXIT_INTERRUPTED)
-    print_report(console, report, session.write_reports(report, folder.path))
+    try:
+        report = session.conclude(folder, measurer.wait(), complete=complete)
+        if not complete:
+            report = replace(report, exit_code=EXIT_INTERRUPTED)
+        print_report(console, report, session.write_reports(report, folder.path))
+    except KeyboardInterrupt:
+        measurer.abandon()
+        console.print(Text(f"interrupted; judge what is there with: sp-harness compare {folder.path}"))
+        return EXIT_INTERRUPTED
     return report.exit_code
 
 

@@ -141,6 +141,29 @@ def _worst(figures: list[Figure], higher_is_better: bool) -> Figure:
     return choose(figures, key=lambda figure: figure.value or 0.0)
 
 
+def compare_decisions(reference: Run, candidate: Run) -> Comparison:
+    """Compare what a cache decided at each step: on all ranks alike, and as the reference decided.
+
+    Where decisions differ, figures of the pictures say nothing about the split.
+    """
+    expected = reference.cache_decisions[0] if reference.cache_decisions else ()
+    problem = None
+    for rank, decisions in enumerate(candidate.cache_decisions):
+        if decisions != candidate.cache_decisions[0]:
+            problem = f"rank {rank} decided {_steps(decisions)}, rank 0 {_steps(candidate.cache_decisions[0])}"
+    if problem is None and (candidate.cache_decisions or ((),))[0] != expected:
+        found = (candidate.cache_decisions or ((),))[0]
+        problem = f"the candidate decided {_steps(found)}, its reference {_steps(expected)}"
+    served = max((sum(decisions) for decisions in candidate.cache_decisions), default=0)
+    note = f"the cache served {served} of {candidate.spec.case.steps} steps"
+    return Comparison(Relation.CACHE, reference.spec.digest, candidate.spec.digest, problem=problem, note=note)
+
+
+def _steps(decisions: Sequence[bool]) -> str:
+    """Decisions in a line: ``C`` served from the cache, ``.`` computed."""
+    return "".join("C" if served else "." for served in decisions) or "nothing"
+
+
 # ---------------------------------------------------------------- judging
 
 
@@ -175,6 +198,10 @@ def judge(
     failed = _failed_run(row, runs)
     if failed is not None:
         return failed
+    if row.variant.cache != "none" and not any(map(any, runs[row.runs["candidate"]].cache_decisions)):
+        return Verdict(
+            Outcome.ERROR, "the cache never served a step: this row says nothing about the cache", cause="cache"
+        )
     judgements = tuple(
         judgement
         for comparison in row.comparisons
@@ -215,6 +242,9 @@ def _judge_one(
     relation = comparison.relation
     if comparison.problem:
         yield Judgement(relation, False, comparison.problem)
+        return
+    if relation == Relation.CACHE:
+        yield Judgement(relation, True, f"{comparison.note}, decided alike on every rank and on one device")
         return
     bounds = [bound for wanted, bound in declared if wanted == relation]
     bounds += _own_bounds(relation, row, approved)

@@ -142,22 +142,27 @@ def _choice(case: Case, variant: Variant, engine: type[Engine], model: ModelSpec
 def _runs(case: Case, variant: Variant, model: ModelSpec, plan: ShardPlan | None) -> dict[str, RunSpec]:
     engine = registry.load("engines", variant.engine)
     baseline_engine = registry.load("engines", engine.baseline)
+    # A cached candidate has a cached baseline: the cache changes the picture by itself.
+    cached = variant.cache != "none"
+    packages = (variant.cache,) if cached else ()
     baseline = RunSpec(
         case=case,
         engine=baseline_engine.name,
         model_path=model.path,
         weights=model.weights,
-        source=source_digest(baseline_engine.packages),
+        source=source_digest((*baseline_engine.packages, *packages)),
+        cache=variant.cache,
+        options={key: value for key, value in variant.options.items() if cached and key.startswith("cache_")},
     )
     surplus = plan.surplus_pad_tokens if plan else 0
     replay = replace(baseline, image_pad_tokens=plan.pad_tokens) if plan and surplus else baseline
-    if variant.engine == engine.baseline and not (variant.degree > 1 or variant.fault or variant.options):
+    if variant.engine == engine.baseline and engine.axes == ("none",):
         return {"baseline": baseline, "replay": baseline, "control": baseline, "candidate": baseline}
     whole = None if engine.axes == ("none",) else cut(case.size, 1, "h", model.pad_multiple)
     control = replace(
         baseline,
         engine=variant.engine,
-        source=source_digest(engine.packages),
+        source=source_digest((*engine.packages, *packages)),
         fault=variant.fault,
         options=variant.options,
         plan=whole,
@@ -167,7 +172,6 @@ def _runs(case: Case, variant: Variant, model: ModelSpec, plan: ShardPlan | None
         ulysses=variant.ulysses,
         ring=variant.ring,
         layout=variant.layout,
-        cache=variant.cache,
         plan=plan or whole,
     )
     return {"baseline": baseline, "replay": replay, "control": control, "candidate": candidate}

@@ -242,6 +242,7 @@ class WorkerGroup:
             "caption_tokens": tuple(first["caption_tokens"]),
             "peak_memory_bytes": tuple(reply["peak_memory_bytes"] for reply in done),
             "counters": _sums([reply["counters"] for reply in done]),
+            "cache_decisions": tuple(tuple(reply["cache_decisions"]) for reply in done if reply["cache_decisions"]),
         }
 
     def _send(self, order: Mapping[str, Any]) -> None:

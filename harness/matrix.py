@@ -7,6 +7,7 @@ before anything is computed. The schema is described in ``docs/matrix.md``.
 from __future__ import annotations
 
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
@@ -130,7 +131,8 @@ def read_matrix(path: Path) -> Matrix:
 def _golden_store(path: Path, table: _File) -> Path:
     """``golden_store`` is relative to the matrix file; by default ``golden/`` beside the matrix' folder."""
     if table.golden_store:
-        return path.parent / Path(table.golden_store).expanduser()
+        # Absolute, as a run folder may be judged later from another place.
+        return Path(os.path.normpath(path.absolute().parent / Path(table.golden_store).expanduser()))
     return path.absolute().parent.parent / "golden"
 
 

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 from harness import registry
-from harness.compare import JUDGED_METRICS, Sample, measure
+from harness.compare import JUDGED_METRICS, Sample, compare_decisions, measure
 from harness.record import RunFolder
 from harness.types import Comparison, Metric, Relation, Row, Run
 
@@ -47,10 +47,13 @@ class Measurer:
         """The four relations between a row's runs; all of them must have been drawn."""
         for role in row.runs:
             self.add_run(runs[row.runs[role]])
-        return [
+        figures = [
             self.measure(relation, row.runs[reference], row.runs[candidate])
             for relation, (reference, candidate) in EDGES.items()
         ]
+        if row.variant.cache == "none":
+            return figures
+        return [compare_decisions(runs[row.runs["replay"]], runs[row.runs["candidate"]]), *figures]
 
     def measure(self, relation: Relation, reference: str, candidate: str) -> Comparison:
         """Compare two samples by their keys."""

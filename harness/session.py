@@ -199,7 +199,7 @@ def _concluded(row: Row, runs: Mapping[str, Run], measurer: Measurer, goldens: G
         runs,
         declared=matrix.declared,
         approved=goldens.approved(row),
-        golden_missing=goldens.is_missing(row.case),
+        golden_missing=row.variant.cache == "none" and goldens.is_missing(row.case),
     )
     return replace(row, verdict=verdict)
 

@@ -333,6 +333,8 @@ class Run:
     caption_tokens: tuple[int, ...] = ()
     counters: Mapping[str, int] = field(default_factory=dict, hash=False)
     """Sums over all ranks of what the engine counted, such as ``exchanged_bytes``."""
+    cache_decisions: tuple[tuple[bool, ...], ...] = ()
+    """For each rank and step, whether a cache served it; empty without a cache."""
     versions: Mapping[str, str] = field(default_factory=dict, hash=False)
     started_at: str = ""
     schema: int = SCHEMA
@@ -344,6 +346,7 @@ class Run:
 class Relation(StrEnum):
     """The edges of the run graph; ``docs/words.md`` explains each."""
 
+    CACHE = "cache"
     EXCHANGE = "exchange"
     CONTROL = "control"
     LAYOUT = "layout"
@@ -378,6 +381,8 @@ class Comparison:
     exact_image: bool | None = None
     exact_latents: bool | None = None
     figures: tuple[Figure, ...] = ()
+    note: str = ""
+    """What there is to say beyond figures, such as how many steps a cache served."""
     steps_db: tuple[float | None, ...] = ()
     """Latents PSNR after each denoise step, of the worst picture; ``None`` where equal."""
 
@@ -507,6 +512,8 @@ class Worker:
     progress: Callable[[int], None] = lambda step: None
     """To be called after each denoise step with the number of steps done."""
     counters: dict[str, int] = field(default_factory=dict)
+    cache_decisions: tuple[bool, ...] = ()
+    """For each step of the current request, whether a cache served it; empty without a cache."""
 
     def count(self, name: str, amount: int) -> None:
         """Add to a counter of the current request; the run records the sum over all ranks."""

@@ -90,11 +90,13 @@ class Rank:
     def _draw(self, engine: Engine, spec: RunSpec, folder: Path) -> None:
         reset_peak_memory(self.start.device)
         self.worker.counters.clear()
+        self.worker.cache_decisions = ()
         drawing = engine.draw(spec)
         reply: dict[str, Any] = {
             "event": "done",
             "peak_memory_bytes": peak_memory_bytes(self.start.device),
             "counters": self.worker.counters,
+            "cache_decisions": self.worker.cache_decisions,
         }
         if drawing is not None:
             reply |= _save(drawing, folder)

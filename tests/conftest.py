@@ -96,7 +96,8 @@ def _write(folder: Path, spec: RunSpec, drawing: Drawing) -> None:
     names = tuple(f"image-{index}.png" for index in range(len(drawing.images)))
     for name, image in zip(names, drawing.images, strict=True):
         image.save(folder / name, compress_level=1)
-    save_file({"latents": np.ascontiguousarray(drawing.latents)}, folder / "latents.safetensors")
+    arrays = {"latents": drawing.latents, "trajectory": drawing.trajectory}
+    save_file({key: np.ascontiguousarray(array) for key, array in arrays.items()}, folder / "latents.safetensors")
     versions = {"python": "3.11.9", "numpy": np.__version__}
     run = Run(spec, "ok", names, "latents.safetensors", times=drawing.times, wall_s=0.5, versions=versions)
     codec.write_json(folder / "run.json", run)
@@ -114,7 +115,8 @@ def repaint() -> Callable[..., Edit]:
     def make(role: str = "", by: float = 0.5, picture: bool = True) -> Edit:
         def edit(spec: RunSpec, drawing: Drawing) -> None:
             if role in ("", _role(spec)):
-                drawing.latents = drawing.latents + np.float32(by)
+                drawing.trajectory = drawing.trajectory + np.float32(by)
+                drawing.latents = drawing.trajectory[-1]
                 if picture:
                     drawing.images = [Image.fromarray(255 - np.asarray(image)) for image in drawing.images]
 

@@ -65,7 +65,7 @@ def test_there_and_back(value: Any) -> None:
 
 
 @settings(max_examples=30)
-@given(st.text(max_size=50), st.text(alphabet="\x00\x1b\r\n\u2028\"\\/<&\U0001f98a"))
+@given(st.text(max_size=50), st.text(alphabet='\x00\x1b\r\n\u2028"\\/<&\U0001f98a'))
 def test_any_text_survives(first: str, second: str) -> None:
     case = replace(CASE, prompts=(first, second))
     assert through_json(Case, case) == case

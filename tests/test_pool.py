@@ -108,7 +108,10 @@ def test_a_rank_killed_mid_run_ends_that_run_only(tmp_path: Path) -> None:
 
 def test_leaving_the_loop_ends_the_work(tmp_path: Path) -> None:
     slow = [spec(seed, world_size=2, step_s=0.1, steps=100) for seed in range(2)]
-    with Pool(tmp_path / "logs") as workers, closing(workers.execute(slow, lambda run: tmp_path / run.digest)) as events:
+    with (
+        Pool(tmp_path / "logs") as workers,
+        closing(workers.execute(slow, lambda run: tmp_path / run.digest)) as events,
+    ):
         for event in events:
             if isinstance(event, Stepped):
                 break

@@ -38,7 +38,7 @@ GROUNDS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]
 TIMES: dict[str, tuple[tuple[float, float, float], ...]] = {
     # top of the sky, sky at the horizon, light on everything below, sun or moon
     "day": ((0.16, 0.42, 0.90), (0.78, 0.90, 1.00), (1.00, 1.00, 1.00), (1.00, 0.98, 0.80)),
-    "night": ((0.02, 0.03, 0.12), (0.13, 0.17, 0.40), (0.46, 0.50, 0.66), (0.93, 0.94, 0.88)),
+    "night": ((0.02, 0.03, 0.12), (0.13, 0.17, 0.40), (0.58, 0.62, 0.76), (0.93, 0.94, 0.88)),
     "morning": ((0.42, 0.62, 0.90), (1.00, 0.80, 0.78), (0.98, 0.92, 0.88), (1.00, 0.92, 0.72)),
     "evening": ((0.28, 0.15, 0.42), (1.00, 0.52, 0.20), (0.90, 0.68, 0.54), (1.00, 0.76, 0.36)),
 }

@@ -6,6 +6,7 @@ What can be told from the comparisons alone is told here:
 ``crash``                 a rank raised or crashed
 ``hang``                  no answer within the time limit
 ``environment``           out of memory, killed from outside, did not start
+``cache``                 the cache decided otherwise than on one device, or never served a step
 ``engine``                already wrong on one device (control)
 ``cut/gather``            the candidate's picture has another size
 ``split``                 right on one device, wrong when split (exchange)
@@ -35,6 +36,8 @@ def of_judgements(row: Row, judgements: Sequence[Judgement]) -> str | None:
         return None
     if Relation.GOLDEN_BASELINE in failing:
         return "golden drift"
+    if Relation.CACHE in failing:
+        return "cache"
     if Relation.CONTROL in failing:
         return "engine"
     if Relation.EXCHANGE in failing:

@@ -12,6 +12,9 @@ def of_row(row: Row, outcome: Outcome, judgements: Sequence[Judgement]) -> str:
     if outcome == Outcome.FAIL:
         return _failing(row, judgements)
     text = _healthy(row)
+    cache = row.comparison(Relation.CACHE)
+    if cache is not None:
+        text = f"{text} {cache.note.capitalize()}."
     return f"{text} No golden is approved for this case yet." if outcome == Outcome.NO_GOLDEN else text
 
 
@@ -61,6 +64,8 @@ def _failing(row: Row, judgements: Sequence[Judgement]) -> str:
     failing = {judgement.relation: judgement for judgement in reversed(judgements) if judgement.ok is False}
     if Relation.GOLDEN_BASELINE in failing:
         return f"The baseline no longer draws the approved picture ({failing[Relation.GOLDEN_BASELINE].sentence})."
+    if Relation.CACHE in failing:
+        return f"The cache decides otherwise when the picture is split: {failing[Relation.CACHE].sentence}."
     if Relation.CONTROL in failing:
         return f"{row.variant.engine} is wrong on one device already: control {failing[Relation.CONTROL].sentence}."
     if Relation.EXCHANGE in failing:

@@ -7,9 +7,10 @@ computes all that a correct SP layout may change, with no code shared with the s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from harness.engines import _cache
 from harness.types import Axis, Case, Drawing, ModelSpec, RunSpec, Times, Variant, Worker
 
 if TYPE_CHECKING:
@@ -22,17 +23,15 @@ class DiffusersEngine:
     name: ClassVar[str] = "diffusers"
     baseline: ClassVar[str] = "diffusers"
     axes: ClassVar[tuple[Axis, ...]] = ("none",)
-    options: ClassVar[tuple[str, ...]] = ()
+    options: ClassVar[tuple[str, ...]] = _cache.OPTIONS
     packages: ClassVar[tuple[str, ...]] = ("diffusers", "transformers", "torch")
 
     @classmethod
     def limits(cls, case: Case, variant: Variant, model: ModelSpec) -> str | None:
-        """It draws on one device and keeps no cache."""
+        """It draws on one device."""
         if variant.degree > 1:
             return f"diffusers draws on one device, not on {variant.degree}"
-        if variant.cache != "none":
-            return f"diffusers has no cache {variant.cache!r}"
-        return None
+        return _cache.limits(variant.cache, variant.options, case.steps)
 
     @classmethod
     def faults(cls) -> Sequence[str]:
@@ -52,23 +51,27 @@ class DiffusersEngine:
 
         case, pipeline = spec.case, self.pipeline
         listener = _Listener(self.worker)
-        hook = pipeline.text_encoder.register_forward_hook(listener.text_encoded, with_kwargs=True)
-        try:
-            with padded_image_sequence(pipeline.transformer, spec.image_pad_tokens):
-                images = pipeline(
-                    # The pipeline overwrites the list it is given.
-                    prompt=list(case.prompts),
-                    negative_prompt=list(case.negative_prompts) or None,
-                    width=case.size.width_px,
-                    height=case.size.height_px,
-                    num_inference_steps=case.steps,
-                    guidance_scale=case.guidance_scale,
-                    num_images_per_prompt=case.num_images_per_prompt,
-                    generator=torch.Generator("cpu").manual_seed(case.seed),
-                    callback_on_step_end=listener.step_ended,
-                ).images
-        finally:
-            hook.remove()
+        with ExitStack() as stack:
+            hook = pipeline.text_encoder.register_forward_hook(listener.text_encoded, with_kwargs=True)
+            stack.callback(hook.remove)
+            stack.enter_context(padded_image_sequence(pipeline.transformer, spec.image_pad_tokens))
+            log = None
+            if spec.cache != "none":
+                settings = _cache.CacheSettings.of(spec.options, case.steps)
+                log = stack.enter_context(_cache.cached(pipeline.transformer, settings))
+            images = pipeline(
+                # The pipeline overwrites the lists it is given.
+                prompt=list(case.prompts),
+                negative_prompt=list(case.negative_prompts) or None,
+                width=case.size.width_px,
+                height=case.size.height_px,
+                num_inference_steps=case.steps,
+                guidance_scale=case.guidance_scale,
+                num_images_per_prompt=case.num_images_per_prompt,
+                generator=torch.Generator("cpu").manual_seed(case.seed),
+                callback_on_step_end=listener.step_ended,
+            ).images
+            self.worker.cache_decisions = log.decisions() if log else ()
         return listener.drawing(images)
 
 

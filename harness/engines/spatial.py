@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, ClassVar
 
 from harness import registry
+from harness.engines import _cache
 from harness.plan import cut
 from harness.types import Axis, Case, Drawing, ModelSpec, RunSpec, Variant, Worker
 
@@ -20,17 +21,15 @@ class SpatialEngine:
     name: ClassVar[str] = "spatial"
     baseline: ClassVar[str] = "diffusers"
     axes: ClassVar[tuple[Axis, ...]] = ("auto", "h", "w")
-    options: ClassVar[tuple[str, ...]] = ("exchange",)
+    options: ClassVar[tuple[str, ...]] = ("exchange", *_cache.OPTIONS)
     packages: ClassVar[tuple[str, ...]] = ("diffusers", "transformers", "torch")
 
     @classmethod
     def limits(cls, case: Case, variant: Variant, model: ModelSpec) -> str | None:
-        """Heads must divide by the Ulysses degree."""
+        """Heads must divide by the Ulysses degree, and a cache must be installed and set sensibly."""
         if model.num_heads % variant.ulysses:
             return f"Ulysses degree {variant.ulysses} does not divide the {model.num_heads} heads of {model.name}"
-        if variant.cache != "none":
-            return f"spatial has no cache {variant.cache!r} yet"
-        return None
+        return _cache.limits(variant.cache, variant.options, case.steps)
 
     @classmethod
     def faults(cls) -> Sequence[str]:
@@ -46,15 +45,21 @@ class SpatialEngine:
         self.pipelines: dict[tuple[int, bool], SpatialPipeline] = {}
 
     def draw(self, spec: RunSpec) -> Drawing | None:
-        """Serve one request by its own plan; a fault named in the spec is planted for its length."""
+        """Serve one request by its own plan, with a fault planted or a cache of its own if the spec says so."""
         plan = spec.plan or cut(spec.case.size, 1, "h")
         pipeline = self._pipeline(spec)
         with ExitStack() as stack:
             if spec.fault:
                 stack.enter_context(registry.load("faults", spec.fault)().plant(self.worker))
+            log = None
+            if spec.cache != "none":  # after the fault: the cache takes over the forward it finds
+                settings = _cache.CacheSettings.of(spec.options, spec.case.steps)
+                handle = pipeline.group.whole.handle
+                log = stack.enter_context(_cache.cached(pipeline.transformer, settings, handle))
             sent = pipeline.group.traffic.sent_bytes
             drawing = pipeline(spec.case, plan)
             self.worker.count("exchanged_bytes", pipeline.group.traffic.sent_bytes - sent)
+            self.worker.cache_decisions = log.decisions() if log else ()
             return drawing
 
     def _pipeline(self, spec: RunSpec) -> SpatialPipeline:

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,11 +12,15 @@ import psutil
 import pytest
 
 from harness import codec
+from harness.record import Plan
 from harness.types import Report
 
 HEAD = 'schema = 1\nname = "m"\nmodel = "fake"\nsteps = 2\ngolden = "off"\n'
 VARIANT = '[[variant]]\nengine = "fake"\nulysses = 2\naxis = "h"\n'
-SLOW = VARIANT + "options = { step_s = 0.15 }\n"
+
+
+def slow(step_s: float) -> str:
+    return VARIANT + f"options = {{ step_s = {step_s} }}\n"
 
 
 class Command(Protocol):
@@ -42,6 +47,9 @@ def is_rank(process: psutil.Process) -> bool:
         return "harness.worker" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+THREE = case("first") + case("second", steps=40) + case("third")
 
 
 @pytest.fixture
@@ -80,13 +88,13 @@ def outcomes(run: Path) -> dict[str, str | None]:
     return {row.case.name: row.verdict.outcome.value if row.verdict else None for row in report.rows}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-def test_an_interrupted_run_reports_what_it_has_and_is_finished_by_resume(
-    start: Start, write: Write, out: Path, number: signal.Signals
-) -> None:
-    matrix = write(HEAD + case("first") + case("second", steps=40) + case("third") + SLOW)
-    matrix.write_text(matrix.read_text().replace("step_s = 0.15", "step_s = 0.05"))
-    command = start("run", matrix, "--out", out)
+def test_a_polite_request_to_end_is_taken_as_ctrl_c(start: Start, write: Write, out: Path) -> None:
+    interrupted_run(start, write, out, signal.SIGTERM)
+
+
+def interrupted_run(start: Start, write: Write, out: Path, number: signal.Signals) -> Path:
+    """Interrupt the second of three cases in the middle, and look at what is left."""
+    command = start("run", write(HEAD + THREE + slow(0.05)), "--out", out)
     command.until(in_the_split_run_of(out, "second"))
     command.until(lambda: len(command.ranks()) == 2)
     ranks = command.ranks()
@@ -106,8 +114,13 @@ def test_an_interrupted_run_reports_what_it_has_and_is_finished_by_resume(
     assert {path.name for path in run.iterdir()} >= {"junit.xml", "summary.md", "results.csv", "index.html"}
     assert not [path for path in (run / "runs").iterdir() if path.name.startswith(".")]
 
+    assert len(recorded(run)) == 7  # three baselines, three controls, one candidate
+    return run
+
+
+def test_resume_finishes_an_interrupted_run_and_computes_nothing_twice(start: Start, write: Write, out: Path) -> None:
+    run = interrupted_run(start, write, out, signal.SIGINT)
     before = recorded(run)
-    assert len(before) == 7  # three baselines, three controls, one candidate
     resumed = start("run", "--resume", run)
     assert resumed.wait() == 0, resumed.output
     assert outcomes(run) == {"first": "pass", "second": "pass", "third": "pass"}
@@ -123,9 +136,7 @@ def test_an_interrupted_run_reports_what_it_has_and_is_finished_by_resume(
 
 
 def test_a_rank_killed_mid_run_costs_its_case_and_no_other(start: Start, write: Write, out: Path) -> None:
-    matrix = write(HEAD + case("first") + case("second", steps=60) + case("third") + SLOW)
-    matrix.write_text(matrix.read_text().replace("step_s = 0.15", "step_s = 0.03"))
-    command = start("run", matrix, "--out", out)
+    command = start("run", write(HEAD + THREE + slow(0.05)), "--out", out)
     command.until(in_the_split_run_of(out, "second"))
     command.until(lambda: len(command.ranks()) == 2)
     ranks = command.ranks()
@@ -168,7 +179,7 @@ def test_a_rank_that_raises_is_a_verdict_and_stays_one(start: Start, write: Writ
 
 
 def test_ranks_do_not_outlive_a_parent_that_is_killed(start: Start, write: Write, out: Path) -> None:
-    command = start("run", write(HEAD + case("only", steps=1000) + SLOW), "--out", out, "--axis", "h")
+    command = start("run", write(HEAD + case("only", steps=1000) + slow(0.1)), "--out", out, "--axis", "h")
     command.until(lambda: command.ranks())
     ranks = command.ranks()
     command.process.kill()
@@ -178,7 +189,7 @@ def test_ranks_do_not_outlive_a_parent_that_is_killed(start: Start, write: Write
 
 
 def test_ranks_of_a_split_run_do_not_outlive_it_either(start: Start, write: Write, out: Path) -> None:
-    command = start("run", write(HEAD + case("only", steps=10) + SLOW), "--out", out)
+    command = start("run", write(HEAD + case("only", steps=20) + slow(0.1)), "--out", out)
     command.until(in_the_split_run_of(out, "only"))
     command.until(lambda: len(command.ranks()) == 2)
     ranks = command.ranks()
@@ -196,10 +207,8 @@ def test_runs_of_other_code_or_weights_are_computed_anew(start: Start, write: Wr
     assert run is not None
     # As if everything had been recorded by another version: every file speaks of other digests.
     text = (run / "plan.json").read_text()
-    specs = codec.read_json(run / "plan.json", _Plan()).specs
+    specs = codec.read_json(run / "plan.json", Plan).specs
     for digest, spec in specs.items():
-        from dataclasses import replace
-
         old = replace(spec, **{stale: "another"})
         description = run / "runs" / digest / "run.json"
         recorded_run = json.loads(description.read_text()) | {"spec": codec.encode(old)}
@@ -221,7 +230,17 @@ def test_runs_of_other_code_or_weights_are_computed_anew(start: Start, write: Wr
     assert set(report.runs) == set(specs)
 
 
-def _Plan() -> Any:
-    from harness.record import Plan
+def test_what_is_interrupted_while_it_is_judged_can_be_judged_later(
+    write: Write, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from harness import commands, session
 
-    return Plan
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    folder = commands.create(write(HEAD + case("only") + VARIANT), out, session.Selection(), "required")
+    monkeypatch.setattr(session, "write_reports", interrupt)
+    assert commands.run(folder) == 130
+    assert f"judge what is there with: sp-harness compare {folder.path}" in capsys.readouterr().out
+    monkeypatch.undo()
+    assert commands.compare(folder.path) == 0

@@ -1,5 +1,6 @@
 """The baseline is diffusers' own pipeline; the replay is the same, told to pad more."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,15 @@ def nano() -> ModelSpec:
 
 
 @pytest.fixture(scope="module")
-def engine(nano: ModelSpec) -> DiffusersEngine:
+def engine(nano: ModelSpec) -> Iterator[DiffusersEngine]:
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in a rank
     loaded = DiffusersEngine()
     loaded.load(Worker(0, 1, "cpu", nano.path, "float32"))
-    return loaded
+    yield loaded
+    torch.set_num_threads(threads)
 
 
 def case(size: str = "144x144", prompts: tuple[str, ...] = (PROMPT,), **fields: Any) -> Case:

@@ -20,9 +20,7 @@ steps = 2
 [[case]]
 size = ["{EVEN}", "{UNEVEN}"]
 prompt = "a red ball left of a blue tower at night"
-""" + "".join(
-    f'\n[[variant]]\nengine = "spatial"\nulysses = 2\naxis = "h"\nfault = "{fault}"\n' for fault in FAULTS
-)
+""" + "".join(f'\n[[variant]]\nengine = "spatial"\nulysses = 2\naxis = "h"\nfault = "{fault}"\n' for fault in FAULTS)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +32,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, "subproces
     done = subprocess.run(
         command,
         cwd=folder,
-        env=_environment(),
         capture_output=True,
         text=True,
         timeout=300,
@@ -42,12 +39,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, "subproces
     )
     (run,) = (folder / "out").iterdir()
     return run, done
-
-
-def _environment() -> dict[str, str]:
-    import os
-
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,134 @@
+"""``pytest matrix.toml``, through pytest itself, in a folder that has no conftest.py of ours."""
+
+import json
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import psutil
+import pytest
+
+HEAD = 'schema = 1\nname = "m"\nmodel = "fake"\nsteps = 2\ngolden = "off"\n'
+CASES = '[[case]]\nsize = ["128x128", "144x144"]\nprompt = "waves"\n'
+VARIANT = '[[variant]]\nengine = "fake"\nulysses = 2\naxis = ["auto", "h", "w"]\n'
+FAULTY = '[[variant]]\nengine = "fake"\nulysses = 2\naxis = "h"\nfault = "{}"\ncases = ["144x144"]\n'
+
+
+def write(pytester: pytest.Pytester, text: str, name: str = "m.toml") -> Path:
+    path = pytester.path / name
+    path.write_text(text)
+    return path
+
+
+def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
+    """Warnings are errors here too: a worker or a file that is left open shows."""
+    result = pytester.runpytest_subprocess("-W", "error", "-p", "no:cacheprovider", *arguments, timeout=120)
+    assert not [child for child in psutil.Process().children(recursive=True) if "harness.worker" in child.cmdline()]
+    return result
+
+
+def runs(pytester: pytest.Pytester, out: str = "reports") -> list[Path]:
+    folder = pytester.path / out
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def test_every_case_and_variant_is_an_item_and_all_share_their_workers(pytester: pytest.Pytester) -> None:
+    write(pytester, HEAD + CASES + VARIANT)
+    result = run(pytester, "m.toml", "-v", "--junitxml=out.xml")
+    result.assert_outcomes(passed=6)
+    for size in ("128x128", "144x144"):
+        for axis in ("auto", "h", "w"):
+            result.stdout.fnmatch_lines([f"*m.toml::{size}-fake-u2-{axis} PASSED*"])
+    (folder,) = runs(pytester)
+    result.stdout.fnmatch_lines([f"sp-harness report: *{folder.name}/index.html"])
+    assert {"index.html", "auto.html", "h.html", "w.html", "report.json"} <= {path.name for path in folder.iterdir()}
+    report = json.loads((folder / "report.json").read_text())
+    assert (len(report["rows"]), report["exit_code"], report["complete"]) == (6, 0, True)
+    assert len(list((folder / "runs").iterdir())) == 9  # each run once
+    groups = [path.name.split("-", 1)[1] for path in (folder / "logs").iterdir()]
+    assert groups.count("world-2") == 1
+    assert groups.count("world-1") in (1, 2)
+    (suite,) = ET.parse(pytester.path / "out.xml").getroot()
+    assert suite.get("tests") == "6"
+
+
+def test_what_is_not_selected_is_not_computed(pytester: pytest.Pytester) -> None:
+    write(pytester, HEAD + CASES + VARIANT)
+    listed = run(pytester, "m.toml", "--collect-only", "-q")
+    listed.stdout.fnmatch_lines(["*6 tests collected*"])
+    assert runs(pytester) == []
+    chosen = run(pytester, "m.toml", "-k", "144x144 and auto")
+    chosen.assert_outcomes(passed=1, deselected=5)
+    (folder,) = runs(pytester)
+    assert len(list((folder / "runs").iterdir())) == 4
+    assert len(json.loads((folder / "report.json").read_text())["rows"]) == 1
+
+
+def test_a_failing_item_prints_figures_and_pictures_and_no_stack_of_ours(pytester: pytest.Pytester) -> None:
+    text = HEAD + "timeout_s = 30\n" + CASES + VARIANT.replace('["auto", "h", "w"]', '"h"')
+    write(pytester, text + FAULTY.format("seam") + FAULTY.format("crash") + VARIANT.replace("= 2", "= 4"))
+    result = run(pytester, "m.toml", "-rs", "--sp-out", "elsewhere", "--junitxml=out.xml")
+    result.assert_outcomes(passed=2, failed=2, skipped=6)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        [
+            "*144x144-fake-u2-h-seam*",
+            "fail: Splitting over 2 ranks damages the picture*",
+            "  exchange * dB",
+            "  control * exact",
+            "  layout * dB",
+            "  pair * dB",
+            "*144x144-fake-u2-h-crash*",
+            "error: the candidate has no picture: rank 1 raised RuntimeError*",
+            "SKIPPED *Ulysses degree 4 does not divide the 6 heads of fake",
+        ]
+    )
+    output = result.stdout.str()
+    pictures = re.findall(r"^  (?:baseline|replay|control|candidate) +(\S+\.png)$", output, re.MULTILINE)
+    assert len(pictures) == 4 + 3
+    assert all((pytester.path / picture).is_file() for picture in pictures)
+    assert len(runs(pytester, "elsewhere")) == 1
+    assert "Traceback" not in output
+    assert "RowFailed" not in output
+    (suite,) = ET.parse(pytester.path / "out.xml").getroot()
+    assert (suite.get("failures"), suite.get("skipped")) == ("2", "6")
+
+
+def test_goldens_are_asked_for_unless_they_are_off(pytester: pytest.Pytester) -> None:
+    text = HEAD.replace("off", "required") + 'golden_store = "golden"\n' + CASES + VARIANT
+    write(pytester, text)
+    missing = run(pytester, "m.toml", "-k", "128x128-fake-u2-h")
+    missing.assert_outcomes(failed=1, deselected=5)
+    missing.stdout.fnmatch_lines(["no_golden: *No golden is approved for this case yet."])
+    (folder,) = runs(pytester)
+    assert list((folder / "proposals").rglob("golden.json"))
+    assert not (pytester.path / "golden").exists()
+    run(pytester, "m.toml", "-k", "128x128-fake-u2-h", "--sp-golden", "off").assert_outcomes(passed=1, deselected=5)
+
+
+def test_a_wrong_matrix_is_a_collection_error_of_one_line(pytester: pytest.Pytester) -> None:
+    write(pytester, HEAD + CASES + VARIANT.replace('"fake"', '"fak"'))
+    result = run(pytester, "m.toml")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*variant[[]1[]].engine: there is no engine 'fak'; did you mean 'fake'?"])
+    assert "Traceback" not in result.stdout.str()
+    assert runs(pytester) == []
+
+
+def test_matrices_are_found_in_folders_and_other_toml_files_are_left_alone(pytester: pytest.Pytester) -> None:
+    write(pytester, HEAD + CASES + VARIANT)
+    write(pytester, '[tool.x]\ncase = "?"\n', "other.toml")
+    write(pytester, "half = [", "broken.toml")
+    pytester.makepyfile("def test_of_their_own():\n    pass")
+    result = run(pytester, "--collect-only", "-q")
+    result.stdout.fnmatch_lines(["*7 tests collected*"])
+    assert "error" not in result.stdout.str()
+
+
+def test_a_conftest_that_names_the_plugin_meets_the_entry_point_in_peace(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest('pytest_plugins = ["harness.pytest_plugin"]')
+    write(pytester, HEAD + CASES + VARIANT)
+    result = run(pytester, "m.toml", "--collect-only", "-q")
+    result.stdout.fnmatch_lines(["*6 tests collected*"])
+    assert result.ret == 0
+    assert "already registered" not in result.stdout.str() + result.stderr.str()

@@ -1,0 +1,423 @@
+"""Samples to figures, and figures to a verdict."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness import registry
+from harness.compare import FLOOR_DB, LEVELS, MARGIN_DB, Sample, find_problem, judge, measure
+from harness.plan import choose_axis
+from harness.types import (
+    Bound,
+    Case,
+    Comparison,
+    Domain,
+    Failure,
+    FailureKind,
+    Figure,
+    Outcome,
+    Relation,
+    Row,
+    Run,
+    RunSpec,
+    Size,
+    Variant,
+    Verdict,
+)
+
+METRICS = registry.load_all("metrics")
+FLOOR = FLOOR_DB["float32"]
+
+
+def latents(batch: int = 1, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).normal(size=(batch, 4, 8, 12)).astype(np.float32)
+
+
+def picture(seed: int = 0, height: int = 64, width: int = 96) -> Any:
+    return np.random.default_rng(seed).integers(0, 200, (height, width, 3), dtype=np.uint8)
+
+
+def sample(key: str, images: Any = (), values: Any = None, trajectory: Any = None) -> Sample:
+    return Sample(key, tuple(images) if images is not None else None, values, trajectory)
+
+
+def compared(reference: Sample, candidate: Sample) -> Comparison:
+    return measure(Relation.PAIR, reference, candidate, [metric() for metric in METRICS])
+
+
+class TestMeasure:
+    def test_equal_is_exact_and_has_no_figures(self) -> None:
+        comparison = compared(
+            sample("a", [picture()], latents()),
+            sample("b", [picture()], latents()),
+        )
+        assert (comparison.exact_image, comparison.exact_latents, comparison.exact) == (True, True, True)
+        assert comparison.figures == ()
+        assert not comparison.same_run
+        assert comparison.problem is None
+
+    def test_one_run_is_compared_with_itself_without_a_look(self) -> None:
+        lost = Sample("a", None, None)
+        assert compared(lost, lost).same_run
+        assert compared(lost, lost).exact
+
+    def test_every_metric_speaks_on_every_domain_it_knows(self) -> None:
+        comparison = compared(sample("a", [picture()], latents()), sample("b", [picture(1)], latents(seed=1)))
+        assert {(f.metric, f.domain) for f in comparison.figures} == {
+            (metric.name, domain) for metric in METRICS for domain in metric.domains
+        }
+        assert (comparison.exact_image, comparison.exact_latents) == (False, False)
+        assert (comparison.reference, comparison.candidate, comparison.relation) == ("a", "b", Relation.PAIR)
+
+    def test_one_domain_may_be_equal_and_the_other_not(self) -> None:
+        other = latents()
+        other[0, 0, 0, 0] += np.float32(1e-6)
+        comparison = compared(sample("a", [picture()], latents()), sample("b", [picture()], other))
+        assert (comparison.exact_image, comparison.exact_latents, comparison.exact) == (True, False, False)
+        assert {figure.domain for figure in comparison.figures} == {"latents"}
+        figure = comparison.figure("max-abs", "latents")
+        assert figure is not None
+        assert figure.value == pytest.approx(1e-6, rel=0.1)
+
+    @pytest.mark.parametrize("worst", [0, 2])
+    def test_a_batch_is_as_bad_as_its_worst_picture(self, worst: int) -> None:
+        pictures = [picture(seed) for seed in range(3)]
+        changed = [array.copy() for array in pictures]
+        changed[1][0, 0] += 3
+        changed[worst][10:40, 20:60] += 50
+        comparison = compared(sample("a", pictures, latents(3)), sample("b", changed, latents(3)))
+        alone = compared(sample("a", [pictures[worst]]), sample("b", [changed[worst]]))
+        assert comparison.figures == alone.figures
+        assert comparison.figure("max-abs", "image") == Figure(
+            "max-abs", "maximum over elements", "image", 50.0, "of 255", (16, 0, 32, 16)
+        )
+
+    def test_a_picture_that_cannot_be_measured_is_the_worst(self) -> None:
+        flat, other = np.zeros((2, 4, 8, 12), np.float32), latents(2)
+        other[0] = 1
+        flat[1] = other[1]
+        flat[1, 0, 0, 0] += 1e-4
+        figure = compared(sample("a", values=flat), sample("b", values=other)).figure("psnr", "latents")
+        assert figure is not None
+        assert figure.value is None
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+    @pytest.mark.parametrize("side", ["reference", "candidate"])
+    def test_values_that_are_not_finite(self, bad: float, side: str) -> None:
+        broken = latents()
+        broken[0, 1, 2, 3] = bad
+        sides = {"reference": latents(), "candidate": latents()} | {side: broken}
+        comparison = compared(*(sample(name, [picture()], array) for name, array in sides.items()))
+        assert comparison.problem == f"the {side}'s latents hold NaN or infinity"
+        assert comparison.figures == ()
+        assert not comparison.exact
+
+    def test_sizes_that_differ_are_never_resized(self) -> None:
+        comparison = compared(sample("a", [picture()]), sample("b", [picture(height=48)]))
+        assert comparison.problem == "sizes differ: image should be 1 of 96x64 px, is 1 of 96x48 px"
+        assert comparison.figures == ()
+        assert comparison.exact_image is None
+
+    def test_transposed_is_another_size(self) -> None:
+        turned = np.ascontiguousarray(latents().transpose(0, 1, 3, 2))
+        problem = compared(sample("a", values=latents()), sample("b", values=turned)).problem
+        assert problem == "sizes differ: latents should be 1 of 12x8 cells, is 1 of 8x12 cells"
+
+    def test_a_picture_too_few(self) -> None:
+        assert "should be 2 of 96x64 px, is 1 of" in str(
+            find_problem(sample("a", [picture(), picture()]), sample("b", [picture()]))
+        )
+        assert "should be 1 of 96x64 px, is absent" in str(find_problem(sample("a", [picture()]), sample("b", [])))
+
+    def test_a_golden_without_pictures_goes_by_its_latents(self) -> None:
+        golden, run = sample("golden", None, latents()), sample("run", [picture()], latents())
+        comparison = compared(golden, run)
+        assert (comparison.exact_image, comparison.exact_latents, comparison.exact) == (None, True, True)
+        other = compared(golden, sample("run", [picture()], latents(seed=1)))
+        assert {figure.domain for figure in other.figures} == {"latents"}
+
+    @pytest.mark.parametrize(
+        ("left", "right"),
+        [
+            (sample("a", None, latents()), sample("b", [picture()], None)),
+            (sample("a", [], None), sample("b", [], None)),
+        ],
+    )
+    def test_nothing_in_common_is_a_problem_not_a_match(self, left: Sample, right: Sample) -> None:
+        comparison = compared(left, right)
+        assert str(comparison.problem).startswith("nothing to compare")
+        assert not comparison.exact
+
+    def test_latents_after_each_step(self) -> None:
+        path = np.stack([latents(), latents(seed=1), latents(seed=2)])
+        other = path.copy()
+        other[1:] += np.float32(1e-3)
+        steps = compared(sample("a", (), path[-1], path), sample("b", (), other[-1], other)).steps_db
+        span = float(path[1].max() - path[1].min())
+        assert steps[0] is None
+        assert steps[1] == pytest.approx(20 * math.log10(span / 1e-3), abs=0.01)
+        assert len(steps) == 3
+        assert compared(sample("a", (), path[-1], path), sample("b", (), other[-1])).steps_db == ()
+
+
+# ---------------------------------------------------------------- judging
+
+CASE = Case("144x144", "fake", Size(144, 144), ("x",))
+VARIANT = Variant("fake", 2)
+CHOICE = choose_axis(CASE.size, 2)
+ROLES = ("baseline", "replay", "control", "candidate")
+SIDES = {
+    Relation.EXCHANGE: ("replay", "candidate"),
+    Relation.CONTROL: ("baseline", "control"),
+    Relation.LAYOUT: ("baseline", "replay"),
+    Relation.PAIR: ("baseline", "candidate"),
+    Relation.GOLDEN_BASELINE: ("golden", "baseline"),
+    Relation.GOLDEN_CANDIDATE: ("golden", "candidate"),
+}
+
+
+def figure(value: float | None, metric: str = "psnr", domain: Domain = "latents") -> Figure:
+    return Figure(metric, "", domain, value, "dB" if metric == "psnr" else "of 255")
+
+
+def edge(relation: Relation, db: float | None = None, levels: float = 1.0) -> Comparison:
+    """A comparison with these latents PSNR and levels of the picture; exact without decibels."""
+    first, second = SIDES[relation]
+    if db is None:
+        return Comparison(relation, first, second, exact_image=True, exact_latents=True)
+    figures = (figure(db), figure(levels, "max-abs", "image"), figure(50.0, "psnr", "image"))
+    return Comparison(relation, first, second, exact_image=False, exact_latents=False, figures=figures)
+
+
+HEALTHY = (
+    edge(Relation.EXCHANGE, 140.0),
+    edge(Relation.CONTROL, 145.0),
+    edge(Relation.LAYOUT, 33.8, 90),
+    edge(Relation.PAIR, 33.8, 90),
+)
+
+
+def row_of(*comparisons: Comparison, case: Case = CASE) -> Row:
+    runs = {role: role for role in ROLES}
+    return Row(case, VARIANT, CHOICE, CHOICE.chosen, runs=runs, comparisons=comparisons)
+
+
+def run_of(failure: Failure | None = None) -> Run:
+    outcome: Any = "ok" if failure is None else "timeout" if failure.kind is FailureKind.HUNG else "error"
+    return Run(RunSpec(CASE, "fake", "", "w", "s"), outcome, failure=failure)
+
+
+DRAWN = {role: run_of() for role in ROLES}
+
+
+def judged(*comparisons: Comparison, case: Case = CASE, **options: Any) -> Verdict:
+    return judge(row_of(*comparisons, case=case), DRAWN, **options)
+
+
+def with_edge(*changed: Comparison) -> tuple[Comparison, ...]:
+    own = {comparison.relation: comparison for comparison in (*HEALTHY, *changed)}
+    return tuple(own.values())
+
+
+def oks(verdict: Verdict, relation: Relation) -> list[bool | None]:
+    return [judgement.ok for judgement in verdict.judgements if judgement.relation == relation]
+
+
+class TestJudge:
+    def test_healthy(self) -> None:
+        verdict = judged(*HEALTHY)
+        assert (verdict.outcome, verdict.cause, verdict.infrastructure) == (Outcome.PASS, None, False)
+        assert oks(verdict, Relation.EXCHANGE) == oks(verdict, Relation.CONTROL) == [True, True]
+
+    def test_what_nothing_is_approved_for_is_only_shown(self) -> None:
+        verdict = judged(*HEALTHY, approved=None)
+        assert oks(verdict, Relation.LAYOUT) == oks(verdict, Relation.PAIR) == [None]
+
+    @pytest.mark.parametrize(
+        ("relation", "cause"),
+        [(Relation.EXCHANGE, "split"), (Relation.CONTROL, "engine"), (Relation.GOLDEN_BASELINE, "golden drift")],
+    )
+    def test_held_to_the_floor(self, relation: Relation, cause: str) -> None:
+        assert judged(*with_edge(edge(relation, FLOOR))).outcome == Outcome.PASS
+        verdict = judged(*with_edge(edge(relation, FLOOR - 0.1)))
+        assert (verdict.outcome, verdict.cause) == (Outcome.FAIL, cause)
+        (failing,) = [judgement for judgement in verdict.judgements if judgement.ok is False]
+        assert failing.bound == Bound("psnr", "latents", FLOOR, "dB", "floor")
+        assert failing.value == FLOOR - 0.1
+        assert failing.sentence == "99.9 dB of latents, asked for at least 100 dB (floor)"
+
+    @pytest.mark.parametrize("relation", [Relation.EXCHANGE, Relation.CONTROL, Relation.GOLDEN_BASELINE])
+    def test_a_picture_may_round_one_level_never_two(self, relation: Relation) -> None:
+        assert judged(*with_edge(edge(relation, 120.0, levels=1))).outcome == Outcome.PASS
+        verdict = judged(*with_edge(edge(relation, 120.0, levels=2)))
+        assert verdict.outcome == Outcome.FAIL
+        assert [judgement.bound for judgement in verdict.judgements if judgement.ok is False] == [LEVELS]
+
+    def test_exact_keeps_every_bound(self) -> None:
+        comparisons = tuple(edge(relation) for relation in Relation)
+        declared = [(relation, Bound("psnr", "latents", 1e9, "dB", "declared")) for relation in Relation]
+        approved = {"pair": None, "layout": None}
+        verdict = judged(*comparisons, declared=declared, approved=approved)
+        assert verdict.outcome == Outcome.PASS
+        assert {judgement.sentence for judgement in verdict.judgements} == {"equal to the last bit"}
+
+    def test_the_same_run_keeps_every_bound(self) -> None:
+        same = Comparison(Relation.LAYOUT, "baseline", "baseline", same_run=True)
+        assert oks(judged(*with_edge(same), approved={"layout": 30.0}), Relation.LAYOUT) == [True]
+
+    def test_equal_latents_excuse_no_picture(self) -> None:
+        half = replace(edge(Relation.EXCHANGE, 0.0, levels=7), exact_latents=True)
+        assert oks(judged(*with_edge(half)), Relation.EXCHANGE) == [True, False]
+
+    def test_a_problem_fails_whatever_is_approved(self) -> None:
+        broken = Comparison(Relation.EXCHANGE, "replay", "candidate", problem="sizes differ: image should be ...")
+        verdict = judged(*with_edge(broken))
+        assert (verdict.outcome, verdict.cause) == (Outcome.FAIL, "cut/gather")
+        assert oks(verdict, Relation.EXCHANGE) == [False]
+
+    def test_an_engine_wrong_on_one_device_is_named(self) -> None:
+        verdict = judged(*with_edge(edge(Relation.CONTROL, 61.0), edge(Relation.EXCHANGE, 61.0)))
+        assert verdict.cause == "engine"
+        assert verdict.sentence.startswith("fake is wrong on one device already: control 61 dB of latents")
+
+    @pytest.mark.parametrize(
+        "figures", [(), (figure(None), figure(1.0, "max-abs", "image"))], ids=["not there", "without a value"]
+    )
+    def test_a_figure_that_cannot_be_measured_fails(self, figures: tuple[Figure, ...]) -> None:
+        verdict = judged(*with_edge(replace(edge(Relation.EXCHANGE, 1.0), figures=figures)))
+        assert verdict.outcome == Outcome.FAIL
+        assert "psnr of latents could not be measured" in [j.sentence for j in verdict.judgements]
+
+    def test_a_golden_without_pictures_is_held_by_its_latents_alone(self) -> None:
+        large = replace(edge(Relation.GOLDEN_BASELINE, 120.0), exact_image=None, figures=(figure(120.0),))
+        assert oks(judged(*with_edge(large)), Relation.GOLDEN_BASELINE) == [True]
+
+    @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+    def test_no_floor_is_known_but_for_float32(self, dtype: Any) -> None:
+        verdict = judged(*with_edge(edge(Relation.EXCHANGE, 60.0, levels=3)), case=replace(CASE, dtype=dtype))
+        assert oks(verdict, Relation.EXCHANGE) == [None]
+        assert verdict.outcome == Outcome.PASS
+
+
+class TestApproved:
+    @pytest.mark.parametrize("name", ["pair", "layout"])
+    @pytest.mark.parametrize(
+        ("approved", "measured", "ok"),
+        [
+            (33.8, 33.8, True),
+            (33.8, 60.0, True),  # better is never worse
+            (33.8, 33.8 - MARGIN_DB + 0.01, True),
+            (33.8, 33.8 - MARGIN_DB - 0.01, False),
+            (140.0, FLOOR, True),  # noise may move, down to the floor
+            (140.0, FLOOR - 0.1, False),
+            (FLOOR + MARGIN_DB + 0.1, FLOOR, True),
+            (FLOOR + MARGIN_DB - 0.1, FLOOR - 0.05, True),
+            (FLOOR + MARGIN_DB - 0.1, FLOOR - 0.2, False),
+            (None, FLOOR, True),  # approved as exact
+            (None, 33.8, False),
+        ],
+    )
+    def test_only_worse_fails(self, name: str, approved: float | None, measured: float, ok: bool) -> None:
+        relation = Relation(name)
+        verdict = judged(*with_edge(edge(relation, measured)), approved={name: approved})
+        assert oks(verdict, relation) == [ok]
+        assert verdict.outcome == (Outcome.PASS if ok else Outcome.FAIL)
+        assert verdict.cause == (None if ok else {"pair": "split", "layout": "layout"}[name])
+
+    def test_the_bound_says_where_it_comes_from(self) -> None:
+        verdict = judged(*HEALTHY, approved={"pair": 33.8, "layout": 140.0})
+        bounds = {judgement.relation: judgement.bound for judgement in verdict.judgements}
+        assert bounds[Relation.PAIR] == Bound("psnr", "latents", 32.8, "dB", "approved", MARGIN_DB)
+        assert bounds[Relation.LAYOUT] == Bound("psnr", "latents", FLOOR, "dB", "floor")
+
+    def test_a_candidate_is_held_to_the_golden_as_to_the_baseline(self) -> None:
+        near, far = edge(Relation.GOLDEN_CANDIDATE, 33.8, 90), edge(Relation.GOLDEN_CANDIDATE, 20.0, 90)
+        assert oks(judged(*with_edge(near), approved={"pair": 33.8}), Relation.GOLDEN_CANDIDATE) == [True]
+        verdict = judged(*with_edge(far), approved={"pair": 33.8})
+        assert (verdict.outcome, verdict.cause) == (Outcome.FAIL, "golden drift")
+        assert oks(judged(*with_edge(far), approved={}), Relation.GOLDEN_CANDIDATE) == [None]
+
+    def test_without_a_floor_the_approved_figure_holds(self) -> None:
+        case = replace(CASE, dtype="bfloat16")
+        verdict = judged(*with_edge(edge(Relation.PAIR, 25.0)), case=case, approved={"pair": 140.0})
+        assert oks(verdict, Relation.PAIR) == [False]
+
+
+class TestDeclared:
+    @pytest.mark.parametrize(
+        ("bound", "ok"),
+        [
+            (Bound("psnr", "latents", 33.0, "dB", "declared"), True),
+            (Bound("psnr", "latents", 34.0, "dB", "declared"), False),
+            (Bound("max-abs", "image", 90.0, "of 255", "declared", direction="at most"), True),
+            (Bound("max-abs", "image", 89.0, "of 255", "declared", direction="at most"), False),
+        ],
+        ids=str,
+    )
+    def test_holds_in_both_directions(self, bound: Bound, ok: bool) -> None:
+        verdict = judged(*HEALTHY, declared=[(Relation.PAIR, bound)])
+        assert oks(verdict, Relation.PAIR) == [ok]
+        assert verdict.outcome == (Outcome.PASS if ok else Outcome.FAIL)
+
+    def test_speaks_of_one_relation_alone(self) -> None:
+        bound = Bound("psnr", "latents", 130.0, "dB", "declared")
+        assert judged(*HEALTHY, declared=[(Relation.EXCHANGE, bound)]).outcome == Outcome.PASS
+        assert judged(*HEALTHY, declared=[(Relation.PAIR, bound)]).outcome == Outcome.FAIL
+
+    def test_stands_beside_the_floor_and_does_not_replace_it(self) -> None:
+        low = Bound("psnr", "latents", 10.0, "dB", "declared")
+        verdict = judged(*with_edge(edge(Relation.EXCHANGE, 61.0)), declared=iter([(Relation.EXCHANGE, low)]))
+        assert oks(verdict, Relation.EXCHANGE) == [True, False, True]
+        assert verdict.outcome == Outcome.FAIL
+
+    def test_a_metric_that_was_not_measured_fails(self) -> None:
+        bound = Bound("ssim", "image", 0.9, "1", "declared")
+        assert oks(judged(*HEALTHY, declared=[(Relation.PAIR, bound)]), Relation.PAIR) == [False]
+
+
+class TestGoldenMissing:
+    def test_is_an_outcome_of_its_own(self) -> None:
+        verdict = judged(*HEALTHY, golden_missing=True)
+        assert (verdict.outcome, verdict.cause) == (Outcome.NO_GOLDEN, None)
+        assert "No golden is approved" in verdict.sentence
+
+    def test_a_failure_is_worse(self) -> None:
+        assert judged(*with_edge(edge(Relation.EXCHANGE, 21.0)), golden_missing=True).outcome == Outcome.FAIL
+
+
+class TestRowsWithoutAPicture:
+    def test_skipped(self) -> None:
+        verdict = judge(Row(CASE, VARIANT, skip="no such thing"), {})
+        assert verdict == Verdict(Outcome.SKIP, "no such thing")
+
+    def test_a_skip_needs_no_golden(self) -> None:
+        assert judge(Row(CASE, VARIANT, skip="x"), {}, golden_missing=True).outcome == Outcome.SKIP
+
+    @pytest.mark.parametrize("role", ROLES)
+    def test_not_reached(self, role: str) -> None:
+        verdict = judge(row_of(), {name: run for name, run in DRAWN.items() if name != role})
+        assert verdict == Verdict(Outcome.SKIP, f"not run: the {role} was not reached")
+
+    @pytest.mark.parametrize("role", ROLES)
+    @pytest.mark.parametrize(
+        ("kind", "outcome", "cause", "infrastructure"),
+        [
+            (FailureKind.RAISED, Outcome.ERROR, "crash", False),
+            (FailureKind.HUNG, Outcome.TIMEOUT, "hang", False),
+            (FailureKind.KILLED, Outcome.ERROR, "environment", True),
+            (FailureKind.OUT_OF_MEMORY, Outcome.ERROR, "environment", True),
+            (FailureKind.LAUNCH, Outcome.ERROR, "environment", True),
+        ],
+    )
+    def test_failed(self, role: str, kind: FailureKind, outcome: Outcome, cause: str, infrastructure: bool) -> None:
+        verdict = judge(row_of(), {**DRAWN, role: run_of(Failure(kind, "it broke"))}, golden_missing=True)
+        assert verdict == Verdict(outcome, f"the {role} has no picture: it broke", cause, infrastructure)
+
+    def test_the_candidates_own_failure_is_told_first(self) -> None:
+        runs = {role: run_of(Failure(FailureKind.RAISED, role)) for role in ROLES}
+        assert judge(row_of(), runs).sentence == "the candidate has no picture: candidate"

@@ -1,0 +1,112 @@
+"""The matrices of this repository: sound, and together every class of shapes there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import session
+from harness.graph import Graph
+from harness.types import Matrix, Row, ShardPlan
+
+MATRICES = Path(__file__).resolve().parent.parent / "matrices"
+REPORT_SIZES = {"720x1280", "1280x720", "720x720", "1024x1024"}
+Planned = tuple[Matrix, Graph]
+
+
+@pytest.fixture(scope="module")
+def pr() -> Planned:
+    return session.prepare(MATRICES / "pr.toml")
+
+
+@pytest.fixture(scope="module")
+def plans(pr: Planned) -> list[ShardPlan]:
+    return [row.plan for row in pr[1].rows if row.plan]
+
+
+def rows_of(planned: Planned, **wanted: Any) -> list[Row]:
+    rows = planned[1].rows
+    return [row for row in rows if all(getattr(row.variant, key) == value for key, value in wanted.items())]
+
+
+@pytest.mark.parametrize("path", sorted(MATRICES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_matrix_is_sound(path: Path) -> None:
+    matrix, graph = session.prepare(path)
+    assert matrix.name == path.stem
+    assert graph.rows
+    assert [row.name for row in graph.rows if row.skip and row.variant.required] == []
+
+
+def test_smoke_has_a_size_with_surplus_pads_and_one_without() -> None:
+    _, graph = session.prepare(MATRICES / "smoke.toml")
+    assert {row.plan is not None and row.plan.surplus_pad_tokens > 0 for row in graph.rows} == {True, False}
+    assert {row.variant.axis for row in graph.rows} == {"auto", "h", "w"}
+
+
+class TestPullRequests:
+    def test_nano_on_a_cpu_held_to_goldens(self, pr: Planned) -> None:
+        for case in pr[0].cases:
+            assert (case.model, case.device, case.dtype, case.golden) == ("nano", "cpu", "float32", "required")
+
+    def test_the_sizes_of_the_original_report_at_full_size(self, pr: Planned) -> None:
+        assert {str(case.size) for case in pr[0].cases} >= REPORT_SIZES
+
+    def test_portrait_landscape_and_square(self, pr: Planned) -> None:
+        sides = [(case.size.width_px, case.size.height_px) for case in pr[0].cases]
+        for small in (False, True):
+            some = [(w, h) for w, h in sides if (w * h < 512 * 512) is small]
+            assert {(w > h) - (w < h) for w, h in some} == {-1, 0, 1}
+
+    def test_two_ranks_and_three_each_on_every_axis(self, pr: Planned) -> None:
+        for ulysses in (2, 3):
+            for axis in ("auto", "h", "w"):
+                assert rows_of(pr, engine="spatial", ulysses=ulysses, axis=axis)
+        names = {case.name for case in pr[0].cases}
+        for axis in ("auto", "h", "w"):
+            assert {row.case.name for row in rows_of(pr, ulysses=2, axis=axis)} == names
+
+    def test_every_case_has_every_axis(self, pr: Planned) -> None:
+        met: dict[tuple[str, int], set[str]] = {}
+        for row in pr[1].rows:
+            met.setdefault((row.case.name, row.variant.ulysses), set()).add(row.variant.axis)
+        assert all(axes == {"auto", "h", "w"} for axes in met.values())
+
+    @pytest.mark.parametrize(
+        ("rule", "axes"),
+        [("lower cost", {"h", "w"}), ("tie in cost, more tokens", {"h", "w"}), ("tie in cost and tokens", {"h"})],
+    )
+    def test_an_axis_is_won_by_every_rule(self, pr: Planned, rule: str, axes: set[str]) -> None:
+        choices = [row.choice for row in rows_of(pr, axis="auto") if row.choice]
+        assert {choice.chosen_axis for choice in choices if choice.rule.startswith(rule)} == axes
+
+    @pytest.mark.parametrize("axis", ["h", "w"])
+    @pytest.mark.parametrize("num_ranks", [2, 3])
+    @pytest.mark.parametrize("even", [True, False])
+    def test_shards_even_and_uneven(self, plans: list[ShardPlan], axis: str, num_ranks: int, even: bool) -> None:
+        shards = [plan.shard_tokens for plan in plans if plan.axis == axis and len(plan.shard_tokens) == num_ranks]
+        assert any((len(set(shard)) == 1) is even for shard in shards)
+
+    @pytest.mark.parametrize("num_ranks", [2, 3])
+    def test_pads(self, plans: list[ShardPlan], num_ranks: int) -> None:
+        some = [plan for plan in plans if len(plan.shard_tokens) == num_ranks]
+        assert any(plan.pad_tokens > 0 and plan.surplus_pad_tokens == 0 for plan in some)
+        assert any(plan.surplus_pad_tokens > 0 for plan in some)
+        assert num_ranks == 3 or any(plan.pad_tokens == 0 for plan in some)
+
+    def test_captions_at_and_off_a_multiple_of_32(self, pr: Planned) -> None:
+        from transformers import AutoTokenizer
+
+        model_path = next(iter(pr[1].specs.values())).model_path
+        tokenizer = AutoTokenizer.from_pretrained(Path(model_path) / "tokenizer")
+
+        def caption_tokens(prompt: str) -> int:
+            chat = [{"role": "user", "content": prompt}]
+            text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, enable_thinking=True)
+            return len(tokenizer(text).input_ids)
+
+        lengths = {case.name: caption_tokens(case.prompts[0]) for case in pr[0].cases}
+        assert lengths["caption-32"] == 32
+        assert any(length % 32 for length in lengths.values())
+        assert len({length // 32 for length in lengths.values() if length % 32}) > 1, "one bucket of 32 tokens alone"

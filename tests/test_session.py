@@ -1,0 +1,205 @@
+"""The way from a matrix to a report, as far as it needs no worker."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from harness import session
+from harness.errors import UsageError
+from harness.session import Selection, exit_code, select
+from harness.types import Case, FailureKind, Outcome, Relation, Row, Size, Variant, Verdict
+
+CASE = Case("64x64", "fake", Size(64, 64), ("x",))
+
+PASS = Verdict(Outcome.PASS, "")
+FAIL = Verdict(Outcome.FAIL, "")
+NO_GOLDEN = Verdict(Outcome.NO_GOLDEN, "")
+RAISED = Verdict(Outcome.ERROR, "")
+HUNG = Verdict(Outcome.TIMEOUT, "")
+KILLED = Verdict(Outcome.ERROR, "", infrastructure=True)
+SKIP = Verdict(Outcome.SKIP, "")
+
+
+def rows(*verdicts: Verdict | None, required: bool = True) -> list[Row]:
+    return [Row(CASE, Variant("fake", 2, required=required), verdict=verdict) for verdict in verdicts]
+
+
+class TestExitCode:
+    @pytest.mark.parametrize(
+        ("verdicts", "code"),
+        [
+            ((PASS,), 0),
+            ((PASS, PASS), 0),
+            ((FAIL,), 1),
+            ((NO_GOLDEN,), 1),
+            ((RAISED,), 1),
+            ((HUNG,), 1),
+            ((KILLED,), 3),
+            ((PASS, FAIL), 1),
+            ((PASS, KILLED), 3),
+            ((PASS, SKIP), 3),
+            ((SKIP, SKIP), 2),
+            ((), 2),
+            ((None,), 2),
+            ((None, SKIP), 2),
+            ((KILLED, FAIL), 1),
+            ((FAIL, KILLED, SKIP, PASS), 1),
+            ((SKIP, FAIL), 1),
+            ((KILLED, SKIP), 3),
+            ((None, PASS), 0),
+        ],
+    )
+    def test_nothing_judged_before_a_verdict_before_the_machine(
+        self, verdicts: tuple[Verdict | None, ...], code: int
+    ) -> None:
+        assert exit_code(rows(*verdicts)) == code
+        assert exit_code(rows(*reversed(verdicts))) == code
+
+    def test_a_skip_that_is_not_required_is_well(self) -> None:
+        assert exit_code([*rows(PASS), *rows(SKIP, required=False)]) == 0
+        assert exit_code(rows(SKIP, required=False)) == 2
+
+
+class TestSelection:
+    def chosen(self, bench: Any, **wanted: Any) -> set[str]:
+        text = bench.matrix_file().read_text() + '[[variant]]\nengine = "spatial"\nulysses = 3\n'
+        matrix, _ = session.prepare(bench.matrix_file(text), Selection(**wanted))
+        return {f"{case}/{variant}" for case, variant in matrix.pairs}
+
+    def test_everything_by_default(self, bench: Any) -> None:
+        assert len(self.chosen(bench)) == 8
+
+    @pytest.mark.parametrize(
+        ("wanted", "count"),
+        [
+            ({"cases": ["144x144"]}, 4),
+            ({"cases": ["1?8x*"]}, 4),
+            ({"cases": ["144x144", "128x128"]}, 8),
+            ({"sizes": ["128x128"]}, 4),
+            ({"axes": ["h"]}, 2),
+            ({"axes": ["h", "w"]}, 4),
+            ({"engines": ["spatial"]}, 2),
+            ({"engines": ["fake"], "axes": ["auto"], "sizes": ["144x144"]}, 1),
+        ],
+    )
+    def test_every_filter_narrows(self, bench: Any, wanted: dict[str, Any], count: int) -> None:
+        assert len(self.chosen(bench, **wanted)) == count
+
+    def test_what_is_left_out_is_gone_from_the_matrix(self, bench: Any) -> None:
+        matrix, graph = session.prepare(bench.matrix_file(), Selection(cases=["144*"], axes=["w"]))
+        assert [case.name for case in matrix.cases] == ["144x144"]
+        assert [variant.label for variant in matrix.variants] == ["fake-u2-w"]
+        assert [row.name for row in graph.rows] == ["144x144/fake-u2-w"]
+
+    @pytest.mark.parametrize(
+        "wanted", [{"cases": ["nope"]}, {"sizes": ["16x16"]}, {"axes": ["none"]}, {"engines": ["diffusers"]}]
+    )
+    def test_nothing_left_is_a_mistake_that_says_what_there_is(self, bench: Any, wanted: dict[str, Any]) -> None:
+        path = bench.matrix_file()
+        with pytest.raises(UsageError) as error:
+            session.prepare(path, Selection(**wanted))
+        assert "no row is selected; its cases are 128x128, 144x144" in str(error.value)
+        assert str(path) in str(error.value)
+
+    def test_selecting_twice_is_selecting_once(self, bench: Any) -> None:
+        selection = Selection(axes=["h"])
+        matrix, _ = session.prepare(bench.matrix_file(), selection)
+        assert select(matrix, selection) == matrix
+
+
+class TestConclude:
+    def test_relations_between_the_runs_of_a_row(self, bench: Any) -> None:
+        report = session.conclude(bench.drawn(golden="off"))
+        assert (report.exit_code, report.complete, report.platform) == (0, True, "cpu-float32")
+        for row in report.rows:
+            assert [c.relation for c in row.comparisons] == [
+                Relation.EXCHANGE,
+                Relation.CONTROL,
+                Relation.LAYOUT,
+                Relation.PAIR,
+            ]
+            for comparison, (first, second) in zip(
+                row.comparisons,
+                [("replay", "candidate"), ("baseline", "control"), ("baseline", "replay"), ("baseline", "candidate")],
+                strict=True,
+            ):
+                assert (comparison.reference, comparison.candidate) == (row.runs[first], row.runs[second])
+
+    def test_damage_is_told_from_pads(self, bench: Any, repaint: Any) -> None:
+        sound = {row.name: row for row in session.conclude(bench.drawn(golden="off")).rows}
+        padded = sound["144x144/fake-u2-h"]
+        layout, exchange = padded.comparison(Relation.LAYOUT), padded.comparison(Relation.EXCHANGE)
+        assert layout is not None
+        assert exchange is not None
+        assert exchange.exact
+        assert not layout.exact
+        broken = session.conclude(bench.drawn(golden="off", edit=repaint("candidate", 0.01)))
+        assert {row.verdict.cause for row in broken.rows if row.verdict} == {"split"}
+        assert broken.exit_code == 1
+
+    def test_a_wrong_engine_is_told_from_a_wrong_split(self, bench: Any, repaint: Any) -> None:
+        def edit(spec: Any, drawing: Any) -> None:
+            repaint("candidate", 0.01)(spec, drawing)
+            repaint("control", 0.01)(spec, drawing)
+
+        report = session.conclude(bench.drawn(golden="off", edit=edit))
+        assert {row.verdict.cause for row in report.rows if row.verdict} == {"engine"}
+
+    def test_a_run_that_failed_spoils_only_its_own_rows(self, bench: Any) -> None:
+        folder = bench.plan(golden="off")
+        victim = next(row for row in folder.plan.rows if row.name == "144x144/fake-u2-w")
+        bench.fail(folder, folder.plan.specs[victim.runs["candidate"]], FailureKind.HUNG)
+        bench.draw(folder, folder.missing())
+        report = session.conclude(folder)
+        outcomes = {row.name: row.verdict.outcome for row in report.rows if row.verdict}
+        assert outcomes.pop(victim.name) == Outcome.TIMEOUT
+        assert set(outcomes.values()) == {Outcome.PASS}
+        assert report.exit_code == 1
+
+    def test_what_was_not_reached_is_skipped(self, bench: Any) -> None:
+        folder = bench.plan(golden="off")
+        bench.draw(folder, folder.missing(folder.plan.rows[:1]))
+        report = session.conclude(folder, complete=False)
+        assert not report.complete
+        first, *rest = (row.verdict for row in report.rows)
+        assert first is not None
+        assert first.outcome == Outcome.PASS
+        assert "was not reached" in rest[-1].sentence if rest[-1] else False
+        assert report.exit_code == 3
+
+    def test_some_rows_alone(self, bench: Any) -> None:
+        folder = bench.drawn(golden="off")
+        report = session.conclude(folder, rows=folder.plan.rows[2:3])
+        assert [row.name for row in report.rows] == [folder.plan.rows[2].name]
+
+    def test_versions_of_every_run_are_in_the_report(self, bench: Any) -> None:
+        environment = session.conclude(bench.drawn(golden="off")).environment
+        assert environment["python"] == "3.11.9"
+        assert {"sp-harness", "system", "numpy"} <= set(environment)
+
+    def test_a_declared_bound_is_measured_whatever_metrics_are_chosen(self, bench: Any) -> None:
+        declared = '[[bound]]\nrelation = "layout"\nmetric = "ssim"\ndomain = "image"\nat_least = '
+        text = 'metrics = ["p999"]\n' + bench.matrix_file().read_text() + declared
+        low, high = (session.conclude(bench.drawn(text + limit, golden="off")) for limit in ("0.01", "1.1"))
+        assert {row.verdict.outcome for row in low.rows if row.verdict} == {Outcome.PASS}
+        padded = [row.verdict for row in high.rows if row.case.name == "144x144" and row.verdict]
+        assert {(verdict.outcome, verdict.cause) for verdict in padded} == {(Outcome.FAIL, "layout")}
+        layout = low.rows[-1].comparison(Relation.LAYOUT)
+        assert layout is not None
+        assert {figure.metric for figure in layout.figures} == {"psnr", "max-abs", "ssim", "p999"}
+
+    def test_every_report_format_is_written(self, bench: Any) -> None:
+        folder = bench.drawn(golden="off")
+        files = session.write_reports(session.conclude(folder), folder.path)
+        assert set(files) == {"csv", "html", "json", "junit", "markdown"}
+        assert all(path.is_file() and path.is_relative_to(folder.path) for path in files.values())
+
+
+def test_planning_anew_sees_other_code(bench: Any) -> None:
+    folder = bench.drawn(golden="off")
+    older = {spec.digest: spec for spec in (replace(spec, source="older") for spec in folder.plan.specs.values())}
+    assert not set(older) & set(folder.plan.specs)
+    assert session.plan(folder.plan.matrix) == folder.plan.graph

@@ -1,0 +1,57 @@
+"""``python -m train run`` trains and exports; ``python -m train sheet`` draws what has been learned."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+
+    run = commands.add_parser("run", help="train the autoencoder, then the transformer; export; resumes by itself")
+    run.add_argument("--work", type=Path, required=True, help="folder of states and logs")
+    run.add_argument("--export", type=Path, required=True, help="folder of the checkpoint, written at each end")
+    run.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    run.add_argument("--minutes", type=float, default=math.inf, help="stop after this long; run again to go on")
+    run.add_argument("--vae-steps", type=int, default=2_500)
+    run.add_argument("--dit-steps", type=int, default=24_000)
+    run.add_argument("--pixels", type=int, default=4_000_000, help="of one batch of the autoencoder")
+    run.add_argument("--tokens", type=int, default=65_536, help="of one batch of the transformer")
+    run.add_argument("--seed", type=int, default=0)
+    run.add_argument("--workers", type=int, default=12, help="processes that write prompts")
+    run.add_argument("--compile", action="store_true", help="compile the transformer's block")
+    run.set_defaults(do=_run)
+
+    sheet = commands.add_parser("sheet", help="prompts x sizes x steps on one picture, by the stock pipeline")
+    sheet.add_argument("checkpoint", type=Path)
+    sheet.add_argument("picture", type=Path)
+    sheet.add_argument("--what", default="sheet", choices=("sheet", "swaps", "small"))
+    sheet.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    sheet.add_argument("--steps", type=int, default=4)
+    sheet.set_defaults(do=_sheet)
+
+    options = parser.parse_args(arguments)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    options.do(options)
+
+
+def _run(options: argparse.Namespace) -> None:
+    from train import run
+
+    run.run(run.Plan(**{key: value for key, value in vars(options).items() if key != "do"}))
+
+
+def _sheet(options: argparse.Namespace) -> None:
+    from train import sheet
+
+    sheet.write(options.checkpoint, options.picture, options.what, options.device, options.steps)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""The whole training from top to bottom."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from train import dit, export, vae
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to train, where, and for how long; ``python -m train run --help`` explains each."""
+
+    work: Path
+    export: Path
+    device: str = "cuda"
+    minutes: float = math.inf
+    vae_steps: int = 2_500
+    dit_steps: int = 24_000
+    pixels: int = vae.PIXELS
+    tokens: int = dit.TOKENS
+    seed: int = 0
+    workers: int = 0
+    compile: bool = False
+
+
+def run(plan: Plan) -> bool:
+    """Train, going on from what ``plan.work`` holds, and export what there is.
+
+    Returns
+    -------
+    bool
+        Whether training is complete; if not, the same call goes on.
+    """
+    end = time.monotonic() + plan.minutes * 60
+    torch.set_float32_matmul_precision("high")
+    plan.work.mkdir(parents=True, exist_ok=True)
+
+    coder = vae.VaeTrainee(plan.device, plan.seed, plan.vae_steps, plan.pixels)
+    coder.resume(plan.work)
+    if not coder.run(plan.work, end - time.monotonic()):
+        print("time is up; run the same command again to go on", flush=True)
+        return False
+    autoencoder = coder.average
+    vae.finish(autoencoder, plan.device, plan.seed)
+    for width, height in ((256, 256), (1280, 720), (720, 1280)):
+        psnr_db = vae.held_out_psnr_db(autoencoder, plan.device, width, height)
+        print(f"autoencoder at {width}x{height}: {psnr_db:.1f} dB on scenes it never saw", flush=True)
+
+    painter = dit.DitTrainee(
+        autoencoder, plan.device, plan.seed, plan.dit_steps, plan.tokens, plan.workers, plan.compile
+    )
+    if painter.resume(plan.work):
+        print(f"going on at step {painter.step}", flush=True)
+    complete = painter.run(plan.work, end - time.monotonic())
+    export.write(painter.average, autoencoder, plan.export)
+    print("complete" if complete else "time is up; run the same command again to go on", flush=True)
+    return complete
