@@ -262,7 +262,9 @@ def _cases(path: Path, table: _File) -> Iterator[Case]:
                 raise ConfigError(f"{where}: draws the same as case[{identities[identity]}]; remove one of them")
             if case.name in names:
                 raise ConfigError(f'{where}: is called {case.name!r} as is case[{names[case.name]}]; add name = "..."')
-            names[case.name] = identities[identity] = index
+            names[case.name] = index
+            if not case.sequence:
+                identities[identity] = index
             yield case
 
 

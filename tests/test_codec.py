@@ -43,9 +43,7 @@ def through_json(kind: type, value: Any) -> Any:
 @pytest.mark.parametrize(
     "value",
     [
-        Run(
-            SPEC, "ok", ("image-0.png",), "l.safetensors", None, Times(0.1, (0.2, 0.3)), 1.5, (3, 4), (20,), {"p": "1"}
-        ),
+        Run(SPEC, "ok", ("image-0.png",), "l.safetensors", times=Times(0.1, (0.2, 0.3)), versions={"python": "3.11.9"}),
         Run(SPEC, "error", failure=Failure(FailureKind.OUT_OF_MEMORY, "no room", None, "stack")),
         Matrix(
             "m",

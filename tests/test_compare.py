@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from harness import registry
-from harness.compare import FLOOR_DB, LEVELS, MARGIN_DB, Sample, find_problem, judge, measure
+from harness.compare import FLOOR_DB, LEVELS, MARGIN_DB, Sample, compare_decisions, find_problem, judge, measure
 from harness.plan import choose_axis
 from harness.types import (
     Bound,
@@ -259,8 +259,8 @@ class TestJudge:
         assert [judgement.bound for judgement in verdict.judgements if judgement.ok is False] == [LEVELS]
 
     def test_exact_keeps_every_bound(self) -> None:
-        comparisons = tuple(edge(relation) for relation in Relation)
-        declared = [(relation, Bound("psnr", "latents", 1e9, "dB", "declared")) for relation in Relation]
+        comparisons = tuple(edge(relation) for relation in SIDES)
+        declared = [(relation, Bound("psnr", "latents", 1e9, "dB", "declared")) for relation in SIDES]
         approved = {"pair": None, "layout": None}
         verdict = judged(*comparisons, declared=declared, approved=approved)
         assert verdict.outcome == Outcome.PASS
@@ -421,3 +421,38 @@ class TestRowsWithoutAPicture:
     def test_the_candidates_own_failure_is_told_first(self) -> None:
         runs = {role: run_of(Failure(FailureKind.RAISED, role)) for role in ROLES}
         assert judge(row_of(), runs).sentence == "the candidate has no picture: candidate"
+
+
+class TestCacheDecisions:
+    @staticmethod
+    def run(*ranks: str) -> Run:
+        return replace(run_of(), cache_decisions=tuple(tuple(step == "C" for step in rank) for rank in ranks))
+
+    def test_alike_on_all_ranks_and_as_the_reference(self) -> None:
+        comparison = compare_decisions(self.run("..C."), self.run("..C.", "..C."))
+        assert (comparison.relation, comparison.problem) == (Relation.CACHE, None)
+
+    @pytest.mark.parametrize(
+        ("reference", "candidate", "problem"),
+        [
+            (["..C."], ["..C.", "...."], "rank 1 decided ...., rank 0 ..C."),
+            (["..C."], [".C..", ".C.."], "the candidate decided .C.., its reference ..C."),
+            (["..C."], ["....", "...."], "the candidate decided ...., its reference ..C."),
+            (["..C."], [], "the candidate decided nothing, its reference ..C."),
+            ([], ["..C."], "the candidate decided ..C., its reference nothing"),
+        ],
+    )
+    def test_otherwise(self, reference: list[str], candidate: list[str], problem: str) -> None:
+        comparison = compare_decisions(self.run(*reference), self.run(*candidate))
+        assert comparison.problem == problem
+        row = replace(row_of(comparison, *HEALTHY), variant=replace(VARIANT, cache="cache-dit"))
+        served = {**DRAWN, "candidate": self.run("C")}
+        verdict = judge(row, served)
+        assert (verdict.outcome, verdict.cause) == (Outcome.FAIL, "cache")
+
+    def test_a_cache_that_never_served_tells_nothing(self) -> None:
+        row = replace(row_of(*HEALTHY), variant=replace(VARIANT, cache="cache-dit"))
+        for idle in (self.run("....", "...."), self.run()):
+            verdict = judge(row, {**DRAWN, "candidate": idle})
+            assert (verdict.outcome, verdict.cause) == (Outcome.ERROR, "cache")
+        assert judge(row, {**DRAWN, "candidate": self.run("..C.")}).outcome == Outcome.PASS

@@ -87,7 +87,7 @@ class TestSharing:
             assert row.runs["replay"] == row.runs["baseline"]
 
     def test_the_engine_of_the_baseline_on_one_device_is_the_baseline(self) -> None:
-        row = only(graph_of([CASE], [Variant("fake")]))
+        row = only(graph_of([CASE], [Variant("diffusers")], NANO))
         assert len(set(row.runs.values())) == 1
         assert set(row.runs) == {"baseline", "replay", "control", "candidate"}
 

@@ -124,10 +124,21 @@ class TestExpansion:
     def test_everything_a_case_may_say(self, read: Read) -> None:
         text = GOOD.replace('prompt = "a red ball"', 'prompt = ["one", "two"]\nname = "batch"\nguidance_scale = 5')
         text = text.replace("guidance_scale", 'negative_prompt = "blurred"\nnum_images_per_prompt = 2\nguidance_scale')
-        (only,) = read(text.replace("[[variant]]", 'sequence = "s"\nrevision = "main"\n[[variant]]')).cases
+        (only,) = read(text.replace("[[variant]]", 'revision = "main"\n[[variant]]')).cases
         assert (only.name, only.prompts, only.num_images) == ("batch", ("one", "two"), 4)
         assert (only.negative_prompts, only.guidance_scale) == (("blurred", "blurred"), 5.0)
-        assert (only.sequence, only.revision) == ("s", "main")
+        assert only.revision == "main"
+
+    def test_requests_of_a_sequence_are_told_by_their_place_and_may_repeat(self, read: Read) -> None:
+        first, second, third, alone = read(
+            GOOD.replace("[[variant]]", '[[case]]\nsize = "64x64"\nprompt = "a red ball"\n[[variant]]').replace(
+                'size = "64x64"', 'size = ["64x64", "16x16", "64x64"]\nsequence = "mixed"', 1
+            )
+        ).cases
+        assert [case.name for case in (first, second, third)] == ["mixed-1-64x64", "mixed-2-16x16", "mixed-3-64x64"]
+        assert first.identity() == third.identity() == alone.identity()
+        assert {case.sequence for case in (first, second, third)} == {"mixed"}
+        assert (alone.name, alone.sequence) == ("64x64", None)
 
     def test_as_many_negative_prompts_as_prompts(self, read: Read) -> None:
         text = case('guidance_scale = 1.5\nnegative_prompt = ["c", "d"]').replace('"a red ball"', '["a", "b"]')
@@ -317,6 +328,7 @@ def test_two_prompts_are_two_keys(read: Read) -> None:
         (top('name = "a/b"'), "name: 'a/b'", "match pattern"),
         (top('golden_store = ""'), "golden_store: ''", "at least 1 character"),
         (case('name = "../up"'), "case[1].name: '../up'", "match pattern"),
+        (case('sequence = "a/b"'), "case[1].sequence: 'a/b'", "match pattern"),
         (case("num_images_per_prompt = 0"), "case[1].num_images_per_prompt: 0", "greater than or equal to 1"),
         (case("seed = 1979-05-27"), "case[1].seed: datetime.date(1979, 5, 27)", "valid integer"),
         (GOOD.replace('"a red ball"', "5"), "case[1].prompt: 5", "valid string"),

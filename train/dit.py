@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from train import render, text, vae
 from train.forward import block, forward
-from train.grammar import Scene
+from train.grammar import KINDS, Scene
 from train.state import Trainee
 
 SHIFT = 3.0
@@ -55,9 +55,9 @@ def build(**changes: Any) -> Any:
 
 def sizes_at(progress: float) -> tuple[float, float, float]:
     """Weights of small, middle and real sizes: small ones first, where a step sees most scenes."""
-    if progress < 0.35:
+    if progress < 0.25:
         return 0.85, 0.15, 0.0
-    if progress < 0.6:
+    if progress < 0.5:
         return 0.4, 0.5, 0.1
     return 0.15, 0.25, 0.6
 
@@ -96,8 +96,9 @@ class Batches(Dataset[Batch]):
         rng = random.Random(f"{self.seed}/dit/{step}")
         width, height = size_at(rng, step / self.steps)
         bucket = rng.choices((32, 64, 96, 128), (10, 5, 3, 2))[0]
+        kinds = rng.sample(KINDS, render.KINDS_PER_BATCH)
         count = max(1, min(96, self.tokens // (width * height) // REPEATS))
-        drawn = [text.prompt_in_bucket(rng, bucket) for _ in range(count)]
+        drawn = [text.prompt_in_bucket(rng, bucket, kinds) for _ in range(count)]
         if bucket == 32:
             # Guidance asks for a picture of no words at all.
             drawn = [(scene, text.token_ids("")) if rng.random() < 0.04 else (scene, ids) for scene, ids in drawn]
@@ -133,6 +134,15 @@ class DitTrainee(Trainee):
         self.tokens, self.workers = tokens, workers
         self.block = torch.compile(block, dynamic=True) if compiled else block
         self._batches: Iterator[Batch] | None = None
+        if compiled:
+            self._warm_up()
+
+    def _warm_up(self) -> None:
+        """Compile with sizes that differ from each other and from the width, so that none is taken for fixed."""
+        latents, captions = (torch.randn(shape, device=self.device) for shape in ((5, 16, 26, 34), (5, 32, 128)))
+        levels, lengths = (torch.full((5,), value, device=self.device) for value in (0.5, 20))
+        forward(self.model, latents, levels, captions, lengths, self.dtype, self.block).sum().backward()
+        self.optimizer.zero_grad(set_to_none=True)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Of one batch, with its size for the log."""

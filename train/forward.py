@@ -123,7 +123,7 @@ def forward(
     captions = torch.where((steps < lengths[:, None])[..., None], captions, model.cap_pad_token)
     cap_angles = _angles(model, F.pad(steps[:, None] + 1, (0, 2)))
     for layer in model.context_refiner:
-        captions = run_block(captions, *cap_angles, None, _weights(layer), dtype)
+        captions = block(captions, *cap_angles, None, _weights(layer), dtype)
 
     unified = torch.cat([x, captions], dim=1)
     cos, sin = (torch.cat(pair) for pair in zip(x_angles, cap_angles, strict=True))

@@ -8,6 +8,7 @@ small model draw sharp pictures in few steps, and makes each word of the prompt 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 COLOURS: dict[str, tuple[float, float, float]] = {
@@ -77,8 +78,8 @@ def default_trim(colour: str) -> str:
     return "black" if colour == "white" else "white"
 
 
-def sample(rng: random.Random) -> Scene:
-    """Draw a scene: one to three things on different sides, everything else by chance."""
+def sample(rng: random.Random, kinds: Sequence[str] = KINDS) -> Scene:
+    """Draw a scene: one to three things of some kinds on different sides, everything else by chance."""
     count = rng.choices((1, 2, 3), (2, 5, 4))[0]
     depth = count > 1 and rng.random() < 0.08
     sides = rng.sample(list(SIDES), count)
@@ -89,7 +90,7 @@ def sample(rng: random.Random) -> Scene:
         if rng.random() < 0.4:
             trim = rng.choice([name for name in COLOURS if name not in ("grey", colour)])
         size = rng.choices(list(SIZES), (1, 3, 1))[0]
-        things.append(Thing(rng.choice(KINDS), colour, side, trim, size))
+        things.append(Thing(rng.choice(kinds), colour, side, trim, size))
     return Scene(
         tuple(things),
         rng.choice(list(GROUNDS)) if rng.random() < 0.8 else "tiles",

@@ -19,6 +19,9 @@ HORIZON = 0.5
 JITTER = (0.010, 0.006, 0.03)
 """What one standard deviation of a scene's jitter moves: across, down (of the picture), size (relative)."""
 
+KINDS_PER_BATCH = 4
+"""Objects of one kind are painted at once: a batch of few kinds takes few and large operations."""
+
 _DEPTH = ((0.60, 0.93, 1.1), (0.34, 0.82, 1.0), (0.70, 0.70, 0.8))
 """Place across, place down and size of things that stand one in front of the other."""
 

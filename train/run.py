@@ -12,6 +12,9 @@ import torch
 from train import dit, export, vae
 
 
+SAVE_EVERY_S = 100.0
+
+
 @dataclass(frozen=True)
 class Plan:
     """What to train, where, and for how long; ``python -m train run --help`` explains each."""
@@ -20,7 +23,7 @@ class Plan:
     export: Path
     device: str = "cuda"
     minutes: float = math.inf
-    vae_steps: int = 2_500
+    vae_steps: int = 2_000
     dit_steps: int = 24_000
     pixels: int = vae.PIXELS
     tokens: int = dit.TOKENS
@@ -57,7 +60,9 @@ def run(plan: Plan) -> bool:
     )
     if painter.resume(plan.work):
         print(f"going on at step {painter.step}", flush=True)
-    complete = painter.run(plan.work, end - time.monotonic())
-    export.write(painter.average, autoencoder, plan.export)
+    complete = False
+    while not complete and time.monotonic() < end:
+        complete = painter.run(plan.work, min(SAVE_EVERY_S, end - time.monotonic()))
+        export.write(painter.average, autoencoder, plan.export)
     print("complete" if complete else "time is up; run the same command again to go on", flush=True)
     return complete

@@ -41,10 +41,12 @@ def token_ids(prompt: str) -> list[int]:
     return list(tokenizer()(chat).input_ids)
 
 
-def prompt_in_bucket(rng: random.Random, bucket: int) -> tuple[Scene, list[int]]:
+def prompt_in_bucket(
+    rng: random.Random, bucket: int, kinds: Sequence[str] = grammar.KINDS
+) -> tuple[Scene, list[int]]:
     """A scene and the tokens of a prompt for it that fill between ``bucket - 31`` and ``bucket`` tokens."""
     for _ in range(200):
-        scene = grammar.sample(rng)
+        scene = grammar.sample(rng, kinds)
         words = 0 if bucket <= BUCKET else rng.randint(bucket - BUCKET - 8, bucket - 14)
         ids = token_ids(grammar.describe(scene, rng, words))
         if bucket - BUCKET < len(ids) <= bucket:

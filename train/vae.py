@@ -16,7 +16,7 @@ CHANNELS = (16, 16, 32, 32)
 SIZES = ((256, 256), (320, 192), (192, 320), (128, 192), (512, 512), (640, 368), (368, 640), (1280, 720), (720, 1280))
 """Width and height; the large ones teach what wide even areas and far edges look like."""
 
-PIXELS = 4_000_000
+PIXELS = 2_000_000
 """Of one batch, whatever its size."""
 
 NOISE = 0.10
@@ -64,7 +64,8 @@ def pictures(step: int, seed: int, device: str, pixels: int = PIXELS) -> Tensor:
     rng = random.Random(f"{seed}/vae/{step}")
     width, height = rng.choice(SIZES)
     count = max(1, pixels // (width * height))
-    return render.render([grammar.sample(rng) for _ in range(count)], width, height, device)
+    kinds = rng.sample(grammar.KINDS, render.KINDS_PER_BATCH)
+    return render.render([grammar.sample(rng, kinds) for _ in range(count)], width, height, device)
 
 
 class VaeTrainee(Trainee):

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 
 from harness.reporters._words import (
     FAILED_RELATION_WORDS,
+    NEVER_SERVED,
     NOT_JUDGED,
     OUTCOME_WORDS,
     failing,
     judged,
+    latents_db,
     outcome_of,
     plural,
     sentence_of,
 )
-from harness.types import Comparison, Outcome, Relation, Report, Row
+from harness.types import Outcome, Relation, Report, Row
 
 MAX_PLACES = 3
 
@@ -72,6 +74,8 @@ def _what(row: Row) -> str:
         for relation, words in FAILED_RELATION_WORDS.items():
             if judged(row, relation)[0] is False:
                 return words
+    if outcome is Outcome.ERROR and row.verdict and row.verdict.cause == "cache":
+        return NEVER_SERVED
     return OUTCOME_WORDS.get(outcome, NOT_JUDGED) if outcome else NOT_JUDGED
 
 
@@ -96,10 +100,5 @@ def summary_sentences(report: Report) -> list[str]:
 
 
 def _weakest(rows: Sequence[Row], relation: Relation) -> tuple[float, Row] | None:
-    found = [(value, row) for row in rows if (value := _latents_psnr(row.comparison(relation))) is not None]
+    found = [(value, row) for row in rows if (value := latents_db(row.comparison(relation))) is not None]
     return min(found, key=lambda pair: pair[0]) if found else None
-
-
-def _latents_psnr(comparison: Comparison | None) -> float | None:
-    figure = comparison.figure("psnr", "latents") if comparison else None
-    return figure.value if figure else None

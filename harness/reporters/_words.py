@@ -62,8 +62,16 @@ FIGURE_WORDS = (
     "because nothing distinguishes them."
 )
 
+CACHE_LEGEND = (
+    "cache",
+    "how many steps a cache served. What it decides at each step is compared before all else: on every rank alike, "
+    "and as on one device. Where it differs, the other figures say nothing about the split.",
+)
+"""Beside the legend in reports that hold cached rows, whose baseline and replay are cached too."""
+
 FAILED_RELATION_WORDS = {
     Relation.GOLDEN_BASELINE: "The baseline no longer draws the approved picture",
+    Relation.CACHE: "The cache decides otherwise when the picture is split",
     Relation.CONTROL: "The engine differs from the baseline already on one device",
     Relation.EXCHANGE: "Splitting damages the picture",
     Relation.LAYOUT: "Surplus pads cost more than was approved",
@@ -78,6 +86,9 @@ OUTCOME_WORDS = {
     Outcome.TIMEOUT: "The run did not end in time",
     Outcome.NO_GOLDEN: "There is no approved picture yet",
 }
+
+
+NEVER_SERVED = "The cache never served a step"
 
 
 def plural(number: int, noun: str) -> str:
@@ -151,6 +162,18 @@ def figure_text(comparison: Comparison | None) -> str:
     return "no figure"
 
 
+def latents_db(comparison: Comparison | None) -> float | None:
+    """PSNR of the latents; ``None`` where both sides are equal or nothing was measured."""
+    figure = comparison.figure("psnr", "latents") if comparison else None
+    return figure.value if figure else None
+
+
+def legend_of(report: Report) -> list[tuple[str, str]]:
+    """Meaning of every column of figures that the report has."""
+    cached = any(row.variant.cache != "none" for row in report.rows)
+    return [*([CACHE_LEGEND] if cached else []), *LEGEND]
+
+
 def judged(row: Row, relation: Relation) -> tuple[bool | None, list[Judgement]]:
     """All judgements of one relation, and whether they hold; ``None`` where it is only shown."""
     found = [j for j in row.verdict.judgements if j.relation == relation] if row.verdict else []
@@ -177,6 +200,14 @@ def number_text(value: float | None, unit: str) -> str:
 def shards_text(plan: ShardPlan | None) -> str:
     """Tokens of each rank along the axis, ``23 | 22``."""
     return NOTHING if plan is None else " | ".join(str(count) for count in plan.shard_tokens)
+
+
+def lengths_text(plan: ShardPlan | None) -> str:
+    """Tokens that each rank brings to attention, pads included: ``1056 each``, or ``1035 | 1013``."""
+    lengths = plan.sequence_lengths if plan else ()
+    if len(set(lengths)) == 1 and len(lengths) > 1:
+        return f"{lengths[0]} each"
+    return " | ".join(map(str, lengths))
 
 
 def pads_text(row: Row) -> str:

@@ -47,6 +47,7 @@ def test_nothing_fails() -> None:
     [
         (Relation.GOLDEN_BASELINE, "golden drift"),
         (Relation.CONTROL, "engine"),
+        (Relation.CACHE, "cache"),
         (Relation.EXCHANGE, "split"),
         (Relation.LAYOUT, "layout"),
         (Relation.PAIR, "split"),

@@ -12,6 +12,7 @@ from harness.plan import choose_axis
 from harness.types import Case, Comparison, Figure, Judgement, Outcome, Relation, Row, Size, Variant
 
 PADDED = Case("144x144", "fake", Size(144, 144), ("x",))
+SPLIT = Variant("fake", 2)
 PLAIN = Case("128x128", "fake", Size(128, 128), ("x",))
 
 
@@ -22,7 +23,7 @@ def edge(relation: Relation, db: float | None = None, **more: Any) -> Comparison
     return Comparison(relation, "a", "b", exact_image=False, exact_latents=False, figures=figures, **more)
 
 
-def row_of(case: Case = PADDED, variant: Variant = Variant("fake", 2), **db: float | Comparison | None) -> Row:
+def row_of(case: Case = PADDED, variant: Variant = SPLIT, **db: float | Comparison | None) -> Row:
     choice = choose_axis(case.size, 2)
     comparisons = [
         value if isinstance(value, Comparison) else edge(Relation(name), value) for name, value in db.items()
@@ -121,6 +122,10 @@ class TestFailing:
     def test_an_engine_that_is_wrong_alone(self) -> None:
         text = said(row_of(exchange=61.0, control=61.0), Relation.EXCHANGE, Relation.CONTROL)
         assert text == "fake is wrong on one device already: control control first."
+
+    def test_a_cache_that_decides_otherwise(self) -> None:
+        text = said(row_of(exchange=21.1), Relation.CACHE, Relation.EXCHANGE)
+        assert text == "The cache decides otherwise when the picture is split: cache first."
 
     def test_a_baseline_that_has_moved(self) -> None:
         text = said(row_of(exchange=61.0), *Relation)

@@ -170,5 +170,4 @@ def test_limits_say_why() -> None:
     model = ModelSpec("nano", "", "w", num_heads=6)
     assert DiffusersEngine.limits(case(), Variant("diffusers", axis="none"), model) is None
     assert "one device" in (DiffusersEngine.limits(case(), Variant("diffusers", ulysses=2), model) or "")
-    assert "no cache" in (DiffusersEngine.limits(case(), Variant("diffusers", cache="cache-dit"), model) or "")
     assert DiffusersEngine.faults() == ()

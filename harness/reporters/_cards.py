@@ -1,0 +1,149 @@
+"""Pictures of a row as cards: goldens, runs, and the differences between them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+from harness.reporters._pictures import Difference, Differences, size_of
+from harness.reporters._words import plural, run_of
+from harness.types import Report, Row, Run, ShardPlan
+
+SHOWN_ROLES = ("baseline", "replay", "candidate")
+SHORT_PROMPT = 160
+GOLDEN_FILES = ("image{}.png", "image-reduced{}.png", "image-reduced{}.jpg")
+"""Whole or reduced picture; the braces stand for ``-1``, ``-2``, ... from the second of a batch on."""
+
+CACHED_GOLDEN = "not held to a golden: a cache changes the picture by itself, and goldens are drawn without one"
+
+
+@dataclass(frozen=True)
+class Card:
+    """One picture with its caption, or words where there is no picture."""
+
+    title: str
+    caption: str
+    file: str | None = None
+    size_px: tuple[int, int] | None = None
+    words: str = ""
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Pictures of one image of the batch, side by side, and their differences."""
+
+    prompt: str
+    pictures: tuple[Card, ...]
+    differences: tuple[Card, ...]
+
+
+@dataclass
+class CardBuilder:
+    """Builds the cards of one report, sharing difference pictures and golden copies between rows."""
+
+    report: Report
+    folder: Path
+    users: Counter[str]
+    """In how many rows each run plays a role."""
+    differences: Differences = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.differences = Differences(self.folder)
+
+    def strip(self, row: Row, index: int) -> Strip:
+        """Put the pictures of one image of a batch together; draws its differences."""
+        pictures = [self._run_card(row, role, index) for role in SHOWN_ROLES]
+        split_reference = "replay" if "replay" in row.runs else "control"
+        differences = (
+            self._difference_card(row, "exchange", split_reference, "candidate", index),
+            self._difference_card(row, "layout", "baseline", "replay", index),
+            self._difference_card(row, "pair", "baseline", "candidate", index),
+        )
+        prompt = row.case.prompts[min(index // row.case.num_images_per_prompt, len(row.case.prompts) - 1)]
+        return Strip(shortened(prompt), (self._golden_card(row, index), *pictures), differences)
+
+    def _picture(self, row: Row, role: str, index: int) -> Path | None:
+        run, digest = run_of(self.report, row, role), row.runs.get(role)
+        if run is None or digest is None or index >= len(run.images):
+            return None
+        return self.folder / "runs" / digest / run.images[index]
+
+    def _run_card(self, row: Row, role: str, index: int) -> Card:
+        digest = row.runs.get(role)
+        path = self._picture(row, role, index)
+        size = size_of(path) if path else None
+        words = "" if size else _why_no_picture(digest, run_of(self.report, row, role))
+        file = quote(path.relative_to(self.folder).as_posix()) if path and size else None
+        return Card(role, users_text(self.report, self.users, row, role), file, size, words)
+
+    def _golden_card(self, row: Row, index: int) -> Card:
+        if row.variant.cache != "none":
+            return Card("golden", "", words=CACHED_GOLDEN)
+        place, number = self.report.golden_dirs.get(row.case.key), f"-{index}" if index else ""
+        names = [name.format(number) for name in GOLDEN_FILES]
+        source = next((p for name in names if place and (p := Path(place) / name).is_file()), None)
+        size = size_of(source) if source else None
+        if source is None or size is None:
+            off = "off" in (self.report.golden, row.case.golden)
+            return Card("golden", "", words="not held to a golden" if off else "no approved picture")
+        # Copied, so that the folder can be sent to somebody without the repository.
+        copy = self.folder / "golden" / f"{slug(row.case.key)}{number}{source.suffix}"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, copy)
+        reduced = ", reduced" if "reduced" in source.name else ""
+        return Card("golden", f"approved{reduced}", quote(copy.relative_to(self.folder).as_posix()), size)
+
+    def _difference_card(self, row: Row, relation: str, reference: str, candidate: str, index: int) -> Card:
+        title = f"{relation}: {candidate} \N{MINUS SIGN} {reference}"
+        first, second = row.runs.get(reference), row.runs.get(candidate)
+        if first is not None and first == second:
+            return Card(title, "", words="one and the same run: nothing can differ")
+        found = self._difference(row, reference, candidate, index, row.plan)
+        if found.file is None:
+            return Card(title, "", words=found.words)
+        return Card(title, found.words, quote(found.file), found.size_px)
+
+    def _difference(self, row: Row, reference: str, candidate: str, index: int, plan: ShardPlan | None) -> Difference:
+        first, second = (self._picture(row, role, index) for role in (reference, candidate))
+        if first is None or second is None:
+            return Difference("no picture to compare")
+        name = f"{row.runs[reference]}-{row.runs[candidate]}-{index}"
+        return self.differences.draw(name, first, second, plan)
+
+
+def users_text(report: Report, users: Counter[str], row: Row, role: str) -> str:
+    """Say which run plays a role and who else uses it."""
+    digest = row.runs.get(role)
+    if digest is None:
+        return ""
+    if role == "replay" and digest == row.runs.get("baseline"):
+        return f"run {digest[:8]}, the baseline itself: no surplus pads"
+    if role == "candidate" and row.shares_with:
+        return f"run {digest[:8]}, shared with {row.shares_with}"
+    others = users[digest] - 1
+    return f"run {digest[:8]}" + (f", shared with {plural(others, 'other row')}" if others else "")
+
+
+def _why_no_picture(digest: str | None, run: Run | None) -> str:
+    if digest is None:
+        return "no such run in this row"
+    if run is None:
+        return "not run"
+    if run.failure is not None:
+        return f"no picture: {run.failure.kind.value}"
+    return "the picture is not in this folder"
+
+
+def slug(text: str) -> str:
+    """Make a file name or an address of any text."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", text)
+
+
+def shortened(text: str) -> str:
+    """Bring a text on one line that is not too long."""
+    one_line = " ".join(text.split())
+    return one_line if len(one_line) <= SHORT_PROMPT else one_line[:SHORT_PROMPT] + " …"
