@@ -9,12 +9,25 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness import compare, golden
+from harness import codec, compare, golden
 from harness.diagnose.sentence import describe
 from harness.errors import GoldenError, UsageError, did_you_mean
 from harness.measure import Measurer
 from harness.record import RunFolder
-from harness.types import Case, Comparison, GoldenPolicy, Outcome, Relation, Report, Row, Run
+from harness.types import SCHEMA, Case, Comparison, GoldenPolicy, Matrix, Outcome, Relation, Report, Row, Run
+
+
+def check_store(matrix: Matrix) -> None:
+    """Read every golden's description before anything is computed.
+
+    Raises
+    ------
+    FileError
+        If one is no golden.json, or of a newer schema.
+    """
+    for case in matrix.cases:
+        for description in Path(matrix.golden_store).glob(f"*/*/{case.key}/{golden.DESCRIPTION}"):
+            codec.read_json(description, golden.Golden, SCHEMA)
 
 
 class Goldens:

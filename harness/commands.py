@@ -145,7 +145,10 @@ def approve(path: Path, cases: Sequence[str], yes: bool, by: str | None) -> None
             typer.echo("nothing approved")
             return
     for change in pending:
-        approval.approve(folder, result, change, by)
+        try:
+            approval.approve(folder, result, change, by)
+        except OSError as error:
+            raise UsageError(f"{change.folder}: cannot be written ({error.strerror}); see golden_store") from None
         typer.echo(f"approved {change.folder}")
 
 

@@ -98,9 +98,11 @@ def find_problem(reference: Sample, candidate: Sample) -> str | None:
 def _size_text(domain: Domain, shapes: list[tuple[int, ...]]) -> str:
     if not shapes:
         return "absent"
-    height, width = shapes[0][:2] if domain == "image" else shapes[0][-2:]
-    unit = "px" if domain == "image" else "cells"
-    return f"{len(shapes)} of {width}x{height} {unit}"
+    if domain == "image":
+        height, width = shapes[0][:2]
+        return f"{len(shapes)} of {width}x{height} px"
+    channels, height, width = shapes[0]
+    return f"{len(shapes)} of {width}x{height} cells, {channels} channels"
 
 
 def _domains(reference: Sample, candidate: Sample) -> Iterator[tuple[Domain, Sequence[Array], Sequence[Array]]]:

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from harness import __version__, compare, models, registry
-from harness.approval import Goldens
+from harness.approval import Goldens, check_store
 from harness.errors import (
     EXIT_INFRASTRUCTURE,
     EXIT_OK,
@@ -85,6 +85,7 @@ def select(matrix: Matrix, selection: Selection) -> Matrix:
 def prepare(path: Path, selection: Selection = Selection()) -> tuple[Matrix, Graph]:
     """Read a matrix and plan it; finds, and where needed builds, its checkpoints."""
     matrix = select(read_matrix(path), selection)
+    check_store(matrix)
     return matrix, plan(matrix)
 
 

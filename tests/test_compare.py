@@ -126,7 +126,7 @@ class TestMeasure:
     def test_transposed_is_another_size(self) -> None:
         turned = np.ascontiguousarray(latents().transpose(0, 1, 3, 2))
         problem = compared(sample("a", values=latents()), sample("b", values=turned)).problem
-        assert problem == "sizes differ: latents should be 1 of 12x8 cells, is 1 of 8x12 cells"
+        assert problem == "sizes differ: latents should be 1 of 12x8 cells, 4 channels, is 1 of 8x12 cells, 4 channels"
 
     def test_a_picture_too_few(self) -> None:
         assert "should be 2 of 96x64 px, is 1 of" in str(

@@ -19,13 +19,23 @@ HARNESS = ROOT / "harness"
 # From the ground up. A room may import its own layer and every layer below, nothing above.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("types", "errors", "codec"),  # the words; standard library alone
-    ("registry", "matrix", "plan", "graph", "compare", "golden", "diagnose", "record"),  # the core; no torch
+    (
+        "registry",
+        "matrix",
+        "matrix_schema",
+        "plan",
+        "graph",
+        "compare",
+        "golden",
+        "diagnose",
+        "record",
+    ),  # core; no torch
     ("models", "spatial", "probe"),  # torch, but no engine
     ("engines", "metrics", "faults", "reporters"),  # plugins: one file each, strangers to one another
     ("worker",),  # the program inside an engine's interpreter
-    ("launch", "pool", "measure"),  # who does the work; launch starts the worker as a module
-    ("session",),  # the whole path
-    ("cli", "pytest_plugin"),  # the doors
+    ("launch", "pool", "measure", "approval"),  # who does the work; launch starts the worker as a module
+    ("session", "console"),  # the whole path, and what is said of it
+    ("cli", "commands", "pytest_plugin"),  # the doors
 )
 CORE = {*LAYERS[0], *LAYERS[1]}
 PLUGINS = set(LAYERS[3])

@@ -29,21 +29,40 @@ def of_failure(failure: Failure) -> str:
     return "hang" if failure.kind == FailureKind.HUNG else "crash"
 
 
-def of_judgements(row: Row, judgements: Sequence[Judgement]) -> str | None:
-    """Name the cause of failing judgements, the earliest in the way of the data first."""
+ORDER = (
+    Relation.CACHE,
+    Relation.CONTROL,
+    Relation.EXCHANGE,
+    Relation.GOLDEN_BASELINE,
+    Relation.LAYOUT,
+    Relation.PAIR,
+    Relation.GOLDEN_CANDIDATE,
+)
+"""The way of the data: of several relations that fail, the first explains the others.
+
+Exchange stands before the goldens: it compares two runs of today, whatever was approved.
+"""
+
+
+def first_failing(judgements: Sequence[Judgement]) -> Relation | None:
+    """Find the failing relation that explains the others."""
     failing = {judgement.relation for judgement in judgements if judgement.ok is False}
-    if not failing:
-        return None
-    if Relation.GOLDEN_BASELINE in failing:
-        return "golden drift"
-    if Relation.CACHE in failing:
-        return "cache"
-    if Relation.CONTROL in failing:
-        return "engine"
-    if Relation.EXCHANGE in failing:
+    return next((relation for relation in ORDER if relation in failing), None)
+
+
+def of_judgements(row: Row, judgements: Sequence[Judgement]) -> str | None:
+    """Name the cause of failing judgements."""
+    relation = first_failing(judgements)
+    if relation == Relation.EXCHANGE:
         exchange = row.comparison(Relation.EXCHANGE)
         resized = exchange is not None and exchange.problem is not None and "sizes differ" in exchange.problem
         return "cut/gather" if resized else "split"
-    if Relation.LAYOUT in failing:
-        return "layout"
-    return "split" if Relation.PAIR in failing else "golden drift"
+    causes = {
+        Relation.CACHE: "cache",
+        Relation.CONTROL: "engine",
+        Relation.GOLDEN_BASELINE: "golden drift",
+        Relation.LAYOUT: "layout",
+        Relation.PAIR: "split",
+        Relation.GOLDEN_CANDIDATE: "golden drift",
+    }
+    return causes[relation] if relation else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.diagnose.cause import first_failing
 from harness.types import Comparison, Judgement, Outcome, Relation, Row
 
 
@@ -61,27 +62,29 @@ def _split_cost(exchange: Comparison | None) -> str:
 
 
 def _failing(row: Row, judgements: Sequence[Judgement]) -> str:
-    failing = {judgement.relation: judgement for judgement in reversed(judgements) if judgement.ok is False}
-    if Relation.GOLDEN_BASELINE in failing:
-        return f"The baseline no longer draws the approved picture ({failing[Relation.GOLDEN_BASELINE].sentence})."
-    if Relation.CACHE in failing:
-        return f"The cache decides otherwise when the picture is split: {failing[Relation.CACHE].sentence}."
-    if Relation.CONTROL in failing:
-        return f"{row.variant.engine} is wrong on one device already: control {failing[Relation.CONTROL].sentence}."
-    if Relation.EXCHANGE in failing:
+    relation = first_failing(judgements)
+    assert relation is not None
+    said = next(
+        judgement.sentence for judgement in judgements if judgement.relation == relation and judgement.ok is False
+    )
+    comparison = row.comparison(relation)
+    if relation == Relation.EXCHANGE:
         control = describe(row.comparison(Relation.CONTROL))
         return (
-            f"Splitting over {row.variant.degree} ranks damages the picture: exchange "
-            f"{failing[Relation.EXCHANGE].sentence}. On one device the engine is right (control {control}), "
-            f"and pads are not to blame: the replay has as many.{_where(row)}"
+            f"Splitting over {row.variant.degree} ranks damages the picture: exchange {said}. On one device the "
+            f"engine is right (control {control}), and pads are not to blame: the replay has as many.{_where(row)}"
         )
-    relation, judgement = next(iter(failing.items()))
-    names = {
-        Relation.LAYOUT: "Pads cost more than was approved",
-        Relation.PAIR: "The picture is further from the baseline than was approved",
-        Relation.GOLDEN_CANDIDATE: "The picture is further from the golden than was approved",
+    if relation == Relation.GOLDEN_BASELINE and comparison is not None and comparison.problem:
+        return f"The picture cannot be held to its golden: {said}."
+    openings = {
+        Relation.CACHE: "The cache decides otherwise when the picture is split:",
+        Relation.CONTROL: f"{row.variant.engine} is wrong on one device already: control",
+        Relation.GOLDEN_BASELINE: "The baseline no longer draws the approved picture:",
+        Relation.LAYOUT: "Pads cost more than was approved:",
+        Relation.PAIR: "The picture is further from the baseline than was approved:",
+        Relation.GOLDEN_CANDIDATE: "The picture is further from the golden than was approved:",
     }
-    return f"{names.get(relation, relation.value)}: {judgement.sentence}."
+    return f"{openings[relation]} {said}."
 
 
 def _where(row: Row) -> str:

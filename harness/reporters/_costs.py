@@ -20,6 +20,8 @@ def megabytes(count: float | None) -> str:
     """Bytes in megabytes of a million, without the unit."""
     if count is None:
         return NOTHING
+    if not count:
+        return "0"
     amount = count / MEGABYTE
     return f"{amount:,.1f}" if amount >= 10 else f"{amount:.2f}"
 

@@ -92,7 +92,7 @@ def _line(row: Row, comparison: Comparison, columns: list[tuple[Domain, str]]) -
         relation=comparison.relation.value,
         state=state_of(ok),
         cells=tuple(_cell(comparison, domain, metric) for domain, metric in columns),
-        sentence=comparison.problem or "; ".join(dict.fromkeys(j.sentence for j in judgements)),
+        sentence=comparison.problem or "; ".join(dict.fromkeys(j.sentence for j in judgements)) or comparison.note,
     )
 
 

@@ -8,7 +8,7 @@ from statistics import median
 
 from harness.reporters._costs import exchanged_bytes, step_s
 from harness.reporters._words import FAILING, figure_text, judged, latents_db, outcome_of, pads_text, run_of, state_of
-from harness.types import Outcome, Relation, Report, Row
+from harness.types import Outcome, Relation, Report, Row, Variant
 
 LEAD = (
     "Both layouts cut the picture alike. aligned pads every rank to the same multiple of 32 tokens, exact keeps "
@@ -24,6 +24,7 @@ class Side:
 
     row: Row
     pads: str
+    surplus: int
     sent_bytes: int | None
     step_s: float | None
     pair: str
@@ -45,10 +46,11 @@ class Both:
         return used if row.variant.axis in (used, "none") else f"{row.variant.axis} → {used}"
 
     @property
-    def split(self) -> str:
-        """What else is common to both: engine, degree, ring, cache and options."""
-        variant = replace(self.exact.row.variant, layout="aligned", axis="none")
-        return variant.label
+    def others(self) -> str:
+        """What distinguishes the variant beyond degree, ring and axis: cache, options, fault."""
+        variant = self.exact.row.variant
+        plain = Variant(variant.engine, variant.ulysses, variant.ring, variant.axis, "exact").label
+        return variant.label.removeprefix(plain).removeprefix("-")
 
 
 def side_by_side(report: Report) -> list[Both]:
@@ -68,17 +70,24 @@ def meaning(lines: Sequence[Both]) -> str:
     sound = [both for both in lines if not {outcome_of(both.aligned.row), outcome_of(both.exact.row)} & _BROKEN]
     if not sound:
         return "No line has both layouts in order, so nothing is said about their cost."
-    worst = [min(_pair_db(side) for side in sides) for sides in zip(*((b.aligned, b.exact) for b in sound), strict=True)]
-    sent = _change([(both.aligned.sent_bytes, both.exact.sent_bytes) for both in sound])
-    took = _change([(both.aligned.step_s, both.exact.step_s) for both in sound])
-    costs = " and ".join(
-        words for words in (sent and f"sends {sent}", took and f"takes {took} time a step") if words
-    )
-    typical = f"; in the median of {len(sound)} comparisons exact {costs}" if costs else ""
+    lowest = {
+        "aligned": min(_pair_db(both.aligned) for both in sound),
+        "exact": min(_pair_db(both.exact) for both in sound),
+    }
+    padded = [both for both in sound if both.aligned.surplus]
+    costs = _costs(padded or sound)
+    those = f"the {len(padded)} with surplus pads" if padded else f"all {len(sound)}"
+    typical = f"; in the median of {those}, exact {costs}" if costs else ""
     return (
-        f"The lowest pair, what a user sees of the split, is {_db_text(worst[0])} for aligned and "
-        f"{_db_text(worst[1])} for exact{typical}."
+        f"The lowest pair, what a user sees of the split, is {_db_text(lowest['aligned'])} for aligned and "
+        f"{_db_text(lowest['exact'])} for exact{typical}."
     )
+
+
+def _costs(lines: Sequence[Both]) -> str:
+    sent = _change([(both.aligned.sent_bytes, both.exact.sent_bytes) for both in lines])
+    took = _change([(both.aligned.step_s, both.exact.step_s) for both in lines])
+    return " and ".join(words for words in (sent and f"sends {sent}", took and f"takes {took} time a step") if words)
 
 
 def _was_drawn(report: Report, row: Row) -> bool:
@@ -93,7 +102,8 @@ def _key(row: Row) -> tuple[str, str]:
 def _side(report: Report, row: Row) -> Side:
     run, pair = run_of(report, row, "candidate"), row.comparison(Relation.PAIR)
     ok = False if outcome_of(row) in _BROKEN else judged(row, Relation.PAIR)[0]
-    return Side(row, pads_text(row), exchanged_bytes(run), step_s(run), figure_text(pair), state_of(ok))
+    surplus = row.plan.surplus_pad_tokens if row.plan else 0
+    return Side(row, pads_text(row), surplus, exchanged_bytes(run), step_s(run), figure_text(pair), state_of(ok))
 
 
 def _pair_db(side: Side) -> float:

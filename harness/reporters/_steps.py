@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from harness.reporters._words import judged, run_of
 from harness.types import Relation, Report, Row
@@ -75,9 +76,8 @@ class StepView:
     sentences: tuple[str, ...]
     series: tuple[Series, ...]
     cache: tuple[StepLine, ...]
-    drawn: bool
-    """Whether there is a curve to draw: two steps or more, and some of them differ."""
     ticks_y: tuple[Tick, ...] = ()
+    """Empty where there is no curve to draw: a single step, or none that differs."""
     ticks_x: tuple[Tick, ...] = ()
     floor: Tick | None = None
     """Bound that exchange is held to."""
@@ -95,8 +95,8 @@ def step_view(report: Report, row: Row) -> StepView | None:
     sentences = tuple(_sentences(row, values))
     if not finite or count == 1:
         series = tuple(Series(relation.value, _texts(found)) for relation, found in values.items())
-        return StepView(numbers, sentences, series, cache, drawn=False)
-    return _drawn(row, values, finite, StepView(numbers, sentences, (), cache, drawn=True))
+        return StepView(numbers, sentences, series, cache)
+    return _drawn(row, values, finite, StepView(numbers, sentences, (), cache))
 
 
 def grows_most(values: Sequence[float | None]) -> int | None:
@@ -109,7 +109,7 @@ def grows_most(values: Sequence[float | None]) -> int | None:
     4
     """
     errors = [0.0, *(0.0 if value is None else 10 ** (-value / 20) for value in values)]
-    growth = [after - before for before, after in zip(errors, errors[1:], strict=False)]
+    growth = [after - before for before, after in pairwise(errors)]
     largest = max(growth, default=0.0)
     return growth.index(largest) + 1 if largest > 0 else None
 
@@ -145,44 +145,64 @@ def _texts(values: Sequence[float | None]) -> tuple[str, ...]:
     return tuple("exact" if value is None else f"{value:.1f}" for value in values)
 
 
+@dataclass(frozen=True)
+class _Scale:
+    """Where steps and decibels lie in the drawing: better is higher, equal lies in a band above the scale."""
+
+    steps: int
+    low: int
+    high: int
+    tick: int
+    some_exact: bool
+
+    @classmethod
+    def around(cls, steps: int, shown: Sequence[float], some_exact: bool) -> _Scale:
+        """Choose round limits around all values."""
+        tick = next((size for size in TICKS_DB if (max(shown) - min(shown)) / size <= 4), 100)
+        low, high = math.floor(min(shown) / tick) * tick, math.ceil(max(shown) / tick) * tick
+        return cls(steps, low, max(high, low + tick), tick, some_exact)
+
+    def across(self, step: int) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * (step - 0.5) / self.steps
+
+    def up(self, value: float | None) -> float:
+        if value is None:
+            return TOP
+        top = TOP + EXACT_BAND * self.some_exact
+        return top + (HEIGHT - BOTTOM - top) * (self.high - value) / (self.high - self.low)
+
+    def ticks_y(self) -> tuple[Tick, ...]:
+        ticks = [Tick(self.up(value), str(value)) for value in range(self.low, self.high + 1, self.tick)]
+        return (*ticks, *([Tick(TOP, "exact")] if self.some_exact else []))
+
+    def ticks_x(self) -> tuple[Tick, ...]:
+        every = math.ceil(self.steps / 12)
+        return tuple(Tick(self.across(step), str(step)) for step in range(1, self.steps + 1, every))
+
+
 def _drawn(
     row: Row, values: dict[Relation, tuple[float | None, ...]], finite: Sequence[float], view: StepView
 ) -> StepView:
-    """Lay out the drawing: decibels rise upwards, equal steps lie in a band above the scale."""
+    """Lay out the drawing."""
     floor = next((j.bound.value for j in judged(row, Relation.EXCHANGE)[1] if j.bound and j.bound.unit == "dB"), None)
-    shown = [*finite] if floor is None else [*finite, floor]
-    tick = next((size for size in TICKS_DB if (max(shown) - min(shown)) / size <= 4), 100)
-    low, high = math.floor(min(shown) / tick) * tick, math.ceil(max(shown) / tick) * tick
-    high += tick if high == low else 0
-    some_exact = any(value is None for series in values.values() for value in series)
-    top = TOP + (EXACT_BAND if some_exact else 0)
-
-    def across(step: int) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * (step - 0.5) / len(view.numbers)
-
-    def up(value: float | None) -> float:
-        return TOP if value is None else top + (HEIGHT - BOTTOM - top) * (high - value) / (high - low)
-
-    series = []
-    for relation, found in values.items():
-        texts = _texts(found)
-        points = [
-            Point(across(step), up(value), f"{relation.value}, step {step}: {text}{'' if value is None else ' dB'}")
-            for step, value, text in zip(view.numbers, found, texts, strict=False)
-        ]
-        series.append(Series(relation.value, texts, tuple(points)))
-    ticks = [Tick(up(value), str(value)) for value in range(low, high + 1, tick)]
-    every = math.ceil(len(view.numbers) / 12)
-    return StepView(
-        view.numbers,
-        view.sentences,
-        tuple(series),
-        view.cache,
-        drawn=True,
-        ticks_y=(*ticks, *([Tick(TOP, "exact")] if some_exact else [])),
-        ticks_x=tuple(Tick(across(step), str(step)) for step in view.numbers[::every]),
-        floor=None if floor is None else Tick(up(floor), f"floor {floor:g}"),
+    some_exact = any(None in series for series in values.values())
+    scale = _Scale.around(len(view.numbers), finite if floor is None else [*finite, floor], some_exact)
+    return replace(
+        view,
+        series=tuple(_series(relation.value, found, scale) for relation, found in values.items()),
+        ticks_y=scale.ticks_y(),
+        ticks_x=scale.ticks_x(),
+        floor=None if floor is None else Tick(scale.up(floor), f"floor {floor:g}"),
     )
+
+
+def _series(relation: str, values: Sequence[float | None], scale: _Scale) -> Series:
+    texts = _texts(values)
+    points = (
+        Point(scale.across(step), scale.up(value), f"{relation}, step {step}: {text}{'' if value is None else ' dB'}")
+        for step, (value, text) in enumerate(zip(values, texts, strict=True), 1)
+    )
+    return Series(relation, texts, tuple(points))
 
 
 def _cache_lines(report: Report, row: Row) -> tuple[StepLine, ...]:

@@ -45,6 +45,15 @@ class Finding:
             places[MAX_PLACES:] = [f"and {plural(rest, 'more case')}"]
         return "; ".join(places)
 
+    @property
+    def places(self) -> list[tuple[Row, str]]:
+        """Each row with a name for its link; the variant is named where case and axis do not tell it apart."""
+        names = [_place(row) for row in self.rows]
+        return [
+            (row, name if names.count(name) == 1 else f"{name} ({row.variant.label})")
+            for row, name in zip(self.rows, names, strict=True)
+        ]
+
 
 def headline(report: Report) -> str:
     """Say in one line what broke first and where, or that nothing did."""
@@ -66,6 +75,10 @@ def findings(report: Report) -> list[Finding]:
     for row in failing(report.rows):
         groups.setdefault((_what(row), row.verdict.cause if row.verdict else None), []).append(row)
     return [Finding(what, tuple(rows), cause, sentence_of(rows[0])) for (what, cause), rows in groups.items()]
+
+
+def _place(row: Row) -> str:
+    return row.case.name if row.variant.axis == "none" else f"{row.case.name} on {row.variant.axis}"
 
 
 def _what(row: Row) -> str:

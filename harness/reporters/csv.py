@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
+from harness.reporters._costs import exchanged_bytes, request_number, served_steps, step_s
 from harness.reporters._files import write_text
 from harness.reporters._words import judged, outcome_of, outcome_word, run_of, sentence_of
 from harness.types import Comparison, Figure, Report, Row
@@ -22,13 +23,21 @@ class CsvReporter:
         """Write ``results.csv`` and return its path."""
         lines = [line for row in report.rows for line in _lines(report, row)]
         # "Int64" and "boolean" keep a column with gaps from turning 64 into 64.0 and True into 1.0
-        frame = pd.DataFrame(lines).convert_dtypes()
+        frame = pd.DataFrame(lines, columns=_columns(lines)).convert_dtypes()
         return write_text(folder / "results.csv", frame.to_csv(index=False, lineterminator="\n"))
+
+
+def _columns(lines: list[dict[str, Any]]) -> list[str]:
+    """Columns in the order in which they occur, those of steps last and by number."""
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    steps = [name for name in names if re.fullmatch(r"step_\d+_db|steps_exact", name)]
+    numbers = {name: int("".join(re.findall(r"\d", name)) or 0) for name in steps}
+    return [name for name in names if name not in numbers] + sorted(steps, key=lambda name: numbers[name])
 
 
 def _lines(report: Report, row: Row) -> list[dict[str, Any]]:
     """Lines of one row: one per comparison, or a single one without figures."""
-    common = {**_identity(row), **_plan(row), **_outcome(report, row)}
+    common = {**_identity(row), "request": request_number(report, row), **_plan(row), **_outcome(report, row)}
     comparisons: tuple[Comparison | None, ...] = row.comparisons or (None,)
     return [{**common, **_comparison(row, comparison)} for comparison in comparisons]
 
@@ -51,10 +60,11 @@ def _identity(row: Row) -> dict[str, Any]:
         "variant": variant.label,
         "ulysses": variant.ulysses,
         "ring": variant.ring,
-        "layout_mode": variant.layout,
+        "layout": variant.layout,
         "cache": variant.cache,
         "fault": variant.fault,
         "axis_asked": variant.axis,
+        "sequence": case.sequence,
     }
 
 
@@ -66,6 +76,7 @@ def _plan(row: Row) -> dict[str, Any]:
         "shard_tokens": "|".join(map(str, plan.shard_tokens)) if plan else None,
         "local_tokens": "|".join(map(str, plan.local_tokens)) if plan else None,
         "sequence_target": plan.sequence_target if plan else None,
+        "sequence_lengths": "|".join(map(str, plan.sequence_lengths)) if plan else None,
         "pad_tokens": plan.pad_tokens if plan else None,
         "single_pad_tokens": choice.single_pad_tokens if choice else None,
         "surplus_pad_tokens": plan.surplus_pad_tokens if plan else None,
@@ -74,6 +85,7 @@ def _plan(row: Row) -> dict[str, Any]:
 
 def _outcome(report: Report, row: Row) -> dict[str, Any]:
     candidate = run_of(report, row, "candidate")
+    drawn = candidate if candidate and candidate.failure is None else None
     return {
         "outcome": outcome_word(outcome_of(row)),
         "cause": row.verdict.cause if row.verdict else None,
@@ -81,6 +93,10 @@ def _outcome(report: Report, row: Row) -> dict[str, Any]:
         "candidate_run": row.runs.get("candidate"),
         "shares_with": row.shares_with,
         "candidate_wall_s": candidate.wall_s if candidate else None,
+        "candidate_step_s": step_s(drawn),
+        "baseline_step_s": step_s(run_of(report, row, "baseline")),
+        "exchanged_bytes": exchanged_bytes(drawn),
+        "cache_served_steps": served_steps(drawn),
     }
 
 
@@ -108,7 +124,17 @@ def _comparison(row: Row, comparison: Comparison | None) -> dict[str, Any]:
         "bound_source": bound.source if bound else None,
         "bound_margin": bound.margin if bound else None,
     }
-    return line | {_column(figure): figure.value for figure in comparison.figures}
+    figures = {_column(figure): figure.value for figure in comparison.figures}
+    return line | figures | _steps(comparison)
+
+
+def _steps(comparison: Comparison) -> dict[str, Any]:
+    """PSNR of the latents after each step; empty where equal, and ``steps_exact`` counts those."""
+    steps = comparison.steps_db
+    if not steps:
+        return {}
+    exact = sum(value is None for value in steps)
+    return {"steps_exact": exact} | {f"step_{number}_db": value for number, value in enumerate(steps, 1)}
 
 
 def _column(figure: Figure) -> str:

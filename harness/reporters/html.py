@@ -8,6 +8,9 @@ from typing import Any, ClassVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from harness.reporters import _costs as costs
+from harness.reporters import _layouts as sides
+from harness.reporters import _steps as steps
 from harness.reporters import _story as story
 from harness.reporters import _words as words
 from harness.reporters._files import write_text
@@ -23,6 +26,9 @@ AXIS_WORDS = {
     "w": "Every picture is cut across its width: each rank holds columns of image tokens.",
     "none": "These engines split the sequence of tokens by themselves, without regard to rows or columns.",
 }
+
+SHOWN_COMPARISONS = 12
+"""Comparisons of layouts on the overview; the rest unfolds."""
 
 BESIDES = {
     "report.json": "everything, for programs",
@@ -54,7 +60,7 @@ class HtmlReporter:
         for axis in axes:
             own = [view for view in rows if view.row.variant.axis == axis]
             page = templates.get_template("axis.html.j2").render(
-                **shared, axis=axis, axis_words=AXIS_WORDS[axis], own=own, tally=_tally(own)
+                **shared, axis=axis, axis_words=AXIS_WORDS[axis], own=own, tally=_tally(own), box=steps
             )
             write_text(folder / f"{axis}.html", page)
         index = templates.get_template("index.html.j2").render(
@@ -62,6 +68,10 @@ class HtmlReporter:
             links={view.row.name: f"{view.page}#{view.anchor}" for view in rows},
             table=_case_table(rows, axes, report),
             tally=_tally(rows),
+            both=sides.side_by_side(report),
+            sides=sides,
+            costs=costs,
+            SHOWN=SHOWN_COMPARISONS,
             files=list(BESIDES.items()),
         )
         (folder / "assets").mkdir(exist_ok=True)

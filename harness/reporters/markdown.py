@@ -6,16 +6,18 @@ import re
 from pathlib import Path
 from typing import ClassVar
 
+from harness.reporters._costs import cache_note, megabytes, request_text, seconds
 from harness.reporters._files import write_text
+from harness.reporters._layouts import LEAD, meaning, side_by_side
 from harness.reporters._story import findings, headline, summary_sentences
 from harness.reporters._words import (
     COLUMNS,
     EXIT_WORDS,
     FAILING,
     FIGURE_WORDS,
-    LEGEND,
     counts,
     figure_text,
+    legend_of,
     outcome_of,
     outcome_word,
     pads_text,
@@ -29,6 +31,9 @@ MAX_CHARACTERS = 60_000
 """A comment on GitHub ends at 65,536."""
 
 MAX_SENTENCE = 600
+MAX_COMPARISONS = 12
+"""Lines of the table of both layouts."""
+
 MARKS = {
     Outcome.PASS: "✅",
     Outcome.FAIL: "❌",
@@ -49,9 +54,9 @@ class MarkdownReporter:
 
     def write(self, report: Report, folder: Path) -> Path:
         """Write ``summary.md`` and return its path."""
-        head, foot = _head(report), _foot(report)
+        head, foot = f"{_head(report)}\n{_layouts(report)}", _foot(report)
         room = MAX_CHARACTERS - len(head) - len(foot) - 200
-        return write_text(folder / "summary.md", f"{head}\n{_table(worst_first(report.rows), room)}\n{foot}")
+        return write_text(folder / "summary.md", f"{head}{_table(report, worst_first(report.rows), room)}\n{foot}")
 
 
 def escape(text: str) -> str:
@@ -85,12 +90,40 @@ def _head(report: Report) -> str:
     return "\n".join(lines)
 
 
-def _table(rows: list[Row], room: int) -> str:
+def _layouts(report: Report) -> str:
+    """Both layouts side by side, in reports that hold both."""
+    found = side_by_side(report)
+    if not found:
+        return ""
+    lines = [
+        f"**aligned and exact side by side.** {meaning(found)} {LEAD}",
+        "",
+        "| case | ulysses x ring | axis | pads split / single | MB exchanged | s a step | pair |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for both in found[:MAX_COMPARISONS]:
+        aligned, exact, variant = both.aligned, both.exact, both.exact.row.variant
+        cells = [
+            escape(" ".join(filter(None, (exact.row.case.name, both.others)))),
+            f"{variant.ulysses} x {variant.ring}",
+            both.axis,
+            f"{aligned.pads} → {exact.pads}",
+            f"{megabytes(aligned.sent_bytes)} → {megabytes(exact.sent_bytes)}",
+            f"{seconds(aligned.step_s)} → {seconds(exact.step_s)}",
+            f"{aligned.pair} → {exact.pair}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    left = len(found) - MAX_COMPARISONS
+    note = f"Each cell: aligned → exact.{f' {left} more in `index.html`.' if left > 0 else ''}"
+    return "\n".join([*lines, "", note, "", ""])
+
+
+def _table(report: Report, rows: list[Row], room: int) -> str:
     """Lay out the rows, as many as there is room for, and say how many are left out."""
     lines = [HEADER, "|" + " --- |" * HEADER.count(" | ") + " --- |"]
     used = sum(map(len, lines))
     for done, row in enumerate(rows):
-        line = _line(row)
+        line = _line(report, row)
         used += len(line) + 1
         if used > room:
             left = len(rows) - done
@@ -100,14 +133,15 @@ def _table(rows: list[Row], room: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _line(row: Row) -> str:
+def _line(report: Report, row: Row) -> str:
     outcome = outcome_of(row)
     sentence = f"<br>{_shortened(sentence_of(row))}" if outcome in FAILING or outcome is Outcome.SKIP else ""
+    notes = "".join(f"<br>{escape(note)}" for note in (request_text(report, row), cache_note(row)) if note)
     asked = row.variant.axis
     used = f" → {row.plan.axis}" if row.plan and row.plan.axis != asked else ""
     cells = [
         f"{MARKS[outcome]} {outcome_word(outcome)}",
-        f"{escape(row.case.name)} ({escape(row.variant.label)}){sentence}",
+        f"{escape(row.case.name)} ({escape(row.variant.label)}){notes}{sentence}",
         str(row.case.size),
         f"{asked}{used}",
         escape(shards_text(row.plan)),
@@ -119,7 +153,7 @@ def _line(row: Row) -> str:
 
 def _foot(report: Report) -> str:
     lines = ["<details><summary>How to read this</summary>", "", FIGURE_WORDS, ""]
-    lines += [f"- **{name}**: {words}" for name, words in LEGEND]
+    lines += [f"- **{name}**: {words}" for name, words in legend_of(report)]
     lines += [
         "- **shards**: image tokens (16 px) of each rank along the axis. **pads**: pad tokens of the split run / "
         "of one device (surplus).",

@@ -1,0 +1,174 @@
+"""The schema of matrix files, and one line for each way in which a file may miss it.
+
+Types, ranges and unknown keys are checked here by pydantic; what its complaints mean for the person who
+wrote the file is said by :func:`read_tables`. The keys are described in ``docs/matrix.md``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness.errors import ConfigError, did_you_mean
+from harness.types import SCHEMA, Axis, Cache, Device, Domain, DType, GoldenPolicy, Layout
+
+Text = Annotated[str, Field(min_length=1)]
+Degree = Annotated[int, Field(ge=1, le=1024)]
+T = TypeVar("T")
+Some = Annotated[list[T], Field(min_length=1)]
+
+
+class Table(BaseModel):
+    """A TOML table: unknown keys and values of another type are refused, and so are ``nan`` and ``inf``."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Shared(Table):
+    """Keys that stand at the top of the file and may be set again in a case."""
+
+    model: Text | None = None
+    revision: Text | None = None
+    device: Device = "cpu"
+    dtype: DType = "float32"
+    steps: Annotated[int, Field(ge=1, le=1000)] = 4
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    golden: GoldenPolicy = "required"
+    timeout_s: Annotated[float, Field(gt=0)] = 120.0
+
+
+class CaseTable(Shared):
+    """``[[case]]``."""
+
+    size: str | Some[str]
+    prompt: str | Some[str]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] | None = None
+    negative_prompt: str | list[str] = ""
+    guidance_scale: Annotated[float, Field(ge=0, le=100)] = 0.0
+    num_images_per_prompt: Annotated[int, Field(ge=1, le=64)] = 1
+    sequence: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$")] | None = None
+
+
+class VariantTable(Table):
+    """``[[variant]]``."""
+
+    engine: Text
+    ulysses: Degree | Some[Degree] = 1
+    ring: Degree = 1
+    axis: Axis | Some[Axis] = "auto"
+    layout: Layout | Some[Layout] = "aligned"
+    cache: Cache = "none"
+    fault: Text | None = None
+    options: dict[str, str | int | float | bool] = {}
+    required: bool = True
+    cases: Some[Text] | None = None
+
+
+class BoundTable(Table):
+    """``[[bound]]``."""
+
+    relation: Literal["exchange", "control", "layout", "pair", "golden-baseline", "golden-candidate"]
+    metric: Text
+    domain: Domain = "latents"
+    at_least: float | None = None
+    at_most: float | None = None
+
+
+class MatrixTables(Shared):
+    """A whole matrix file."""
+
+    schema_: Annotated[Literal[1], Field(alias="schema")] = 1
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] | None = None
+    golden_store: Text | None = None
+    metrics: list[Text] = []
+    case: list[CaseTable] = []
+    variant: list[VariantTable] = []
+    bound: list[BoundTable] = []
+
+
+def read_tables(path: Path) -> MatrixTables:
+    """Read a matrix file and check it against the schema.
+
+    Raises
+    ------
+    ConfigError
+        Naming file and key, in one line.
+    """
+    data = _parse(path)
+    try:
+        return MatrixTables.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_explain(_most_telling(error.errors()))}") from None
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise ConfigError(f"{path}: cannot be read ({reason}); name a matrix file such as matrices/pr.toml") from None
+    except ValueError as error:  # TOMLDecodeError, or a number too long for Python
+        raise ConfigError(f"{path}: is no valid TOML: {error}") from None
+    schema = data.get("schema", SCHEMA)
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise ConfigError(f"{path}: schema: {schema} is newer than {SCHEMA}, the newest known here; update sp-harness")
+    return data
+
+
+_TABLES: dict[str, type[BaseModel]] = {"case": CaseTable, "variant": VariantTable, "bound": BoundTable}
+
+
+def _most_telling(errors: Sequence[Any]) -> Any:
+    """Pydantic's first complaint; where a key may be a value or a list, that of the form the file uses."""
+    first = _location(errors[0])
+    rivals = [error for error in errors if _location(error)[: len(first)] == first]
+    return min(rivals, key=lambda error: (-len(_location(error)), error["type"].endswith("_type")))
+
+
+def _explain(error: Any) -> str:
+    """One line for a complaint of pydantic's: the key, what is wrong, what to write."""
+    location = _location(error)
+    key = _key(location)
+    if error["type"] in ("list_type", "model_type") and location[0] in _TABLES and len(location) <= 2:
+        return f"{key}: is no list of tables; write [[{location[0]}]], with two brackets"
+    if error["type"] == "extra_forbidden":
+        table = _TABLES.get(str(location[0]), MatrixTables) if len(location) > 1 else MatrixTables
+        known = [field.alias or name for name, field in table.model_fields.items()]
+        return f"{key}: unknown key; {did_you_mean(str(location[-1]), known)}"
+    if error["type"] == "missing":
+        return f"{key}: is missing; write {location[-1]} = ..."
+    message = error["msg"][0].lower() + error["msg"][1:]
+    if error["type"] == "literal_error":
+        choices = re.findall(r"'([^']*)'", error["ctx"]["expected"])
+        message = did_you_mean(str(error["input"]), choices) if choices else message
+    return f"{key}: {error['input']!r:.80}: {message}"
+
+
+def _location(error: Any) -> list[Any]:
+    """Keys and list positions that lead to the complaint, without the union's branch that pydantic adds."""
+    *way, last = error["loc"]
+    kept = [part for part in way if not _is_union_tag(part)]
+    return kept if _is_union_tag(last) and error["type"] != "extra_forbidden" else [*kept, last]
+
+
+def _is_union_tag(part: Any) -> bool:
+    """Tell ``int`` or ``list[constrained-int]`` from a key; no key of ours looks like that."""
+    tag = r"str|int|float|bool|(list|literal|constrained)[\[-].*"
+    return isinstance(part, str) and re.fullmatch(tag, part) is not None
+
+
+def _key(location: Iterable[Any]) -> str:
+    text = ""
+    for part in location:
+        if isinstance(part, int):
+            text += f"[{part + 1}]"
+        else:
+            plain = re.fullmatch(r"[\w-]+", part)  # TOML quotes any other key, and a line break stays one line
+            text += ("." if text else "") + (part if plain else json.dumps(part))
+    return text
