@@ -48,6 +48,8 @@ def run(
     """Run a matrix: draw every case with and without SP, compare, judge, report."""
     from harness import commands
 
+    if resume and (case or size or axis or engine or golden != "required"):
+        raise UsageError("--resume finishes what was planned; leave out --case, --size, --axis, --engine and --golden")
     selection = commands.selection(case, size, axis, engine)
     if (matrix is None) == (resume is None):
         raise UsageError("name either a matrix file or --resume RUN, for example: sp-harness run matrices/pr.toml")

@@ -23,7 +23,7 @@ STYLES = {
     Outcome.SKIP: "dim",
     Outcome.NO_GOLDEN: "yellow",
 }
-PLAIN_WIDTH = 160
+PLAIN_WIDTH = 200
 """Columns where the output is no terminal: logs wrap badly."""
 
 
@@ -111,7 +111,7 @@ def print_report(console: Console, report: Report, files: Mapping[str, Path]) ->
     """Print the closing table, what is wrong in words, and where to look."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("case", "variant", "shards", "pads", "exchange", "control", "layout", "pair", "golden", "verdict"):
-        table.add_column(column, no_wrap=column in ("case", "variant", "verdict"))
+        table.add_column(column, no_wrap=column != "shards")
     for row in report.rows:
         table.add_row(*_cells(row))
     console.print(table)

@@ -151,6 +151,8 @@ def _explain(row: Row, file: MatrixFile) -> str:
     lines = [f"{row.verdict.outcome}: {row.verdict.sentence}", ""]
     lines += [f"  {comparison.relation:17} {describe(comparison)}" for comparison in row.comparisons]
     runs = file.folder.runs()
+    failures = [runs[digest].failure for digest in dict.fromkeys(row.runs.values()) if digest in runs]
+    lines += [failure.detail for failure in failures if failure]
     for role, digest in row.runs.items():
         folder = file.folder.path / "runs" / digest
         names = runs[digest].images if digest in runs else ()

@@ -21,6 +21,9 @@ SHIFT = 3.0
 REPEATS = 4
 """Noises and times drawn for each scene of a batch: rendering and encoding cost as much as training does."""
 
+REUSE = 2
+"""Steps in a row that train on the same scenes, with other noises and times."""
+
 TOKENS = 65_536
 """Image tokens of a batch, whatever its size."""
 
@@ -89,12 +92,12 @@ class Batches(Dataset[Batch]):
         self.seed, self.first, self.steps, self.tokens = seed, first, steps, tokens
 
     def __len__(self) -> int:
-        return self.steps - self.first
+        return -(-self.steps // REUSE) - self.first
 
     def __getitem__(self, index: int) -> Batch:
-        step = self.first + index
-        rng = random.Random(f"{self.seed}/dit/{step}")
-        width, height = size_at(rng, step / self.steps)
+        number = self.first + index
+        rng = random.Random(f"{self.seed}/dit/{number}")
+        width, height = size_at(rng, number * REUSE / self.steps)
         bucket = rng.choices((32, 64, 96, 128), (10, 5, 3, 2))[0]
         kinds = rng.sample(KINDS, render.KINDS_PER_BATCH)
         count = max(1, min(96, self.tokens // (width * height) // REPEATS))
@@ -134,6 +137,7 @@ class DitTrainee(Trainee):
         self.tokens, self.workers = tokens, workers
         self.block = torch.compile(block, dynamic=True) if compiled else block
         self._batches: Iterator[Batch] | None = None
+        self._prepared: tuple[Tensor, Tensor, Tensor] | None = None
         if compiled:
             self._warm_up()
 
@@ -147,25 +151,30 @@ class DitTrainee(Trainee):
     def loss(self, step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Of one batch, with its size for the log."""
         if self._batches is None:
-            dataset = Batches(self.seed, step, self.steps, self.tokens)
+            dataset = Batches(self.seed, step // REUSE, self.steps, self.tokens)
             loader = DataLoader(
                 dataset, batch_size=None, num_workers=self.workers, collate_fn=_as_it_is,
                 prefetch_factor=8 if self.workers else None,
             )  # fmt: skip
             self._batches = iter(loader)
-        batch = next(self._batches)
-        latents = self._latents(batch).repeat(REPEATS, 1, 1, 1)
-        ids, lengths = batch.ids.to(self.device), batch.lengths.to(self.device)
-        captions = text.features(ids, lengths).repeat(REPEATS, 1, 1)
+        if self._prepared is None or step % REUSE == 0:
+            self._prepared = self._prepare(next(self._batches))
+        latents, captions, lengths = self._prepared
         generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + step)
         levels = noise_levels(len(latents), self.device, generator)
         noise = torch.randn(latents.shape, generator=generator, device=self.device)
         mixed = torch.lerp(latents, noise, levels[:, None, None, None])
         drawn = forward(
-            self.model, mixed, 1 - levels, captions, lengths.repeat(REPEATS), self.dtype, run_block=self.block
+            self.model, mixed, 1 - levels, captions, lengths, self.dtype, run_block=self.block
         )
         loss = (drawn - (latents - noise)).pow(2).mean()
-        return loss, {"tokens": float(batch.width * batch.height), "caption": float(ids.shape[1])}
+        return loss, {"tokens": latents[0, 0].numel() / 4.0, "caption": float(captions.shape[1])}
+
+    def _prepare(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Latents, caption features and caption lengths, each scene several times."""
+        ids, lengths = batch.ids.to(self.device), batch.lengths.to(self.device)
+        captions = text.features(ids, lengths).repeat(REPEATS, 1, 1)
+        return self._latents(batch).repeat(REPEATS, 1, 1, 1), captions, lengths.repeat(REPEATS)
 
     @torch.no_grad()
     def _latents(self, batch: Batch) -> Tensor:

@@ -41,6 +41,7 @@ AXES = {axis: Variant("spatial", ulysses=2, axis=axis) for axis in ("auto", "h",
 UNSPLIT = Variant("fake", ulysses=2, axis="none")
 
 
+FIGURED = [relation for relation in Relation if relation is not Relation.CACHE]
 LEVELS = Bound("max-abs", "image", 1.0, "of 255", "floor", 0.0, "at most")
 
 
@@ -139,8 +140,10 @@ def edge(relation: Relation, runs: dict[str, str], db: float | None) -> Comparis
     }
     first, second = (runs[role] for role in sides[relation]) if relation in sides else ("golden", runs["candidate"])
     if db is None:
-        return Comparison(relation, first, second, first == second, None, True, True)
-    return Comparison(relation, first, second, False, None, False, False, figures(db, min(db, 58.0)))
+        steps = () if first == second else (None,) * 4
+        return Comparison(relation, first, second, first == second, None, True, True, steps_db=steps)
+    steps = (None, db + 20, db + 3, db)
+    return Comparison(relation, first, second, False, None, False, False, figures(db, min(db, 58.0)), steps_db=steps)
 
 
 def verdict(outcome: Outcome, sentence: str, exchange: float | None, cause: str | None = None) -> Verdict:
@@ -175,7 +178,7 @@ def add_drawn_rows(sample: Sample, case: Case, damaged: str | None = None) -> No
         runs = {"baseline": baseline, "replay": replay, "control": control, "candidate": candidate}
         split, pads = (21.1 if bad else 143.2), (31.4 if surplus else None)
         seen = 20.7 if bad else (pads or split)
-        levels = dict(zip(Relation, (split, None, pads, seen, None, 44.4), strict=True))
+        levels = dict(zip(FIGURED, (split, None, pads, seen, None, 44.4), strict=True))
         sample.rows.append(
             Row(
                 case,

@@ -103,7 +103,7 @@ def test_failures_show_message_and_traceback(site: dict[str, Page]) -> None:
 
 def test_a_row_shows_plan_figures_pictures_and_differences(site: dict[str, Page]) -> None:
     text = " ".join(site["w.html"].by_id["144x144_spatial-u2-w"].split())
-    assert "5 | 4 47 / 15 (+32) 143.2 dB exact 31.4 dB 31.4 dB 44.4 dB" in text
+    assert "5 | 4 64 each 47 / 15 (+32) 143.2 dB exact 31.4 dB 31.4 dB 44.4 dB" in text
     for title in ("golden", "baseline", "replay", "candidate"):
         assert title in text
     assert "exchange: candidate \N{MINUS SIGN} replay amplified 255 times; largest difference 1 of 255" in text
