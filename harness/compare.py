@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.diagnose import cause, sentence
+from harness.diagnose import cause, noise_floor, sentence
 from harness.types import (
     Bound,
     Comparison,
@@ -25,15 +25,11 @@ from harness.types import (
 
 Array = np.ndarray[Any, Any]
 
-FLOOR_DB = {"float32": 100.0}
-"""Latents PSNR that splitting must keep, by dtype. float32 runs of one mathematics lie above 130 dB and the
-faintest known bug near 61 dB (``docs/words.md``); 100 dB stands until the floor is measured in each run."""
-
 MARGIN_DB = 1.0
 """Taken off an approved figure. Another CPU moves a figure of tens of decibels in its third decimal only."""
 
-LEVELS = Bound("max-abs", "image", 1.0, "of 255", "floor", 0.0, "at most")
-"""Rounding to 8 bits may carry a value at the noise floor over one step, never over two."""
+HELD_TO_FLOOR = (Relation.EXCHANGE, Relation.CONTROL, Relation.REPEAT, Relation.GOLDEN_BASELINE)
+"""Relations whose two sides compute the same mathematics."""
 
 JUDGED_METRICS = ("psnr", "max-abs")
 """Metrics that bounds speak of; measured whatever a matrix selects."""
@@ -202,7 +198,9 @@ def judge(
         return failed
     if row.variant.cache != "none" and not any(map(any, runs[row.runs["candidate"]].cache_decisions)):
         return Verdict(
-            Outcome.ERROR, "the cache never served a step: this row says nothing about the cache", cause="cache"
+            Outcome.ERROR,
+            "The cache never served a step, so this row says nothing about it; raise cache_threshold or set cache_mask.",
+            cause="cache",
         )
     judgements = tuple(
         judgement
@@ -224,7 +222,9 @@ def judge(
 
 def _failed_run(row: Row, runs: Mapping[str, Run]) -> Verdict | None:
     """The verdict where a run has no picture: the candidate's own failure first, then whose it waits for."""
-    for role in ("candidate", "control", "baseline", "replay"):
+    for role in ("candidate", "control", "baseline", "replay", "reordered", "repeat"):
+        if role not in row.runs:
+            continue
         run = runs.get(row.runs[role])
         if run is None:
             return Verdict(Outcome.SKIP, f"not run: the {role} was not reached")
@@ -250,7 +250,11 @@ def _judge_one(
         return
     bounds = [bound for wanted, bound in declared if wanted == relation]
     bounds += _own_bounds(relation, row, approved)
-    if not bounds:
+    if relation == Relation.FLOOR:
+        return
+    if not bounds and relation in HELD_TO_FLOOR and not comparison.exact:
+        yield Judgement(relation, False, "there is no noise floor to hold it to")
+    elif not bounds:
         yield Judgement(relation, None, "shown, not judged: nothing is approved for this variant")
     for bound in bounds:
         exact = comparison.exact_latents if bound.domain == "latents" else comparison.exact_image
@@ -270,17 +274,16 @@ def _judge_one(
 
 def _own_bounds(relation: Relation, row: Row, approved: Approved) -> list[Bound]:
     """Bounds that hold without being declared; see ``docs/words.md`` for the reasons."""
-    floor_db = FLOOR_DB.get(row.case.dtype)
-    if relation in (Relation.EXCHANGE, Relation.CONTROL, Relation.GOLDEN_BASELINE):
-        return [Bound("psnr", "latents", floor_db, "dB", "floor"), LEVELS] if floor_db else []
+    floor = noise_floor.bounds(row.comparison(Relation.FLOOR))
+    if relation in HELD_TO_FLOOR:
+        return floor
     # A candidate is as far from the golden as from the baseline, which the golden once was.
     name = "pair" if relation == Relation.GOLDEN_CANDIDATE else relation.value
     if name not in approved:
         return []
     figure = approved[name]
+    latents = [bound for bound in floor if bound.domain == "latents"]
     # An approved figure at the floor is noise, and noise may move: the floor itself is asked for then.
-    if floor_db and (figure is None or figure - MARGIN_DB > floor_db):
-        return [Bound("psnr", "latents", floor_db, "dB", "floor")]
-    if figure is None:
-        return []
+    if figure is None or any(bound.metric == "psnr" and figure - MARGIN_DB > bound.value for bound in latents):
+        return latents
     return [Bound("psnr", "latents", round(figure - MARGIN_DB, 2), "dB", "approved", MARGIN_DB)]

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness import registry
-from harness.compare import FLOOR_DB
 from harness.errors import ConfigError, did_you_mean
 from harness.matrix_schema import CaseTable, MatrixTables, Shared, VariantTable, read_tables
 from harness.types import Bound, Case, Matrix, Relation, Size, Variant
@@ -33,7 +32,6 @@ def read_matrix(path: Path) -> Matrix:
     _check_names(path, table)
     cases = tuple(_cases(path, table))
     declared = tuple(_declared(path, table))
-    _check_floors(path, cases, declared)
     variants, pairs = _variants(path, table, cases)
     return Matrix(
         name=table.name or path.stem,
@@ -45,18 +43,6 @@ def read_matrix(path: Path) -> Matrix:
         metrics=tuple(table.metrics),
         declared=declared,
     )
-
-
-def _check_floors(path: Path, cases: tuple[Case, ...], declared: tuple[tuple[Relation, Bound], ...]) -> None:
-    """Exchange decides, so every case needs a bound for it: the noise floor of its dtype, or one of the file's."""
-    if any(relation == Relation.EXCHANGE for relation, _ in declared):
-        return
-    for case in cases:
-        if case.dtype not in FLOOR_DB:
-            raise ConfigError(
-                f"{path}: case {case.name!r}: the noise floor of {case.dtype} is not known; add [[bound]] with "
-                f'relation = "exchange", metric = "psnr" and at_least = ..., or write dtype = "float32"'
-            )
 
 
 def _golden_store(path: Path, table: MatrixTables) -> Path:

@@ -22,6 +22,8 @@ EDGES = {
     Relation.CONTROL: ("baseline", "control"),
     Relation.LAYOUT: ("baseline", "replay"),
     Relation.PAIR: ("baseline", "candidate"),
+    Relation.FLOOR: ("baseline", "reordered"),
+    Relation.REPEAT: ("baseline", "repeat"),
 }
 """Roles each relation compares: reference, candidate."""
 
@@ -50,6 +52,7 @@ class Measurer:
         figures = [
             self.measure(relation, row.runs[reference], row.runs[candidate])
             for relation, (reference, candidate) in EDGES.items()
+            if candidate in row.runs
         ]
         if row.variant.cache == "none":
             return figures
@@ -86,6 +89,7 @@ class AheadMeasurer:
             for row in folder.plan.rows
             if row.runs
             for relation, (reference, candidate) in EDGES.items()
+            if candidate in row.runs
         }
         self._drawn: set[str] = set()
         self._executor = ThreadPoolExecutor(1, "measure")

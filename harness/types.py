@@ -264,6 +264,10 @@ class RunSpec:
     plan: ShardPlan | None = None
     image_pad_tokens: int | None = None
     """Replay: pads the baseline's pipeline must add to its image sequence; ``None`` leaves it alone."""
+    token_order: Literal["native", "reversed"] = "native"
+    """Noise floor: the baseline with its image tokens in reverse order, which is the same mathematics."""
+    repeat: int = 0
+    """Counts the same run over: a second one shows whether the machine computes the same twice."""
     sequence: str = ""
     """Sequence this request belongs to; its requests have an engine of their own."""
     after: str = ""
@@ -346,6 +350,8 @@ class Run:
 class Relation(StrEnum):
     """The edges of the run graph; ``docs/words.md`` explains each."""
 
+    REPEAT = "repeat"
+    FLOOR = "floor"
     CACHE = "cache"
     EXCHANGE = "exchange"
     CONTROL = "control"
@@ -460,7 +466,7 @@ class Row:
     plan: ShardPlan | None = None
     skip: str | None = None
     runs: Mapping[str, str] = field(default_factory=dict, hash=False)
-    """Role (``baseline``, ``replay``, ``control``, ``candidate``) to run digest."""
+    """Role (``baseline``, ``replay``, ``control``, ``candidate``, ``reordered``, ``repeat``) to run digest."""
     shares_with: str | None = None
     """Label of the variant whose candidate run this row uses."""
     comparisons: tuple[Comparison, ...] = ()

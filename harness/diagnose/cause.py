@@ -30,6 +30,7 @@ def of_failure(failure: Failure) -> str:
 
 
 ORDER = (
+    Relation.REPEAT,
     Relation.CACHE,
     Relation.CONTROL,
     Relation.EXCHANGE,
@@ -58,6 +59,7 @@ def of_judgements(row: Row, judgements: Sequence[Judgement]) -> str | None:
         resized = exchange is not None and exchange.problem is not None and "sizes differ" in exchange.problem
         return "cut/gather" if resized else "split"
     causes = {
+        Relation.REPEAT: "non-determinism",
         Relation.CACHE: "cache",
         Relation.CONTROL: "engine",
         Relation.GOLDEN_BASELINE: "golden drift",

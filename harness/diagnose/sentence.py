@@ -77,6 +77,7 @@ def _failing(row: Row, judgements: Sequence[Judgement]) -> str:
     if relation == Relation.GOLDEN_BASELINE and comparison is not None and comparison.problem:
         return f"The picture cannot be held to its golden: {said}."
     openings = {
+        Relation.REPEAT: "The baseline, drawn twice, differs from itself:",
         Relation.CACHE: "The cache decides otherwise when the picture is split:",
         Relation.CONTROL: f"{row.variant.engine} is wrong on one device already: control",
         Relation.GOLDEN_BASELINE: "The baseline no longer draws the approved picture:",

@@ -6,11 +6,12 @@ computes all that a correct SP layout may change, with no code shared with the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.engines import _cache
+from harness.engines._overrides import padded_image_sequence, reversed_image_sequence
 from harness.types import Axis, Case, Drawing, ModelSpec, RunSpec, Times, Variant, Worker
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ class DiffusersEngine:
             hook = pipeline.text_encoder.register_forward_hook(listener.text_encoded, with_kwargs=True)
             stack.callback(hook.remove)
             stack.enter_context(padded_image_sequence(pipeline.transformer, spec.image_pad_tokens))
+            if spec.token_order == "reversed":
+                stack.enter_context(reversed_image_sequence(pipeline.transformer))
             log = None
             if spec.cache != "none":
                 settings = _cache.CacheSettings.of(spec.options, case.steps)
@@ -111,50 +114,3 @@ class _Listener:
             times=Times(self._text_s, tuple(self._steps_s), decode_s, self._clock.total()),
             caption_tokens=self._caption_tokens,
         )
-
-
-@contextmanager
-def padded_image_sequence(transformer: Any, num_pads: int | None) -> Iterator[None]:
-    """Make the stock transformer pad its image sequence with ``num_pads`` tokens in all.
-
-    diffusers pads captions and images in one method, ``_pad_with_ids``. It is overridden on the instance
-    alone: the original is called, then pads of the very same kind (pad mask set, position (0, 0, 0)) are
-    appended to the image. Attention does not care for the order of its keys and every pad is the same
-    token at the same position, so their *number* is all that a correct SP layout changes.
-
-    Raises
-    ------
-    ValueError
-        If the stock pipeline pads with more than ``num_pads`` already.
-    """
-    if num_pads is None:
-        yield
-        return
-    stock = transformer._pad_with_ids
-    transformer._pad_with_ids = _with_image_pads(stock, num_pads)
-    try:
-        yield
-    finally:
-        del transformer._pad_with_ids  # the class' own method shows again
-
-
-def _with_image_pads(stock: Callable[..., Any], num_pads: int) -> Callable[..., Any]:
-    import torch
-
-    def pad_with_ids(feat: Any, pos_grid_size: Any, pos_start: Any, device: Any, noise_mask_val: Any = None) -> Any:
-        padded = stock(feat, pos_grid_size, pos_start, device, noise_mask_val)
-        if pos_start[0] == 1:  # captions start at frame 1, images behind the caption
-            return padded
-        feat, positions, pad_mask, total, noise_mask = padded
-        missing = num_pads - int(pad_mask.sum())
-        if missing < 0:
-            raise ValueError(f"the pipeline pads with {num_pads - missing} tokens, more than the {num_pads} asked for")
-        return (
-            torch.cat([feat, feat[-1:].expand(missing, -1)]),
-            torch.cat([positions, positions.new_zeros(missing, positions.shape[1])]),
-            torch.cat([pad_mask, pad_mask.new_ones(missing)]),
-            total + missing,
-            noise_mask,
-        )
-
-    return pad_with_ids

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.reporters._words import (
+    DECISIONS_KEY,
     FAILED_RELATION_WORDS,
     NEVER_SERVED,
     NOT_JUDGED,
@@ -44,6 +45,11 @@ class Finding:
         if rest > 0:
             places[MAX_PLACES:] = [f"and {plural(rest, 'more case')}"]
         return "; ".join(places)
+
+    @property
+    def key(self) -> str:
+        """Key to signs that the reason uses, if any."""
+        return DECISIONS_KEY if self.what == FAILED_RELATION_WORDS[Relation.CACHE] else ""
 
     @property
     def places(self) -> list[tuple[Row, str]]:

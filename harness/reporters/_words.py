@@ -65,10 +65,11 @@ FIGURE_WORDS = (
 CACHE_LEGEND = (
     "cache",
     "how many steps a cache served. What it decides at each step is compared before all else: on every rank alike, "
-    "and as on one device. Where it differs, the other figures say nothing about the split. In a line of decisions C "
-    "is a step served and . one computed.",
+    "and as on one device. Where it differs, the other figures say nothing about the split.",
 )
 """Beside the legend in reports that hold cached rows, whose baseline and replay are cached too."""
+
+DECISIONS_KEY = "C: a step served from the cache; a dot: a step computed."
 
 FAILED_RELATION_WORDS = {
     Relation.GOLDEN_BASELINE: "The baseline no longer draws the approved picture",

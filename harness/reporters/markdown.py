@@ -86,7 +86,7 @@ def _head(report: Report) -> str:
     for finding in findings(report)[:20]:
         cause = f" (cause: {_shortened(finding.cause)})" if finding.cause else ""
         what = f"**{escape(finding.what)}** at {_shortened(finding.where)}{cause}"
-        lines += [f"{what}: {_shortened(finding.why)}", ""]
+        lines += [" ".join(filter(None, (f"{what}: {_shortened(finding.why)}", finding.key))), ""]
     return "\n".join(lines)
 
 

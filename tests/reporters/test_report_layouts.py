@@ -58,11 +58,12 @@ def test_a_broken_row_says_nothing_about_layouts_and_is_marked(both: Any) -> Non
 
 
 def test_the_worst_comparison_comes_first_and_many_fold_away(both: Any) -> None:
-    both.rows = both.rows[:2]
+    square, both.rows = both.rows[:2], []
     for number in range(13):
         other = replace(SQUARE, name=f"even-{number:02}", size=Size(128, 128), seed=number)
         for layout in ("aligned", "exact"):
             add_row(both, other, layout)
+    both.rows += square
     assert side_by_side(both.report)[0].aligned.row.case.name == "square"
     index = pages(both)["index.html"]
     assert "2 more comparisons" in index.text
@@ -124,6 +125,12 @@ def test_a_row_draws_its_error_step_by_step(both: Any) -> None:
     other = row_html(page, "square_spatial-u2-h-exact")
     assert "Pair: equal to the last bit after every step." in other
     assert "<svg" not in other
+
+
+def test_runs_that_are_one_are_equal_after_every_step(both: Any) -> None:
+    add_row(both, replace(SQUARE, name="even", size=Size(128, 128)), "aligned")
+    text = flat(pages(both)["h.html"].by_id["even_spatial-u2-h"])
+    assert "exchange dB exact 161.0 144.0 141.0 layout dB exact exact exact exact" in text
 
 
 def test_a_failing_exchange_says_where_its_error_grows(both: Any) -> None:

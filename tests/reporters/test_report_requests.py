@@ -51,6 +51,7 @@ def test_a_cache_that_decides_otherwise_is_seen_first(new_sample: Any) -> None:
     index, page = site["index.html"], site["h.html"]
     assert "The cache decides otherwise when the picture is split at square on h." in index.text
     assert "cache differs" in index.text
+    assert "rank 1 decided .C.., rank 0 ..C.. C: a step served" in flat(index.text)
     html = row_html(page, "square_spatial-u2-h-cache-dit")
     assert re.search(r'<span class="figure bad"[^>]*>differs</span>', html)
     marked = re.findall(r'title="([^"]*), its reference did otherwise"', html)
