@@ -118,7 +118,8 @@ def print_report(console: Console, report: Report, files: Mapping[str, Path]) ->
     for row in report.rows:
         verdict = row.verdict
         if verdict and verdict.outcome not in (Outcome.PASS, Outcome.SKIP, Outcome.NO_GOLDEN):
-            console.print(Text(f"{row.name}: {verdict.sentence}", style=STYLES[verdict.outcome]))
+            line = Text(f"{row.name}: {verdict.sentence}", style=STYLES[verdict.outcome])
+            console.print(line, soft_wrap=not console.is_terminal)
     for note in report.notes:
         console.print(Text(note))
     if any(row.verdict and row.verdict.outcome == Outcome.NO_GOLDEN for row in report.rows):

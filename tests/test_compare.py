@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from harness import registry
-from harness.compare import FLOOR_DB, LEVELS, MARGIN_DB, Sample, compare_decisions, find_problem, judge, measure
+from harness.compare import MARGIN_DB, Sample, compare_decisions, find_problem, judge, measure
+from harness.diagnose import noise_floor
 from harness.plan import choose_axis
 from harness.types import (
     Bound,
@@ -31,7 +32,10 @@ from harness.types import (
 )
 
 METRICS = registry.load_all("metrics")
-FLOOR = FLOOR_DB["float32"]
+FLOOR = 100.0
+"""What HEALTHY's measured noise floor of 110 dB comes to, less its margin."""
+FLOOR_BOUND = Bound("psnr", "latents", FLOOR, "dB", "floor", noise_floor.MARGIN_DB)
+LEVELS = Bound("max-abs", "image", 1.0, "of 255", "floor", 0.0, "at most")
 
 
 def latents(batch: int = 1, seed: int = 0) -> Any:
@@ -176,6 +180,8 @@ SIDES = {
     Relation.CONTROL: ("baseline", "control"),
     Relation.LAYOUT: ("baseline", "replay"),
     Relation.PAIR: ("baseline", "candidate"),
+    Relation.FLOOR: ("baseline", "reordered"),
+    Relation.REPEAT: ("baseline", "repeat"),
     Relation.GOLDEN_BASELINE: ("golden", "baseline"),
     Relation.GOLDEN_CANDIDATE: ("golden", "candidate"),
 }
@@ -199,6 +205,7 @@ HEALTHY = (
     edge(Relation.CONTROL, 145.0),
     edge(Relation.LAYOUT, 33.8, 90),
     edge(Relation.PAIR, 33.8, 90),
+    edge(Relation.FLOOR, FLOOR + noise_floor.MARGIN_DB, 0),
 )
 
 
@@ -240,14 +247,19 @@ class TestJudge:
 
     @pytest.mark.parametrize(
         ("relation", "cause"),
-        [(Relation.EXCHANGE, "split"), (Relation.CONTROL, "engine"), (Relation.GOLDEN_BASELINE, "golden drift")],
+        [
+            (Relation.EXCHANGE, "split"),
+            (Relation.CONTROL, "engine"),
+            (Relation.GOLDEN_BASELINE, "golden drift"),
+            (Relation.REPEAT, "non-determinism"),
+        ],
     )
     def test_held_to_the_floor(self, relation: Relation, cause: str) -> None:
         assert judged(*with_edge(edge(relation, FLOOR))).outcome == Outcome.PASS
         verdict = judged(*with_edge(edge(relation, FLOOR - 0.1)))
         assert (verdict.outcome, verdict.cause) == (Outcome.FAIL, cause)
         (failing,) = [judgement for judgement in verdict.judgements if judgement.ok is False]
-        assert failing.bound == Bound("psnr", "latents", FLOOR, "dB", "floor")
+        assert failing.bound == FLOOR_BOUND
         assert failing.value == FLOOR - 0.1
         assert failing.sentence == "99.9 dB of latents, asked for at least 100 dB (floor)"
 
@@ -297,11 +309,24 @@ class TestJudge:
         large = replace(edge(Relation.GOLDEN_BASELINE, 120.0), exact_image=None, figures=(figure(120.0),))
         assert oks(judged(*with_edge(large)), Relation.GOLDEN_BASELINE) == [True]
 
-    @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-    def test_no_floor_is_known_but_for_float32(self, dtype: Any) -> None:
-        verdict = judged(*with_edge(edge(Relation.EXCHANGE, 60.0, levels=3)), case=replace(CASE, dtype=dtype))
-        assert oks(verdict, Relation.EXCHANGE) == [None]
-        assert verdict.outcome == Outcome.PASS
+    def test_without_a_floor_nothing_can_be_held_to_it(self) -> None:
+        without = [comparison for comparison in HEALTHY if comparison.relation != Relation.FLOOR]
+        verdict = judged(*without)
+        assert verdict.outcome == Outcome.FAIL
+        assert "there is no noise floor to hold it to" in verdict.sentence
+
+    def test_where_reordering_changes_no_bit_equality_is_asked_for(self) -> None:
+        exact_floor = edge(Relation.FLOOR)
+        off = replace(edge(Relation.EXCHANGE, 160.0), figures=(figure(160.0), figure(1e-7, "max-abs", "latents")))
+        assert oks(judged(*with_edge(exact_floor, off)), Relation.EXCHANGE)[0] is False
+        assert oks(judged(*with_edge(exact_floor, edge(Relation.EXCHANGE))), Relation.EXCHANGE) == [True, True]
+
+    def test_the_floor_follows_what_was_measured(self) -> None:
+        """A coarse type has a low floor, and its pictures may differ by more levels."""
+        coarse = edge(Relation.FLOOR, 60.0, levels=10)
+        assert judged(*with_edge(coarse, edge(Relation.EXCHANGE, 55.0, 20))).outcome == Outcome.PASS
+        assert judged(*with_edge(coarse, edge(Relation.EXCHANGE, 49.0, 20))).outcome == Outcome.FAIL
+        assert judged(*with_edge(coarse, edge(Relation.EXCHANGE, 55.0, 40))).outcome == Outcome.FAIL
 
 
 class TestApproved:
@@ -333,7 +358,7 @@ class TestApproved:
         verdict = judged(*HEALTHY, approved={"pair": 33.8, "layout": 140.0})
         bounds = {judgement.relation: judgement.bound for judgement in verdict.judgements}
         assert bounds[Relation.PAIR] == Bound("psnr", "latents", 32.8, "dB", "approved", MARGIN_DB)
-        assert bounds[Relation.LAYOUT] == Bound("psnr", "latents", FLOOR, "dB", "floor")
+        assert bounds[Relation.LAYOUT] == FLOOR_BOUND
 
     def test_a_candidate_is_held_to_the_golden_as_to_the_baseline(self) -> None:
         near, far = edge(Relation.GOLDEN_CANDIDATE, 33.8, 90), edge(Relation.GOLDEN_CANDIDATE, 20.0, 90)

@@ -88,8 +88,10 @@ class TestSharing:
 
     def test_the_engine_of_the_baseline_on_one_device_is_the_baseline(self) -> None:
         row = only(graph_of([CASE], [Variant("diffusers")], NANO))
-        assert len(set(row.runs.values())) == 1
-        assert set(row.runs) == {"baseline", "replay", "control", "candidate"}
+        assert len({row.runs[role] for role in ("baseline", "replay", "control", "candidate")}) == 1
+
+
+ALL = {"baseline", "replay", "control", "candidate", "reordered", "repeat"}
 
 
 class TestSpecs:
@@ -118,15 +120,27 @@ class TestSpecs:
             "replay": "diffusers",
             "control": "spatial",
             "candidate": "spatial",
+            "reordered": "diffusers",
+            "repeat": "diffusers",
         }
+
+    def test_the_floor_is_the_baseline_reordered_and_the_cheapest_case_is_repeated(self) -> None:
+        larger = replace(CASE, name="larger", size=Size(256, 256))
+        graph = graph_of([larger, CASE], [split("h"), split("w")])
+        for row in graph.rows:
+            reordered, baseline = (graph.specs[row.runs[role]] for role in ("reordered", "baseline"))
+            assert reordered == replace(baseline, token_order="reversed")
+            assert ("repeat" in row.runs) == (row.case == CASE)
+            if row.case == CASE:
+                assert graph.specs[row.runs["repeat"]] == replace(baseline, repeat=1)
 
     @pytest.mark.parametrize(
         ("case", "variant", "model", "changed"),
         [
-            ({"seed": 1}, {}, {}, {"baseline", "replay", "control", "candidate"}),
-            ({"prompts": ("a cube",)}, {}, {}, {"baseline", "replay", "control", "candidate"}),
-            ({"steps": 5}, {}, {}, {"baseline", "replay", "control", "candidate"}),
-            ({}, {}, {"weights": "other"}, {"baseline", "replay", "control", "candidate"}),
+            ({"seed": 1}, {}, {}, ALL),
+            ({"prompts": ("a cube",)}, {}, {}, ALL),
+            ({"steps": 5}, {}, {}, ALL),
+            ({}, {}, {"weights": "other"}, ALL),
             ({}, {"fault": "seam"}, {}, {"control", "candidate"}),
             ({}, {"options": {"step_s": 1}}, {}, {"control", "candidate"}),
             ({}, {"ulysses": 3}, {}, {"replay", "candidate"}),

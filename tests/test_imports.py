@@ -34,7 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("engines", "metrics", "faults", "reporters"),  # plugins: one file each, strangers to one another
     ("worker",),  # the program inside an engine's interpreter
     ("launch", "pool", "measure", "approval"),  # who does the work; launch starts the worker as a module
-    ("session", "console"),  # the whole path, and what is said of it
+    ("session", "explain", "console"),  # the whole path, and what is said of it
     ("cli", "commands", "pytest_plugin"),  # the doors
 )
 CORE = {*LAYERS[0], *LAYERS[1]}

@@ -122,10 +122,6 @@ class TestExpansion:
         assert (second.steps, second.seed, second.golden, second.timeout_s) == (7, 3, "off", 9)
         assert (second.dtype, second.device, second.model) == ("bfloat16", "cuda", "nano")
 
-    def test_a_dtype_without_a_known_floor_needs_a_bound_of_the_files_own(self, read: Read) -> None:
-        with pytest.raises(ConfigError, match=r"noise floor of bfloat16 is not known; add \[\[bound\]\]"):
-            read(GOOD.replace("[[variant]]", 'dtype = "bfloat16"\n[[variant]]', 1))
-
     def test_everything_a_case_may_say(self, read: Read) -> None:
         text = GOOD.replace('prompt = "a red ball"', 'prompt = ["one", "two"]\nname = "batch"\nguidance_scale = 5')
         text = text.replace("guidance_scale", 'negative_prompt = "blurred"\nnum_images_per_prompt = 2\nguidance_scale')

@@ -102,7 +102,7 @@ class TestRuns:
 
     def test_a_run_that_is_no_longer_planned_does_not_count(self, bench: Any) -> None:
         folder = bench.drawn()
-        assert len(folder.runs()) == 9
+        assert len(folder.runs()) == 12
         folder.replan(session.plan(session.prepare(bench.matrix_file(ONE))[0]))
         assert len(folder.runs()) == 0
         assert RunFolder.open(folder.path).plan == folder.plan

@@ -120,9 +120,11 @@ class TestConclude:
                 Relation.CONTROL,
                 Relation.LAYOUT,
                 Relation.PAIR,
+                Relation.FLOOR,
+                *([Relation.REPEAT] if "repeat" in row.runs else []),
             ]
             for comparison, (first, second) in zip(
-                row.comparisons,
+                row.comparisons[:4],
                 [("replay", "candidate"), ("baseline", "control"), ("baseline", "replay"), ("baseline", "candidate")],
                 strict=True,
             ):

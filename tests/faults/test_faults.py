@@ -73,7 +73,9 @@ def test_a_fault_is_found_by_exchange_and_the_engine_on_one_device_acquitted(
     assert control.exact
     assert exchange is not None
     if fault == "gather-uncropped":
-        assert exchange.problem == "sizes differ: latents should be 1 of 18x18 cells, is 1 of 18x20 cells"
+        assert exchange.problem == (
+            "sizes differ: latents should be 1 of 18x18 cells, 16 channels, is 1 of 18x20 cells, 16 channels"
+        )
     else:
         figure = exchange.figure("psnr", "latents")
         assert figure is not None
@@ -89,4 +91,4 @@ def test_cropping_is_missed_at_uneven_shards_only(rows: dict[tuple[str, str | No
     row = rows[EVEN, "gather-uncropped"]
     assert row.verdict is not None
     assert (row.verdict.outcome, row.verdict.cause) == (Outcome.PASS, None)
-    assert all(comparison.exact for comparison in row.comparisons)
+    assert all(comparison.exact for comparison in row.comparisons if comparison.relation != Relation.FLOOR)
