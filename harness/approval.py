@@ -189,7 +189,7 @@ def changes(folder: RunFolder, report: Report, names: Sequence[str] = ()) -> lis
     folder, report
         The run and its report.
     names
-        Cases to approve; all by default.
+        Cases to approve; by default all that the matrix holds to a golden.
 
     Raises
     ------
@@ -201,7 +201,7 @@ def changes(folder: RunFolder, report: Report, names: Sequence[str] = ()) -> lis
         if name not in cases:
             raise UsageError(f"{folder.path}: there is no case {name!r}; {did_you_mean(name, cases)}")
     found = []
-    for name in names or cases:
+    for name in names or [case.name for case in cases.values() if case.golden == "required"]:
         case = cases[name]
         run = baseline_of(folder, report.runs, case)
         if run is None or run.failure is not None:

@@ -21,8 +21,12 @@ app = typer.Typer(
 )
 golden_app = typer.Typer(no_args_is_help=True, help="Look after the approved pictures.")
 models_app = typer.Typer(no_args_is_help=True, help="Look after checkpoints.")
+faults_app = typer.Typer(no_args_is_help=True, help="Plant known bugs, and see who finds them.")
+matrix_app = typer.Typer(no_args_is_help=True, help="Look into matrix files.")
 app.add_typer(golden_app, name="golden")
 app.add_typer(models_app, name="models")
+app.add_typer(matrix_app, name="matrix")
+app.add_typer(faults_app, name="faults")
 
 Matrices = Annotated[Path, typer.Argument(metavar="MATRIX", help="Matrix file, such as matrices/pr.toml.")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, such as reports/pr-20260101-120000.")]
@@ -44,6 +48,9 @@ def run(
     ),
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Finish this run folder.")] = None,
     judge: Annotated[bool, typer.Option("--judge/--no-judge", help="Record only; judge later by compare.")] = True,
+    explain: Annotated[
+        bool, typer.Option("--explain/--no-explain", help="Draw failing rows once more, and look inside.")
+    ] = True,
 ) -> None:
     """Run a matrix: draw every case with and without SP, compare, judge, report."""
     from harness import commands
@@ -54,7 +61,7 @@ def run(
     if (matrix is None) == (resume is None):
         raise UsageError("name either a matrix file or --resume RUN, for example: sp-harness run matrices/pr.toml")
     folder = commands.resume(resume) if resume else commands.create(_given(matrix), out, selection, golden)
-    raise typer.Exit(commands.run(folder, judge))
+    raise typer.Exit(commands.run(folder, judge, explain))
 
 
 @app.command(epilog="Examples: `sp-harness plan 720x720 --ulysses 2` | `sp-harness plan 1280x720 --ulysses 3 --json`")
@@ -77,6 +84,22 @@ def compare(run_folder: RunPath) -> None:
     from harness import commands
 
     raise typer.Exit(commands.compare(run_folder))
+
+
+@app.command(
+    epilog="Examples: `sp-harness explain reports/pr-20260101-120000` | "
+    "`sp-harness explain reports/pr-20260101-120000 720x720/spatial-u2-auto`"
+)
+def explain(
+    run_folder: RunPath,
+    rows: Annotated[
+        list[str] | None, typer.Argument(metavar="[ROW]...", help="CASE/VARIANT; all failing rows by default.")
+    ] = None,
+) -> None:
+    """Draw rows once more with a probe: who met which tokens, where they first went wrong, and why."""
+    from harness import commands
+
+    raise typer.Exit(commands.explain_rows(run_folder, rows or []))
 
 
 @app.command(
@@ -113,12 +136,12 @@ def report(run_folder: RunPath) -> None:
     commands.report(run_folder)
 
 
-@models_app.command("build", epilog="Example: `sp-harness models build nano`")
+@models_app.command("build", epilog="Example: `sp-harness models build nano-random`")
 def build_model(
-    name: Annotated[str, typer.Argument(help="A built-in model: nano.")],
+    name: Annotated[str, typer.Argument(help="A built-in model: nano-random.")],
     to: Annotated[Path | None, typer.Option(help="Folder to build into; the cache by default.")] = None,
 ) -> None:
-    """Build an embedded checkpoint, offline and always the same."""
+    """Build a model of random weights, offline and always the same; `nano` is shipped."""
     from harness import models
 
     typer.echo(models.build(name, to))
@@ -126,7 +149,7 @@ def build_model(
 
 @models_app.command("ls", epilog="Example: `sp-harness models ls`")
 def list_models() -> None:
-    """List the embedded checkpoints."""
+    """List the built-in models."""
     from harness import models
 
     for name in models.names():
@@ -141,6 +164,64 @@ def ls(
     from harness import commands
 
     commands.ls(what)
+
+
+@matrix_app.command(
+    epilog="Examples: `sp-harness matrix cover matrices/pr.toml` | "
+    "`sp-harness matrix cover matrices/pr.toml matrices/features.toml --json`"
+)
+def cover(
+    matrices: Annotated[list[Path], typer.Argument(metavar="MATRIX...", help="Matrix files, taken together.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say which classes of shapes and features matrices meet, and what to add for the rest; exit 1 if any lacks."""
+    from harness import commands
+
+    raise typer.Exit(commands.cover(matrices, as_json))
+
+
+@app.command(
+    epilog="Examples: `sp-harness fuzz --engine spatial --minutes 5` | "
+    "`sp-harness fuzz --engine spatial --fault gather-uncropped --max-ranks 2`"
+)
+def fuzz(
+    engine: Annotated[str, typer.Option(help="Engine to look for a failure of.")],
+    minutes: Annotated[float, typer.Option(help="How long to search.")] = 5.0,
+    model: Annotated[str | None, typer.Option(help="nano by default, fake for the engine fake.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the draws; another each time by default.")] = None,
+    max_ranks: Annotated[int, typer.Option(help="Ranks at most.")] = 3,
+    fault: Annotated[str | None, typer.Option(help="Plant this bug, to see it found.")] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where a failing matrix is written.")] = Path("reports"),
+) -> None:
+    """Draw matrices until one fails, shrink it to the smallest, and write it as a file that reproduces it."""
+    from harness import fuzz_command
+
+    raise typer.Exit(fuzz_command.run(engine, minutes, model, seed, max_ranks, fault, out))
+
+
+@faults_app.command(
+    "run",
+    epilog="Examples: `sp-harness faults run` | `sp-harness faults run --only attention-local` | "
+    "`sp-harness faults run --matrix matrices/features.toml`",
+)
+def run_faults(
+    matrix: Annotated[Path, typer.Option(help="Healthy rows to plant in.")] = Path("matrices/faults.toml"),
+    only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this bug.")] = None,
+    out: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("reports"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Plant every bug where it shows, and print who finds it: this harness, and the gates of other projects."""
+    from harness import faults_command
+
+    raise typer.Exit(faults_command.run(matrix, only or [], out, as_json))
+
+
+@faults_app.command("ls", epilog="Example: `sp-harness faults ls`")
+def list_faults() -> None:
+    """List the planted bugs: cause, what a row needs to show it, public thread."""
+    from harness import faults_command
+
+    faults_command.ls()
 
 
 def _given(matrix: Path | None) -> Path:

@@ -12,15 +12,18 @@ from typing import cast, get_args
 import typer
 from rich.text import Text
 
-from harness import approval, codec, golden, registry, session
-from harness.console import LiveProgress, cost_of, make_console, print_choice, print_report
+from harness import approval, codec, explain, golden, registry, session
+from harness.console import LiveProgress, cost_of, make_console, print_choice, print_coverage, print_report
+from harness.coverage import cover as classify
+from harness.coverage_additions import additions, as_toml
 from harness.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_VERDICT, FileError, UsageError, did_you_mean
 from harness.matrix import read_matrix
+from harness.matrix_schema import read_tables
 from harness.measure import AheadMeasurer
 from harness.plan import choose_axis
 from harness.pool import Event, Finished, Pool
 from harness.record import RunFolder
-from harness.types import SCHEMA, Axis, GoldenPolicy, Report, Size
+from harness.types import SCHEMA, Axis, GoldenPolicy, Report, Row, Size
 
 
 def selection(
@@ -53,8 +56,12 @@ def resume(path: Path) -> RunFolder:
     return folder
 
 
-def run(folder: RunFolder, judge: bool = True) -> int:
-    """Compute what a run folder lacks, report, and return the exit code.
+EXPLAINED_AT_MOST = 12
+"""Failing rows that ``run`` explains unasked: enough to see what is wrong, and no second run of everything."""
+
+
+def run(folder: RunFolder, judge: bool = True, explained: bool = True) -> int:
+    """Compute what a run folder lacks, explain what fails, report, and return the exit code.
 
     Ctrl-C ends the computing; what is there is judged and reported all the same.
     """
@@ -72,6 +79,8 @@ def run(folder: RunFolder, judge: bool = True) -> int:
         return EXIT_OK if complete else EXIT_INTERRUPTED
     try:
         report = session.conclude(folder, measurer.wait(), complete=complete)
+        if explained and complete and _explain(folder, explain.select(report.rows), EXPLAINED_AT_MOST):
+            report = session.conclude(folder, measurer.wait())
         if not complete:
             report = replace(report, exit_code=EXIT_INTERRUPTED)
         print_report(console, report, session.write_reports(report, folder.path))
@@ -80,6 +89,37 @@ def run(folder: RunFolder, judge: bool = True) -> int:
         console.print(Text(f"interrupted; judge what is there with: sp-harness compare {folder.path}"))
         return EXIT_INTERRUPTED
     return report.exit_code
+
+
+def explain_rows(path: Path, names: Sequence[str]) -> int:
+    """Explain rows of a run folder, all failing ones by default, and write its reports anew."""
+    folder = RunFolder.open(path)
+    runs = folder.runs()
+    complete = all(digest in runs for digest in folder.plan.specs)
+    known = session.conclude(folder, complete=complete)
+    rows = explain.select(known.rows, names)
+    if not rows:
+        typer.echo("no row fails a comparison that can be explained; name one to look inside all the same")
+        return known.exit_code
+    if _explain(folder, rows):
+        known = session.conclude(folder, complete=complete)
+    print_report(make_console(), known, session.write_reports(known, path))
+    return known.exit_code
+
+
+def _explain(folder: RunFolder, rows: Sequence[Row], at_most: int | None = None) -> bool:
+    """Draw rows once more with a probe; whether there was anything to do."""
+    chosen = rows[:at_most]
+    if not chosen:
+        return False
+    console = make_console()
+    console.print(Text(f"explaining {len(chosen)} of {len(rows)} failing rows" if at_most else "drawing once more"))
+    if len(chosen) < len(rows):
+        console.print(Text(f"the rest: sp-harness explain {folder.path}"))
+    with Pool(folder.path / "logs" / "explained") as pool:
+        for problem in explain.explain(folder, chosen, pool):
+            console.print(Text(problem))
+    return True
 
 
 def _record(folder: RunFolder, pool: Pool, measurer: AheadMeasurer | None) -> None:
@@ -170,6 +210,23 @@ def verify(matrices: Sequence[Path]) -> int:
         typer.echo(line)
     typer.echo(f"{sum(map(len, expected.values()))} goldens asked for, {len(lines)} problems")
     return EXIT_VERDICT if lines else EXIT_OK
+
+
+def cover(matrices: Sequence[Path], as_json: bool) -> int:
+    """Print which classes matrices meet together, and what to add to the last of them for the others."""
+    planned = [session.prepare(path) for path in matrices]
+    coverage = classify(planned)
+    last = planned[-1][0]
+    text = as_toml(additions(last, coverage.missing), last, read_tables(matrices[-1])) if coverage.missing else ""
+    if as_json:
+        classes = [{"class": name, "count": len(rows), "rows": rows} for name, rows in coverage.rows.items()]
+        document = {"matrices": list(map(str, matrices)), "classes": classes, "missing": coverage.missing}
+        typer.echo(json.dumps(document | {"additions": text}, indent=2))
+    else:
+        print_coverage(make_console(), coverage.rows)
+        if text:
+            typer.echo(f"\n# to be added at the end of {matrices[-1]}:\n\n{text}", nl=False)
+    return EXIT_VERDICT if coverage.missing else EXIT_OK
 
 
 def ls(what: Path | None) -> None:

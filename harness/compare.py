@@ -199,7 +199,8 @@ def judge(
     if row.variant.cache != "none" and not any(map(any, runs[row.runs["candidate"]].cache_decisions)):
         return Verdict(
             Outcome.ERROR,
-            "The cache never served a step, so this row says nothing about it; raise cache_threshold or set cache_mask.",
+            "The cache never served a step, so this row says nothing about it; "
+            "raise cache_threshold or set cache_mask.",
             cause="cache",
         )
     judgements = tuple(
@@ -212,11 +213,13 @@ def judge(
         outcome = Outcome.NO_GOLDEN
     if any(judgement.ok is False for judgement in judgements):
         outcome = Outcome.FAIL
+    found = cause.find(row, judgements, runs)
     return Verdict(
         outcome,
-        sentence.of_row(row, outcome, judgements),
-        cause=cause.of_judgements(row, judgements),
+        sentence.of_row(row, outcome, judgements) + found.headline,
+        cause=found.cause,
         judgements=judgements,
+        evidence=found.evidence,
     )
 
 
@@ -234,6 +237,7 @@ def _failed_run(row: Row, runs: Mapping[str, Run]) -> Verdict | None:
                 f"the {role} has no picture: {run.failure.message}",
                 cause=cause.of_failure(run.failure),
                 infrastructure=run.failure.kind.infrastructure,
+                evidence=cause.evidence_of_failure(run.failure),
             )
     return None
 

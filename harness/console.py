@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -185,3 +185,15 @@ def print_choice(console: Console, choice: AxisChoice) -> None:
     console.print(table)
     if choice.chosen_axis is None:
         console.print(Text(choice.rule))
+
+
+def print_coverage(console: Console, rows: Mapping[str, Sequence[str]], num_names: int = 3) -> None:
+    """Print each class with the rows that meet it, or that none does."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("class", "rows", "such as"):
+        table.add_column(column, justify="right" if column == "rows" else "left")
+    for name, met in rows.items():
+        such = Text(", ".join(met[:num_names])) if met else Text("not met", style="bold yellow")
+        table.add_row(Text(name), str(len(met)), such)
+    console.print(table)
+    console.print(Text(f"{sum(map(bool, rows.values()))} of {len(rows)} classes are met"))

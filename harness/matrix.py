@@ -154,7 +154,7 @@ def _variants(
     for index, entry in enumerate(table.variant, 1):
         where = f"{path}: variant[{index}]"
         met = _met_cases(where, entry, cases)
-        for variant in _expand(entry):
+        for variant in expand(entry):
             if variants.setdefault(variant.label, variant) != variant:
                 raise ConfigError(f"{where}: differs from another {variant.label!r} only in `required`; make them one")
             for case in met:
@@ -175,7 +175,8 @@ def _met_cases(where: str, entry: VariantTable, cases: tuple[Case, ...]) -> list
     return [case for case in cases if any(fnmatchcase(case.name, pattern) for pattern in entry.cases)]
 
 
-def _expand(entry: VariantTable) -> Iterator[Variant]:
+def expand(entry: VariantTable) -> Iterator[Variant]:
+    """Make the variants of one table: one for each combination of its lists."""
     for ulysses, axis, layout in product(_as_list(entry.ulysses), _as_list(entry.axis), _as_list(entry.layout)):
         yield Variant(
             engine=entry.engine,

@@ -8,14 +8,15 @@ runs are still being computed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 from harness import registry
 from harness.compare import JUDGED_METRICS, Sample, compare_decisions, measure
 from harness.record import RunFolder
-from harness.types import Comparison, Metric, Relation, Row, Run
+from harness.types import Comparison, Metric, Relation, Row, Run, ShardPlan
 
 EDGES = {
     Relation.EXCHANGE: ("replay", "candidate"),
@@ -36,10 +37,11 @@ class Measurer:
         selected = folder.plan.matrix.metrics
         declared = [bound.metric for _, bound in folder.plan.matrix.declared]
         names = [*JUDGED_METRICS, *declared, *selected] if selected else registry.names("metrics")
-        self._metrics: list[Metric] = [registry.load("metrics", name)() for name in dict.fromkeys(names)]
+        self._metrics: list[Any] = [registry.load("metrics", name) for name in dict.fromkeys(names)]
+        self._plans: dict[str, ShardPlan | None] = {}
         self._loaders: dict[str, Callable[[], Sample]] = {}
         self._samples: dict[str, tuple[Sample, str]] = {}
-        self._measured: dict[tuple[str, str], Comparison] = {}
+        self._measured: dict[tuple[object, ...], Comparison] = {}
 
     def add(self, key: str, load: Callable[[], Sample]) -> None:
         """Make a sample known; it is loaded when it is first needed."""
@@ -63,13 +65,17 @@ class Measurer:
         if reference == candidate:
             return Comparison(relation, reference, candidate, same_run=True)
         (left, left_content), (right, right_content) = self._load(reference), self._load(candidate)
-        pair = (left_content, right_content)
-        if pair not in self._measured:
-            self._measured[pair] = measure(relation, left, right, self._metrics)
-        return replace(self._measured[pair], relation=relation, reference=reference, candidate=candidate)
+        plan = self._plans.get(candidate)
+        borders = (plan.axis, plan.origins) if plan and len(plan.origins) > 1 else None
+        key = (left_content, right_content, borders)
+        if key not in self._measured:
+            metrics = _made(self._metrics, plan if borders else None)
+            self._measured[key] = measure(relation, left, right, metrics)
+        return replace(self._measured[key], relation=relation, reference=reference, candidate=candidate)
 
     def add_run(self, run: Run) -> None:
         """Make a run known by its digest."""
+        self._plans[run.spec.digest] = run.spec.plan
         self.add(run.spec.digest, lambda: self._folder.sample(run))
 
     def _load(self, key: str) -> tuple[Sample, str]:
@@ -116,6 +122,18 @@ class AheadMeasurer:
     def abandon(self) -> None:
         """Begin nothing more."""
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _made(classes: Sequence[Any], plan: ShardPlan | None) -> list[Metric]:
+    """Metrics ready to measure; those that need a plan are left out where nothing is cut."""
+    made: list[Metric] = []
+    for kind in classes:
+        needs_plan = getattr(kind, "needs_plan", False)
+        if not needs_plan:
+            made.append(kind())
+        elif plan is not None:
+            made.append(kind(plan))
+    return made
 
 
 def _content(sample: Sample) -> str:

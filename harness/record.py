@@ -6,6 +6,7 @@
       runs/DIGEST/       run.json, pictures, latents; a folder appears when its run is over
       logs/GROUP/        what each rank printed
       proposals/         goldens that wait for approval
+      explained/         what failing comparisons showed when they were drawn once more with a probe
       report.json ...    written by the reporters
 
 All of it can be read again at any time, on any machine.
@@ -28,7 +29,7 @@ from harness.compare import Sample
 from harness.errors import FileError, UsageError
 from harness.golden import read_picture
 from harness.graph import Graph
-from harness.types import SCHEMA, GoldenPolicy, Matrix, Row, Run, RunSpec
+from harness.types import SCHEMA, Comparison, Explanation, GoldenPolicy, Matrix, Relation, Row, Run, RunSpec
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,18 @@ class RunFolder:
         line = json.dumps({"time": round(time.time(), 3), "event": event, **fields})
         with (self.path / "journal.jsonl").open("a", encoding="utf-8") as journal:
             journal.write(line + "\n")
+
+    def explanation_file(self, comparison: Comparison) -> Path:
+        """Where the explanation of a comparison is kept: it serves every row that makes the same one."""
+        return self.path / "explained" / f"{comparison.relation}-{comparison.reference}-{comparison.candidate}.json"
+
+    def explanation(self, row: Row) -> Explanation | None:
+        """What is known from inside about a row's comparisons; of several, about the first in the way of the data."""
+        for relation in (Relation.CONTROL, Relation.EXCHANGE):
+            comparison = row.comparison(relation)
+            if comparison is not None and self.explanation_file(comparison).is_file():
+                return codec.read_json(self.explanation_file(comparison), Explanation, SCHEMA)
+        return None
 
     def sample(self, run: Run) -> Sample:
         """Load a run's pictures and latents."""

@@ -155,7 +155,7 @@ def conclude(
     measurer = measurer or Measurer(folder)
     goldens = Goldens(folder, runs)
     planned = folder.plan.rows if rows is None else rows
-    judged = tuple(_concluded(row, runs, measurer, goldens, matrix) for row in planned)
+    judged = tuple(_concluded(row, runs, measurer, goldens, folder) for row in planned)
     report = Report(
         name=folder.plan.name,
         matrix=matrix,
@@ -192,13 +192,14 @@ def exit_code(rows: Sequence[Row]) -> int:
     return EXIT_INFRASTRUCTURE if broken or skipped else EXIT_OK
 
 
-def _concluded(row: Row, runs: Mapping[str, Run], measurer: Measurer, goldens: Goldens, matrix: Matrix) -> Row:
+def _concluded(row: Row, runs: Mapping[str, Run], measurer: Measurer, goldens: Goldens, folder: RunFolder) -> Row:
     if row.skip is None and all(_drawn(runs, row.runs[role]) for role in row.runs):
         row = replace(row, comparisons=(*measurer.of_row(row, runs), *goldens.comparisons(row, measurer)))
+        row = replace(row, explanation=folder.explanation(row))
     verdict = compare.judge(
         row,
         runs,
-        declared=matrix.declared,
+        declared=folder.plan.matrix.declared,
         approved=goldens.approved(row),
         golden_missing=row.variant.cache == "none" and goldens.is_missing(row.case),
     )

@@ -25,6 +25,7 @@ from typing import Any
 
 from harness import codec, registry
 from harness.probe.clock import peak_memory_bytes, reset_peak_memory
+from harness.probe.recorder import probing
 from harness.types import Device, Drawing, DType, Engine, RunSpec, Worker
 
 STACK_SIGNAL = signal.SIGUSR1  # as in harness.launch, which may not be imported here
@@ -91,7 +92,8 @@ class Rank:
         reset_peak_memory(self.start.device)
         self.worker.counters.clear()
         self.worker.cache_decisions = ()
-        drawing = engine.draw(spec)
+        with probing(spec, folder, self.start.rank):
+            drawing = engine.draw(spec)
         reply: dict[str, Any] = {
             "event": "done",
             "peak_memory_bytes": peak_memory_bytes(self.start.device),

@@ -441,7 +441,8 @@ class TestRowsWithoutAPicture:
     )
     def test_failed(self, role: str, kind: FailureKind, outcome: Outcome, cause: str, infrastructure: bool) -> None:
         verdict = judge(row_of(), {**DRAWN, role: run_of(Failure(kind, "it broke"))}, golden_missing=True)
-        assert verdict == Verdict(outcome, f"the {role} has no picture: it broke", cause, infrastructure)
+        sentence = f"the {role} has no picture: it broke"
+        assert verdict == Verdict(outcome, sentence, cause, infrastructure, evidence=("it broke",))
 
     def test_the_candidates_own_failure_is_told_first(self) -> None:
         runs = {role: run_of(Failure(FailureKind.RAISED, role)) for role in ROLES}

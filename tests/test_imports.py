@@ -27,15 +27,26 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "graph",
         "compare",
         "golden",
+        "gates",
         "diagnose",
         "record",
     ),  # core; no torch
-    ("models", "spatial", "probe"),  # torch, but no engine
+    ("models", "captions", "spatial", "probe"),  # torch, but no engine
     ("engines", "metrics", "faults", "reporters"),  # plugins: one file each, strangers to one another
     ("worker",),  # the program inside an engine's interpreter
     ("launch", "pool", "measure", "approval"),  # who does the work; launch starts the worker as a module
-    ("session", "explain", "console"),  # the whole path, and what is said of it
-    ("cli", "commands", "pytest_plugin"),  # the doors
+    (
+        "session",
+        "explain",
+        "console",
+        "coverage",
+        "coverage_additions",
+        "fuzz",
+        "fuzz_draw",
+        "killscore",
+        "killscore_table",
+    ),  # the whole path, and what is said of it
+    ("cli", "commands", "fuzz_command", "faults_command", "pytest_plugin"),  # the doors
 )
 CORE = {*LAYERS[0], *LAYERS[1]}
 PLUGINS = set(LAYERS[3])

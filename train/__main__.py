@@ -23,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run.add_argument("--dit-steps", type=int, default=24_000)
     run.add_argument("--pixels", type=int, default=2_000_000, help="of one batch of the autoencoder")
     run.add_argument("--tokens", type=int, default=65_536, help="of one batch of the transformer")
+    run.add_argument("--start", type=Path, help="a checkpoint to go on from where no state is left")
+    run.add_argument("--start-step", type=int, default=0, help="the step that checkpoint was written at")
     run.add_argument("--seed", type=int, default=0)
     run.add_argument("--workers", type=int, default=12, help="processes that write prompts")
     run.add_argument("--compile", action="store_true", help="compile the transformer's block")
@@ -35,6 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sheet.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     sheet.add_argument("--steps", type=int, default=4)
     sheet.set_defaults(do=_sheet)
+
+    curves = commands.add_parser("curves", help="a picture of the losses in the logs")
+    curves.add_argument("logs", type=Path, nargs="+")
+    curves.add_argument("picture", type=Path)
+    curves.set_defaults(do=_curves)
 
     options = parser.parse_args(arguments)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -51,6 +58,12 @@ def _sheet(options: argparse.Namespace) -> None:
     from train import sheet
 
     sheet.write(options.checkpoint, options.picture, options.what, options.device, options.steps)
+
+
+def _curves(options: argparse.Namespace) -> None:
+    from train import curves
+
+    curves.write(options.logs, options.picture)
 
 
 if __name__ == "__main__":

@@ -108,7 +108,7 @@ class Batches(Dataset[Batch]):
         return Batch(width, height, [scene for scene, _ in drawn], *text.padded([ids for _, ids in drawn], bucket))
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _as_it_is(batch: Any) -> Any:
     return batch
 
 
@@ -164,9 +164,7 @@ class DitTrainee(Trainee):
         levels = noise_levels(len(latents), self.device, generator)
         noise = torch.randn(latents.shape, generator=generator, device=self.device)
         mixed = torch.lerp(latents, noise, levels[:, None, None, None])
-        drawn = forward(
-            self.model, mixed, 1 - levels, captions, lengths, self.dtype, run_block=self.block
-        )
+        drawn = forward(self.model, mixed, 1 - levels, captions, lengths, self.dtype, run_block=self.block)
         loss = (drawn - (latents - noise)).pow(2).mean()
         return loss, {"tokens": latents[0, 0].numel() / 4.0, "caption": float(captions.shape[1])}
 
@@ -181,15 +179,3 @@ class DitTrainee(Trainee):
         pixels = render.render(batch.scenes, batch.width * 16, batch.height * 16, self.device)
         with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
             return vae.encode(self.autoencoder, pixels).float()
-
-
-@torch.no_grad()
-def draw(model: Any, captions: Tensor, lengths: Tensor, noise: Tensor, steps: int) -> Tensor:
-    """Final latents by the pipeline's own schedule; for looking at half-trained weights."""
-    s = torch.linspace(1, 1 / steps, steps).tolist() + [0.0]
-    levels = [SHIFT * value / (1 + (SHIFT - 1) * value) for value in s]
-    x = noise
-    for level, after in zip(levels, levels[1:], strict=False):
-        t = torch.full((len(x),), 1 - level, device=x.device)
-        x = x + (level - after) * forward(model, x, t, captions, lengths)
-    return x

@@ -40,8 +40,9 @@ def block(
     """One transformer block; its weights come as arguments, so that one compilation serves all layers."""
     q, k, v, out, norm_q, norm_k, before1, after1, before2, after2, w1, w2, w3 = weights
     head_dim = norm_q.shape[0]
-    scale1, gate1, scale2, gate2 = (1.0, 1.0, 1.0, 1.0) if modulation is None else modulation[:, None].chunk(4, dim=-1)
+    scale1 = gate1 = scale2 = gate2 = x.new_ones(())
     if modulation is not None:
+        scale1, gate1, scale2, gate2 = modulation[:, None].chunk(4, dim=-1)
         scale1, scale2, gate1, gate2 = 1 + scale1, 1 + scale2, gate1.tanh(), gate2.tanh()
     normed = _norm(x, before1, 1e-5) * scale1
     heads = [_linear(normed, weight, dtype).unflatten(-1, (-1, head_dim)) for weight in (q, k, v)]
@@ -130,6 +131,7 @@ def forward(
     for layer in model.layers:
         unified = run_block(unified, cos, sin, layer.adaLN_modulation(condition), _weights(layer), dtype)
     final = model.all_final_layer["2-1"]
-    x = F.layer_norm(unified[:, :tokens], unified.shape[-1:], eps=1e-6) * (1 + final.adaLN_modulation(condition))[:, None]
-    x = final.linear(x)
-    return x.view(batch, height, width, 2, 2, channels).permute(0, 5, 1, 3, 2, 4).reshape(latents.shape)
+    scale = 1 + final.adaLN_modulation(condition)[:, None]
+    x = final.linear(F.layer_norm(unified[:, :tokens], unified.shape[-1:], eps=1e-6) * scale)
+    drawn: Tensor = x.view(batch, height, width, 2, 2, channels).permute(0, 5, 1, 3, 2, 4).reshape(latents.shape)
+    return drawn

@@ -6,11 +6,11 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from train import dit, export, vae
-
 
 SAVE_EVERY_S = 100.0
 
@@ -30,6 +30,8 @@ class Plan:
     seed: int = 0
     workers: int = 0
     compile: bool = False
+    start: Path | None = None
+    start_step: int = 0
 
 
 def run(plan: Plan) -> bool:
@@ -44,13 +46,10 @@ def run(plan: Plan) -> bool:
     torch.set_float32_matmul_precision("high")
     plan.work.mkdir(parents=True, exist_ok=True)
 
-    coder = vae.VaeTrainee(plan.device, plan.seed, plan.vae_steps, plan.pixels)
-    coder.resume(plan.work)
-    if not coder.run(plan.work, end - time.monotonic()):
+    autoencoder = _started("vae", plan) if plan.start else _trained_autoencoder(plan, end)
+    if autoencoder is None:
         print("time is up; run the same command again to go on", flush=True)
         return False
-    autoencoder = coder.average
-    vae.finish(autoencoder, plan.device, plan.seed)
     for width, height in ((256, 256), (1280, 720), (720, 1280)):
         psnr_db = vae.held_out_psnr_db(autoencoder, plan.device, width, height)
         print(f"autoencoder at {width}x{height}: {psnr_db:.1f} dB on scenes it never saw", flush=True)
@@ -60,9 +59,33 @@ def run(plan: Plan) -> bool:
     )
     if painter.resume(plan.work):
         print(f"going on at step {painter.step}", flush=True)
+    elif plan.start:
+        painter.step = plan.start_step
+        weights = _started("transformer", plan).state_dict()
+        for network in (painter.model, painter.average):
+            network.load_state_dict(weights)
     complete = False
     while not complete and time.monotonic() < end:
         complete = painter.run(plan.work, min(SAVE_EVERY_S, end - time.monotonic()))
         export.write(painter.average, autoencoder, plan.export)
     print("complete" if complete else "time is up; run the same command again to go on", flush=True)
     return complete
+
+
+def _trained_autoencoder(plan: Plan, end: float) -> Any:
+    """Train what is left to train; ``None`` if the time is up before it is done."""
+    coder = vae.VaeTrainee(plan.device, plan.seed, plan.vae_steps, plan.pixels)
+    coder.resume(plan.work)
+    if not coder.run(plan.work, end - time.monotonic()):
+        return None
+    vae.finish(coder.average, plan.device, plan.seed)
+    return coder.average
+
+
+def _started(part: str, plan: Plan) -> Any:
+    """A network of the checkpoint to start from, in float32."""
+    from diffusers import AutoencoderKL, ZImageTransformer2DModel
+
+    assert plan.start is not None
+    kind = AutoencoderKL if part == "vae" else ZImageTransformer2DModel
+    return kind.from_pretrained(plan.start / part).float().to(plan.device)

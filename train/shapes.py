@@ -40,7 +40,15 @@ class Brush:
     """
 
     def __init__(
-        self, patch: Tensor, u: Tensor, v: Tensor, pixel: Tensor, colour: Tensor, trim: Tensor, lit: Tensor, shine: Tensor
+        self,
+        patch: Tensor,
+        u: Tensor,
+        v: Tensor,
+        pixel: Tensor,
+        colour: Tensor,
+        trim: Tensor,
+        lit: Tensor,
+        shine: Tensor,
     ) -> None:
         self.patch, self.u, self.v, self.pixel = patch, u, v, pixel
         self.colour, self.trim, self.lit, self.shine = colour, trim, lit, shine
@@ -60,10 +68,10 @@ class Brush:
 
     def polygon(self, points: Sequence[Point]) -> Tensor:
         """Distance to a convex polygon whose corners run counter-clockwise."""
-        distance = None
+        distance: Tensor | None = None
         for (u0, v0), (u1, v1) in zip(points, [*points[1:], points[0]], strict=True):
             length = ((u1 - u0) ** 2 + (v1 - v0) ** 2) ** 0.5
-            side = ((self.u - u0) * (v1 - v0) - (self.v - v0) * (u1 - u0)) / length
+            side: Tensor = ((self.u - u0) * (v1 - v0) - (self.v - v0) * (u1 - u0)) / length
             distance = side if distance is None else torch.maximum(distance, side)
         assert distance is not None
         return distance

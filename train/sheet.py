@@ -60,7 +60,9 @@ def write(checkpoint: Path, picture: Path, what: str, device: str, steps: int) -
 
     pipeline = ZImagePipeline.from_pretrained(checkpoint, torch_dtype=torch.float32).to(device)
     pipeline.set_progress_bar_config(disable=True)
-    prompts, sizes, cell = PROMPTS, SIZES, CELL_PX
+    prompts: tuple[str, ...] = PROMPTS
+    sizes: tuple[tuple[int, int], ...] = SIZES
+    cell = CELL_PX
     if what == "swaps":
         prompts, sizes, cell = SWAPS, ((640, 368),), 320
     elif what == "small":

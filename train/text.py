@@ -41,9 +41,7 @@ def token_ids(prompt: str) -> list[int]:
     return list(tokenizer()(chat).input_ids)
 
 
-def prompt_in_bucket(
-    rng: random.Random, bucket: int, kinds: Sequence[str] = grammar.KINDS
-) -> tuple[Scene, list[int]]:
+def prompt_in_bucket(rng: random.Random, bucket: int, kinds: Sequence[str] = grammar.KINDS) -> tuple[Scene, list[int]]:
     """A scene and the tokens of a prompt for it that fill between ``bucket - 31`` and ``bucket`` tokens."""
     for _ in range(200):
         scene = grammar.sample(rng, kinds)

@@ -101,11 +101,10 @@ class VaeTrainee(Trainee):
 
 
 @torch.no_grad()
-def finish(vae: Any, device: str, seed: int) -> None:
+def finish(vae: Any, device: str, seed: int, pixels: int = 1_000_000) -> None:
     """Give every latent channel spread one, by moving its scale into the weights, and set scale and shift."""
-    samples = torch.cat(
-        [vae.encoder(pictures(-1 - i, seed, device, 1_000_000))[:, :16].transpose(0, 1).flatten(1) for i in range(12)], 1
-    )
+    batches = (pictures(-1 - number, seed, device, pixels) for number in range(12))
+    samples = torch.cat([vae.encoder(batch)[:, :16].transpose(0, 1).flatten(1) for batch in batches], dim=1)
     std = samples.std(dim=1)
     out, into = vae.encoder.conv_out, vae.decoder.conv_in
     out.weight[:16] /= std[:, None, None, None]

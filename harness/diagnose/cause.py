@@ -1,25 +1,43 @@
-"""The cause of a failing verdict, one word of a short list.
-
-What can be told from the comparisons alone is told here:
+"""The cause of a failing verdict, one word of a short list, and the evidence for it.
 
 ========================  =====================================================================
 ``crash``                 a rank raised or crashed
 ``hang``                  no answer within the time limit
-``environment``           out of memory, killed from outside, did not start
-``cache``                 the cache decided otherwise than on one device, or never served a step
-``engine``                already wrong on one device (control)
-``cut/gather``            the candidate's picture has another size
-``split``                 right on one device, wrong when split (exchange)
-``layout``                pads cost more than approved
+``non-determinism``       drawn once more, the picture is another one
+``noise``                 the transformer is given other latents: their noise, or how a step updates them
+``cut/gather``            shards are cut or put together wrongly; also a picture of another size
+``exchange``              ranks miss image tokens, or what attention found is lost on its way back
+``position``              a token has the right value and stands at a wrong position
+``pads``                  another number of pads than the layout has, or something else in their place
+``caption``               caption tokens are missing, met twice, or wrong
+``mask``                  masked keys are met, or met keys are masked
+``cache``                 the cache decided otherwise than on one device, served something else, or never served
+``decode``                latents are right, the picture is not
 ``golden drift``          the baseline itself no longer draws the approved picture
+``environment``           out of memory, killed from outside, did not start
+``engine``                already wrong on one device (control), and nothing inside says why
+``split``                 wrong when split (exchange), and nothing inside says why: not explained yet, or an
+                          engine that cannot be probed
+``layout``                pads cost more than approved, though their number is right
 ========================  =====================================================================
+
+The last three name the comparison that failed. They stand where no probe has looked inside.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from harness.types import Failure, FailureKind, Judgement, Relation, Row
+from harness.diagnose import inside
+from harness.diagnose.inside import Finding
+from harness.types import Failure, FailureKind, Judgement, Relation, Row, Run
+
+
+def evidence_of_failure(failure: Failure) -> tuple[str, ...]:
+    """What a run without a picture leaves: who ended how, and the last line of code it was seen in."""
+    places = [line.strip() for line in failure.detail.splitlines() if line.strip().startswith("File ")]
+    recent_first = "most recent call first" in failure.detail
+    return (failure.message, *places[:1]) if recent_first else (failure.message, *places[-1:])
 
 
 def of_failure(failure: Failure) -> str:
@@ -51,9 +69,43 @@ def first_failing(judgements: Sequence[Judgement]) -> Relation | None:
     return next((relation for relation in ORDER if relation in failing), None)
 
 
-def of_judgements(row: Row, judgements: Sequence[Judgement]) -> str | None:
-    """Name the cause of failing judgements."""
+def find(row: Row, judgements: Sequence[Judgement], runs: Mapping[str, Run] | None = None) -> Finding:
+    """Name the cause of failing judgements, with the evidence that the row's explanation holds, if it has one.
+
+    Parameters
+    ----------
+    row
+        With its comparisons, and perhaps an explanation.
+    judgements
+        Of its comparisons.
+    runs
+        By digest; they tell which steps a cache served.
+    """
     relation = first_failing(judgements)
+    word = of_judgements(row, judgements)
+    said = [f"{relation}: {j.sentence}" for j in judgements if j.relation == relation and j.ok is False]
+    explanation = row.explanation
+    if relation is None or explanation is None or explanation.relation != relation:
+        return Finding(word, tuple(said))
+    comparison = row.comparison(relation)
+    figure = comparison.figure("psnr", "latents") if comparison else None
+    candidate = (runs or {}).get(explanation.candidate)
+    found = inside.of_explanation(
+        explanation,
+        error_db=figure.value if figure else None,
+        cached=candidate.cache_decisions[0] if candidate and candidate.cache_decisions else (),
+        split=candidate.spec.world_size > 1 if candidate else row.variant.degree > 1,
+    )
+    settled = word in ("cut/gather", "decode")  # these two the comparison tells for certain
+    seen = found.seen if found.cause else ""
+    return Finding(word if settled else found.cause or word, (*said, *found.evidence), seen)
+
+
+def of_judgements(row: Row, judgements: Sequence[Judgement]) -> str | None:
+    """Name the cause as far as the comparisons tell it."""
+    relation = first_failing(judgements)
+    if relation in (Relation.EXCHANGE, Relation.CONTROL) and _decoded_wrongly(relation, judgements):
+        return "decode"
     if relation == Relation.EXCHANGE:
         exchange = row.comparison(Relation.EXCHANGE)
         resized = exchange is not None and exchange.problem is not None and "sizes differ" in exchange.problem
@@ -68,3 +120,9 @@ def of_judgements(row: Row, judgements: Sequence[Judgement]) -> str | None:
         Relation.GOLDEN_CANDIDATE: "golden drift",
     }
     return causes[relation] if relation else None
+
+
+def _decoded_wrongly(relation: Relation, judgements: Sequence[Judgement]) -> bool:
+    """Whether the latents hold and the picture alone does not."""
+    held = {j.bound.domain: j.ok for j in judgements if j.relation == relation and j.bound is not None}
+    return held.get("latents") is True and held.get("image") is False

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, ClassVar
 
 from harness import registry
-from harness.engines import _cache
+from harness.engines import _cache, _neutral
 from harness.plan import cut
 from harness.types import Axis, Case, Drawing, ModelSpec, RunSpec, Variant, Worker
 
@@ -21,7 +21,7 @@ class SpatialEngine:
     name: ClassVar[str] = "spatial"
     baseline: ClassVar[str] = "diffusers"
     axes: ClassVar[tuple[Axis, ...]] = ("auto", "h", "w")
-    options: ClassVar[tuple[str, ...]] = ("exchange", *_cache.OPTIONS)
+    options: ClassVar[tuple[str, ...]] = ("exchange", *_neutral.OPTIONS, *_cache.OPTIONS)
     packages: ClassVar[tuple[str, ...]] = ("diffusers", "transformers", "torch")
 
     @classmethod
@@ -29,7 +29,7 @@ class SpatialEngine:
         """Heads must divide by the Ulysses degree, and a cache must be installed and set sensibly."""
         if model.num_heads % variant.ulysses:
             return f"Ulysses degree {variant.ulysses} does not divide the {model.num_heads} heads of {model.name}"
-        return _cache.limits(variant.cache, variant.options, case.steps)
+        return _neutral.limits(variant.options) or _cache.limits(variant.cache, variant.options, case.steps)
 
     @classmethod
     def faults(cls) -> Sequence[str]:
@@ -51,6 +51,7 @@ class SpatialEngine:
         with ExitStack() as stack:
             if spec.fault:
                 stack.enter_context(registry.load("faults", spec.fault)().plant(self.worker))
+            stack.enter_context(_neutral.applied(spec.options))
             log = None
             if spec.cache != "none":  # after the fault: the cache takes over the forward it finds
                 settings = _cache.CacheSettings.of(spec.options, spec.case.steps)

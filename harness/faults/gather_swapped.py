@@ -15,6 +15,7 @@ class GatherSwapped:
     name: ClassVar[str] = "gather-swapped"
     source: ClassVar[str] = "https://github.com/sgl-project/sglang/pull/21042"
     cause: ClassVar[str] = "cut/gather"
+    needs: ClassVar[tuple[str, ...]] = ()
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Swap the first two ranks in the gather's order."""

@@ -15,6 +15,7 @@ class GatherUncropped:
     name: ClassVar[str] = "gather-uncropped"
     source: ClassVar[str] = "https://github.com/ModelTC/LightX2V/issues/1164"
     cause: ClassVar[str] = "cut/gather"
+    needs: ClassVar[tuple[str, ...]] = ("shards: uneven",)
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Return the padded part as it is."""

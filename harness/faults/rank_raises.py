@@ -15,6 +15,7 @@ class RankRaises:
     name: ClassVar[str] = "rank-raises"
     source: ClassVar[str] = "https://github.com/sgl-project/sglang/pull/16418"
     cause: ClassVar[str] = "crash"
+    needs: ClassVar[tuple[str, ...]] = ()
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Raise instead of exchanging, on the last rank alone."""

@@ -15,6 +15,7 @@ class RopeOriginDropped:
     name: ClassVar[str] = "rope-origin-dropped"
     source: ClassVar[str] = "https://github.com/sgl-project/sglang/pull/20679"
     cause: ClassVar[str] = "position"
+    needs: ClassVar[tuple[str, ...]] = ()
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Place every shard's first token at (0, 0)."""

@@ -12,18 +12,33 @@ import re
 from pathlib import Path
 
 from harness.errors import ConfigError, InfrastructureError, UsageError, did_you_mean
-from harness.models import checkpoint, nano
+from harness.models import checkpoint, full_size, nano
 from harness.types import ModelSpec
 
 __all__ = ["build", "cache_dir", "names", "resolve"]
 
-_FAKE = ModelSpec(name="fake", path="", weights="fake", num_heads=6)
+SHIPPED = Path(__file__).parent / "checkpoints" / "nano"
+"""The trained model, part of the package."""
+
+_WITHOUT_FILES = {
+    "fake": ModelSpec(name="fake", path="", weights="fake", num_heads=6),
+    full_size.NAME: ModelSpec(
+        name=full_size.NAME,
+        path=full_size.PATH,
+        weights=f"{full_size.NAME}-{full_size.SEED}",
+        num_heads=full_size.TRANSFORMER["n_heads"],
+    ),
+}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def names() -> list[str]:
-    """Built-in model names: ``fake`` has no files, ``nano`` is built at first use."""
-    return ["fake", "nano"]
+    """Built-in model names.
+
+    ``nano`` is shipped and draws; ``nano-random``, the same shape with random weights, is built at first use;
+    ``z-image-random``, the released size, is made on the device that draws; ``fake`` has nothing to load.
+    """
+    return [*_WITHOUT_FILES, "nano", "nano-random"]
 
 
 def cache_dir() -> Path:
@@ -41,7 +56,7 @@ def resolve(model: str, revision: str | None = None) -> ModelSpec:
     Parameters
     ----------
     model : str
-        ``nano`` or ``fake``; a folder (relative ones are taken from the working directory); or a hub id
+        One of :func:`names`; a folder (relative ones are taken from the working directory); or a hub id
         ``org/name``. A folder that exists wins over a hub id.
     revision : str, optional
         Branch, tag or commit of a hub id.
@@ -62,9 +77,11 @@ def resolve(model: str, revision: str | None = None) -> ModelSpec:
     builtin = model in names()
     if revision and (builtin or folder.is_dir()):
         raise ConfigError(f"model {model!r} is not from the hub and has no revision; remove 'revision'")
-    if model == "fake":
-        return _FAKE
-    if builtin:
+    if model in _WITHOUT_FILES:
+        return _WITHOUT_FILES[model]
+    if model == "nano":
+        folder = SHIPPED
+    elif builtin:
         folder = build(model)
     elif model and folder.is_dir():
         model = folder.resolve().name
@@ -81,9 +98,9 @@ def build(name: str, folder: Path | None = None) -> Path:
     Parameters
     ----------
     name : str
-        Only ``nano`` has files to build.
+        Only ``nano-random`` has files to build.
     folder : Path, optional
-        Where to; the cache folder by default. A folder that holds an older ``nano`` is replaced.
+        Where to; the cache folder by default. A folder that holds an older ``nano-random`` is replaced.
 
     Returns
     -------
@@ -96,10 +113,14 @@ def build(name: str, folder: Path | None = None) -> Path:
     UsageError
         If there is no such model, or the folder holds something else or cannot be written.
     """
-    if name != "nano":
-        raise UsageError(f"there is no model {name!r} to build; {did_you_mean(name, ['nano'])}")
+    if name == "nano":
+        raise UsageError(f"model 'nano' is shipped in {SHIPPED}; there is nothing to build")
+    if name in _WITHOUT_FILES:
+        raise UsageError(f"model {name!r} has no files; there is nothing to build")
+    if name != "nano-random":
+        raise UsageError(f"there is no model {name!r} to build; {did_you_mean(name, ['nano-random'])}")
     # The recipe is part of the cached name: another version of the harness keeps its own copy.
-    target = folder or cache_dir() / "models" / f"nano-{nano.recipe()}"
+    target = folder or cache_dir() / "models" / f"nano-random-{nano.recipe()}"
     return checkpoint.publish(target, nano.write, nano.is_current, nano.is_ours)
 
 

@@ -1,8 +1,9 @@
-"""The embedded model ``nano``: Z-Image's architecture at a size a processor draws in seconds.
+"""The model ``nano-random``: Z-Image's architecture at a size a processor draws in seconds, random weights.
 
 A folder in Hugging Face layout with all five parts, written without network from this file and
 :mod:`harness.models.nano_weights` alone, byte for byte the same on every machine. It draws no
-objects; it reacts to prompt, order and position as the released model does.
+objects; it reacts to prompt, order and position as the released model does. The trained ``nano`` has
+the same shapes, tokenizer and text encoder (``train/``).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from harness.models import checkpoint
 
 NUM_HEADS = 6
 
-_TITLE = "# nano, the embedded model of sp-harness"
+_TITLE = "# nano-random, an untrained model of sp-harness"
 
 _WORDS = """
     a an the and or of on in at by to with from over under between behind before near left right up down is are as
@@ -256,7 +257,7 @@ The architecture of Z-Image at dim 192 with
 {NUM_HEADS} heads, 4 main layers and 2 + 2 refiner layers, a 3-layer Qwen3 text encoder and an
 autoencoder with 16 latent channels and 8x compression. The weights are random numbers, laid out so that
 attention is not flat and the picture depends on prompt, order and position; it was trained on nothing
-and draws no objects. Built by `sp-harness models build nano`, the same bytes everywhere.
+and draws no objects. Built by `sp-harness models build nano-random`, the same bytes everywhere.
 
 Licence: Apache-2.0, as sp-harness.
 """

@@ -7,9 +7,11 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from harness.errors import InfrastructureError
+from harness.models import full_size
 from harness.types import Device, DType
 
 if TYPE_CHECKING:
+    import torch
     from diffusers import ZImagePipeline
 
 
@@ -20,7 +22,8 @@ def load_pipeline(path: str, dtype: DType, device: Device) -> ZImagePipeline:
     Parameters
     ----------
     path : str
-        Folder in Hugging Face layout, as :func:`harness.models.resolve` returns it.
+        Folder in Hugging Face layout, or the place of a model without files, as
+        :func:`harness.models.resolve` returns it.
     dtype : {"float32", "bfloat16", "float16"}
         Of all three networks.
     device : {"cpu", "cuda"}
@@ -37,21 +40,25 @@ def load_pipeline(path: str, dtype: DType, device: Device) -> ZImagePipeline:
         If ``cuda`` is asked for and there is none.
     """
     import torch
-    from diffusers import ZImagePipeline
 
     if device == "cuda" and not torch.cuda.is_available():
         raise InfrastructureError('device = "cuda": torch sees no CUDA device here; write device = "cpu"')
-    with warnings.catch_warnings():
-        # Releases before the new name `dtype` would ignore it and load float32; all of today's know the old one.
-        warnings.filterwarnings("ignore", "`torch_dtype` is deprecated", FutureWarning)
-        pipeline = ZImagePipeline.from_pretrained(
-            path,
-            torch_dtype=getattr(torch, dtype),
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-        )
+    if path == full_size.PATH:
+        pipeline = full_size.make(getattr(torch, dtype), device)
+    else:
+        pipeline = _from_folder(path, getattr(torch, dtype))
     for network in (pipeline.text_encoder, pipeline.transformer, pipeline.vae):
         network.eval().requires_grad_(False)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
+
+
+def _from_folder(path: str, dtype: torch.dtype) -> ZImagePipeline:
+    from diffusers import ZImagePipeline
+
+    with warnings.catch_warnings():
+        # Releases before the new name `dtype` would ignore it and load float32; all of today's know the old one.
+        warnings.filterwarnings("ignore", "`torch_dtype` is deprecated", FutureWarning)
+        return ZImagePipeline.from_pretrained(
+            path, torch_dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
+        )

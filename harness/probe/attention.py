@@ -16,11 +16,14 @@ from torch.nn import functional
 
 from harness.probe.outputs import Trace
 
-MODULES = ("noise_refiner.0", "layers.0")
-"""Blocks whose attention is recorded: the first over image tokens alone, the first over all."""
+FIRST_BLOCKS = ("noise_refiner.0", "context_refiner.0", "layers.0")
+"""Blocks whose attention is always recorded: the first over image tokens, over the caption, and over both."""
 
-MAX_BYTES = 256 << 20
+MAX_BYTES = 512 << 20
 """Kept of one draw on one rank; what comes after is left out, and said."""
+
+MAX_BYTES_OF_OTHERS = 16 << 20
+"""Other blocks' attention at the first step is recorded where a call is no larger than this."""
 
 
 class Ledger:
@@ -40,9 +43,12 @@ class Ledger:
     def note(self, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None) -> None:
         """Keep one call, if it is one of those to be recorded."""
         step, module = self._trace.step, self._trace.module
-        if module not in MODULES or step not in self._steps:
+        size = 4 * (key.numel() + value.numel())
+        if module is None or step not in self._steps:
             return
-        self._bytes += 4 * (key.numel() + value.numel())
+        if module not in FIRST_BLOCKS and (step > 1 or size > MAX_BYTES_OF_OTHERS):
+            return
+        self._bytes += size
         if self._bytes > MAX_BYTES:
             self.left_out.append(f"keys of {module} at step {step}: more than {MAX_BYTES >> 20} MiB on this rank")
             return

@@ -46,6 +46,7 @@ class Trace:
         self._depth = 0
         self._names: dict[nn.Module, dict[nn.Module, str]] = {}
         self._denoiser: nn.Module | None = None
+        self._block: nn.Module | None = None
         self._directions: dict[int, torch.Tensor] = {}
 
     @property
@@ -63,17 +64,17 @@ class Trace:
                 self.step += 1
                 if not self.recorded:
                     self.skipped.append(self.step)
-        elif self.module is None:
-            self.module = self._names[self._denoiser].get(module)
+        elif self._block is None and module in self._names[self._denoiser]:
+            self._block, self.module = module, self._names[self._denoiser][module]
 
     def ended(self, module: nn.Module, arguments: Any, output: Any) -> None:
         """Take note of a module that ends, and keep a sketch of what a block hands on."""
         if module is self._denoiser:
-            self._denoiser = self.module = None
-        elif self._denoiser is not None and self._names[self._denoiser].get(module) == self.module is not None:
+            self._denoiser = self._block = self.module = None
+        elif module is self._block and self.module is not None:
             if self.recorded and isinstance(output, torch.Tensor):
                 self.rows[self.step, self.module] = self._sketch(output)
-            self.module = None
+            self._block = self.module = None
 
     def _sketch(self, output: torch.Tensor) -> torch.Tensor:
         width = output.shape[-1]

@@ -6,8 +6,13 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.types import PROBE_FILE, RunSpec
+
+if TYPE_CHECKING:
+    from harness.probe.attention import Ledger
+    from harness.probe.outputs import Trace
 
 MAX_TRACED_STEPS = 8
 """Of more denoise steps the first of these are traced, and the last."""
@@ -41,14 +46,9 @@ def probing(spec: RunSpec, folder: Path, rank: int) -> Iterator[None]:
     _write(trace, ledger, folder / PROBE_FILE.format(rank=rank))
 
 
-def _write(trace: object, ledger: object, path: Path) -> None:
+def _write(trace: Trace, ledger: Ledger, path: Path) -> None:
     from safetensors.torch import save_file
 
-    from harness.probe.attention import Ledger
-    from harness.probe.outputs import Trace
-
-    assert isinstance(trace, Trace)
-    assert isinstance(ledger, Ledger)
     left_out = list(ledger.left_out)
     if trace.skipped:
         left_out.append("block outputs of steps " + ", ".join(map(str, trace.skipped)))

@@ -18,6 +18,7 @@ from harness.reporters._costs import (
     seconds,
     step_s,
 )
+from harness.reporters._evidence import EvidenceView, evidence_of
 from harness.reporters._figures import FigureTable, figure_table
 from harness.reporters._steps import StepView, step_view
 from harness.reporters._words import (
@@ -108,6 +109,8 @@ class RowView:
     roles: tuple[RoleView, ...]
     prompts: tuple[tuple[str, str], ...]
     """Shortened and full text of each prompt."""
+    evidence: EvidenceView | None = None
+    """What was seen inside, of rows that were explained."""
 
     @property
     def glance(self) -> Cell:
@@ -156,6 +159,7 @@ class PageBuilder:
             figures=figure_table(row),
             roles=tuple(self._role(row, role) for role in ROLES if role in row.runs),
             prompts=tuple((shortened(prompt), prompt) for prompt in row.case.prompts),
+            evidence=evidence_of(row) if row.explanation else None,
         )
 
     def _anchor(self, row: Row) -> str:

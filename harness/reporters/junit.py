@@ -93,6 +93,8 @@ def _case(report: Report, row: Row) -> ET.Element:
 def _explanation(report: Report, row: Row) -> str:
     """Judgements, then the failure of every run of the row with its traceback or stacks."""
     lines = [j.sentence for j in row.verdict.judgements] if row.verdict else []
+    if row.verdict and row.explanation:
+        lines += [f"cause: {row.verdict.cause or 'unknown'}", *row.verdict.evidence]
     for role, digest in row.runs.items():
         failure = report.runs[digest].failure if digest in report.runs else None
         if failure is not None:

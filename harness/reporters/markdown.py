@@ -34,6 +34,9 @@ MAX_SENTENCE = 600
 MAX_COMPARISONS = 12
 """Lines of the table of both layouts."""
 
+MAX_EXPLAINED = 8
+"""Rows whose evidence is quoted."""
+
 MARKS = {
     Outcome.PASS: "✅",
     Outcome.FAIL: "❌",
@@ -54,7 +57,7 @@ class MarkdownReporter:
 
     def write(self, report: Report, folder: Path) -> Path:
         """Write ``summary.md`` and return its path."""
-        head, foot = f"{_head(report)}\n{_layouts(report)}", _foot(report)
+        head, foot = f"{_head(report)}\n{_evidence(report)}{_layouts(report)}", _foot(report)
         room = MAX_CHARACTERS - len(head) - len(foot) - 200
         return write_text(folder / "summary.md", f"{head}{_table(report, worst_first(report.rows), room)}\n{foot}")
 
@@ -88,6 +91,22 @@ def _head(report: Report) -> str:
         what = f"**{escape(finding.what)}** at {_shortened(finding.where)}{cause}"
         lines += [" ".join(filter(None, (f"{what}: {_shortened(finding.why)}", finding.key))), ""]
     return "\n".join(lines)
+
+
+def _evidence(report: Report) -> str:
+    """What was seen inside the rows that were explained."""
+    explained = [row for row in report.rows if row.explanation and row.verdict and row.verdict.evidence]
+    if not explained:
+        return ""
+    lines = ["<details><summary>What was seen inside</summary>", ""]
+    for row in explained[:MAX_EXPLAINED]:
+        verdict = row.verdict
+        assert verdict is not None
+        lines += [f"**{escape(row.name)}**, cause: {escape(verdict.cause or 'unknown')}", ""]
+        lines += [*(f"- {_shortened(line)}" for line in verdict.evidence), ""]
+    left = len(explained) - MAX_EXPLAINED
+    lines += [f"{left} more in `index.html`.", ""] if left > 0 else []
+    return "\n".join([*lines, "</details>", "", ""])
 
 
 def _layouts(report: Report) -> str:

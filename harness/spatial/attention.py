@@ -93,13 +93,23 @@ class SequenceParallelAttention(nn.Module):
         if ring.size > 1:
             by_block = [sum(lengths[self.group.block(place)]) for place in range(ring.size)]
             tokens[1:] = [gather_uneven(part, 1, by_block, ring) for part in tokens[1:]]
-        suffix = [part[:, num_local:].chunk(ulysses.size, dim=2)[ulysses.rank] for part in parts]
-        query, key, value = (torch.cat(pair, dim=1) for pair in zip(tokens, suffix, strict=True))
+        suffix = [own_heads(part[:, num_local:], ulysses) for part in parts]
+        query, key, value = unite(tokens, suffix)
         out = attend(query, key, value, key_mask)
         local = heads_to_tokens(out[:, : sum(own)], own, ulysses)
         if out.shape[1] == sum(own):
             return local
         return torch.cat([local, torch.cat(all_gather(out[:, sum(own) :], ulysses), dim=2)], dim=1)
+
+
+def own_heads(part: torch.Tensor, group: Group) -> torch.Tensor:
+    """The heads of ``B,S,heads,D`` that this rank attends with; of the suffix nothing else is needed."""
+    return part.chunk(group.size, dim=2)[group.rank]
+
+
+def unite(tokens: Sequence[torch.Tensor], suffix: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Put the suffix behind the tokens of all ranks, for query, key and value alike."""
+    return [torch.cat(pair, dim=1) for pair in zip(tokens, suffix, strict=True)]
 
 
 def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, key_mask: torch.Tensor | None) -> torch.Tensor:

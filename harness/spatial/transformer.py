@@ -140,8 +140,7 @@ class SpatialTransformer(nn.Module):
                 fused=self.fused,
                 skip_sequence_parallel_override=full,
             )
-        start = sum(plan.sequence_lengths[:rank]) if full else 0
-        image = unified[:, start : start + plan.local_tokens[rank]]
+        image = own_tokens(unified, plan, rank, full)
         return unpatchify(source.all_final_layer[PATCH](image, c=adaln), latents.shape)
 
     def _embed_captions(
@@ -175,6 +174,12 @@ class SpatialTransformer(nn.Module):
         flat = self.source.rope_embedder(positions.reshape(-1, 3).to(device))
         frequencies: torch.Tensor = flat.unflatten(0, positions.shape[:-1])
         return frequencies
+
+
+def own_tokens(unified: torch.Tensor, plan: ShardPlan, rank: int, full: bool) -> torch.Tensor:
+    """Image tokens of a rank, without pads and caption; ``full`` where the sequence is that of all ranks."""
+    start = sum(plan.sequence_lengths[:rank]) if full else 0
+    return unified[:, start : start + plan.local_tokens[rank]]
 
 
 def _behind(caption_mask: torch.Tensor | None, num_image_tokens: int) -> torch.Tensor | None:

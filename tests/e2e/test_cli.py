@@ -131,8 +131,8 @@ def test_ls_lists_plugins_rows_and_runs(cli: Cli, write: Write, tmp_path: Path) 
 
 
 def test_models_lists_and_builds(cli: Cli, tmp_path: Path) -> None:
-    assert cli("models", "ls").out.split() == ["fake", "nano"]
-    one_line(cli("models", "build", "nan", "--to", tmp_path / "x"), "'nan'", "did you mean 'nano'?")
+    assert cli("models", "ls").out.split() == ["fake", "z-image-random", "nano", "nano-random"]
+    one_line(cli("models", "build", "nano-rand", "--to", tmp_path / "x"), "'nano-rand'", "did you mean 'nano-random'?")
 
 
 # ---------------------------------------------------------------- run

@@ -12,7 +12,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 @pytest.fixture(scope="session")
 def nano_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return models.build("nano", tmp_path_factory.mktemp("nano") / "nano")
+    return models.build("nano-random", tmp_path_factory.mktemp("nano") / "nano-random")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The embedded model: the same bytes everywhere, and a network that reacts to what SP can get wrong."""
+"""The random model: the same bytes everywhere, and a network that reacts to what SP can get wrong."""
 
 import math
 import os
@@ -21,7 +21,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_two_processes_build_the_same_bytes_at_the_same_time(nano_folder: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from harness import models\n"
-        "[models.build('nano', Path(folder)) for folder in sys.argv[1:]]"
+        "[models.build('nano-random', Path(folder)) for folder in sys.argv[1:]]"
     )
     # Both race for one folder, under another hash seed and thread count, then each fills one of its own.
     builders = [

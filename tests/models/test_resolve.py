@@ -30,7 +30,7 @@ def test_fake_has_no_files(cache: Path) -> None:
 
 def test_a_folder_is_described(nano_folder: Path, cache: Path) -> None:
     spec = models.resolve(str(nano_folder))
-    assert (spec.name, Path(spec.path), spec.num_heads) == ("nano", nano_folder, 6)
+    assert (spec.name, Path(spec.path), spec.num_heads) == ("nano-random", nano_folder, 6)
     assert len(spec.weights) == 64
 
 
@@ -44,26 +44,26 @@ def test_a_folder_that_exists_wins_over_a_hub_id(
     assert models.resolve("org/name").weights == models.resolve("bare").weights == models.resolve("./bare").weights
 
 
-def test_nano_is_built_once_and_rebuilt_when_incomplete(
+def test_nano_random_is_built_once_and_rebuilt_when_incomplete(
     nano_folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = models.resolve("nano")
+    first = models.resolve("nano-random")
     assert Path(first.path).is_relative_to(cache)
     assert first.weights == models.resolve(str(nano_folder)).weights
     stamp = (Path(first.path) / "README.md").stat().st_mtime_ns
-    assert models.resolve("nano") == first
+    assert models.resolve("nano-random") == first
     assert (Path(first.path) / "README.md").stat().st_mtime_ns == stamp
     shutil.rmtree(Path(first.path) / "vae")
-    assert models.resolve("nano") == first
+    assert models.resolve("nano-random") == first
     assert (Path(first.path) / "README.md").stat().st_mtime_ns != stamp
 
 
 def test_another_recipe_builds_its_own_copy(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from harness.models import nano
 
-    old = models.build("nano")
+    old = models.build("nano-random")
     monkeypatch.setattr(nano, "recipe", lambda: "12345678")
-    new = models.build("nano")
+    new = models.build("nano-random")
     assert new != old
     assert old.is_dir()
     assert "12345678" in (new / "README.md").read_text()
@@ -75,26 +75,27 @@ def test_build_replaces_an_older_nano_but_nothing_else(tmp_path: Path, nano_fold
     card = older / "README.md"
     card.write_text(card.read_text().replace("(recipe ", "(recipe 0"))
     (older / "left_over.txt").touch()
-    assert models.build("nano", older) == older
+    assert models.build("nano-random", older) == older
     assert not (older / "left_over.txt").exists()
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "thesis.txt").touch()
     with pytest.raises(UsageError, match="holds something else"):
-        models.build("nano", foreign)
+        models.build("nano-random", foreign)
     assert [path.name for path in foreign.iterdir()] == ["thesis.txt"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["foreign", "older"]
 
 
-def test_only_nano_can_be_built(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="did you mean 'nano'"):
-        models.build("nanno", tmp_path / "x")
+def test_only_nano_random_can_be_built(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="did you mean 'nano-random'"):
+        models.build("nano-randm", tmp_path / "x")
 
 
 @pytest.mark.parametrize(
     ("model", "words"),
     [
         ("nan", "did you mean 'nano'"),
+        ("nano-rand", "did you mean 'nano-random'"),
         ("", "neither built in"),
         ("./nowhere", "no such folder"),
         ("a/b/c", "no such folder"),
@@ -108,7 +109,7 @@ def test_an_unknown_model_is_named_with_the_cure(cache: Path, model: str, words:
 
 
 def test_a_revision_belongs_to_a_hub_id(nano_folder: Path, cache: Path) -> None:
-    for model in ("fake", "nano", str(nano_folder)):
+    for model in ("fake", "nano", "nano-random", "z-image-random", str(nano_folder)):
         with pytest.raises(ConfigError, match="revision"):
             models.resolve(model, "main")
 
@@ -138,3 +139,24 @@ def test_resolving_what_is_there_does_not_import_torch(nano_folder: Path, cache:
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+
+
+def test_nano_is_shipped_whole_and_small(cache: Path) -> None:
+    spec = models.resolve("nano")
+    assert (spec.path, spec.num_heads) == (str(models.SHIPPED), 6)
+    assert not (cache / "models").exists()
+    files = [path for path in models.SHIPPED.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 12_000_000
+    assert "Apache-2.0" in (models.SHIPPED / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["nano", "z-image-random", "fake"])
+def test_what_is_there_already_is_not_built(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="nothing to build"):
+        models.build(name, tmp_path / "x")
+
+
+def test_the_full_size_model_has_the_released_shape(cache: Path) -> None:
+    spec = models.resolve("z-image-random")
+    assert (spec.name, spec.num_heads) == ("z-image-random", 30)
+    assert not cache.exists()

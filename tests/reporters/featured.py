@@ -36,6 +36,9 @@ def add_row(sample: Any, case: Case, layout: Literal["aligned", "exact"], **how:
     split, pads = (None, None) if layout == "exact" else (141.0, 24.5 if surplus else None)
     levels = dict(zip(FIGURED[:4], (split, None, pads, pads or split), strict=True))
     comparisons = [settled(edge(relation, runs, db)) for relation, db in levels.items()]
+    reordered = draw(sample, case, token_order="reversed", **cached)
+    runs["reordered"] = reordered
+    comparisons.append(replace(edge(Relation.PAIR, runs, 138.0), relation=Relation.FLOOR, candidate=reordered))
     if variant.cache != "none":
         comparisons.insert(0, compare_decisions(sample.runs[replay], sample.runs[candidate]))
     row = Row(case, variant, choice, plan, runs=runs, comparisons=tuple(comparisons))

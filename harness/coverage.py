@@ -1,0 +1,147 @@
+"""Which classes of shapes and features a matrix meets, and which it does not.
+
+A class is a way in which a split can be right at one row and wrong at another. Only rows that are split
+over ranks and not skipped meet any. What would meet the rest is found by :mod:`harness.coverage_additions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from harness import models
+from harness.captions import CountTokens, counter
+from harness.graph import Graph
+from harness.plan import PAD_MULTIPLE
+from harness.types import Case, Matrix, ModelSpec, Row, ShardPlan
+
+RANKS = (2, 3, 6)
+"""Degrees that the classes name; all of them divide the heads of Z-Image."""
+
+
+@dataclass(frozen=True)
+class Sight:
+    """A row as coverage sees it."""
+
+    row: Row
+    captions: tuple[int, ...]
+    """Tokens of every caption that is drawn at once, negative prompts included."""
+    later: bool
+    """A request of a sequence that is not its first."""
+
+    @property
+    def aligned(self) -> ShardPlan | None:
+        """The cut, where its layout has pads of its own."""
+        return self.row.plan if self.row.variant.layout == "aligned" else None
+
+    @property
+    def rule(self) -> str:
+        """By which rule ``auto`` chose the axis, and which: ``lower cost, h``."""
+        choice = self.row.choice
+        if choice is None or self.row.variant.axis != "auto" or self.aligned is None:
+            return ""
+        rules = {"lower cost": "lower cost", "tie in cost, more": "more tokens", "tie in cost and": "tie"}
+        name = next((rule for start, rule in rules.items() if choice.rule.startswith(start)), "")
+        return f"{name}, {choice.chosen_axis}"
+
+    @property
+    def buckets(self) -> set[int]:
+        """Padded lengths of the captions."""
+        return {-(-tokens // PAD_MULTIPLE) for tokens in self.captions}
+
+
+def _sides(sight: Sight) -> int:
+    return sight.row.case.size.width_px - sight.row.case.size.height_px
+
+
+def _uneven(sight: Sight) -> bool | None:
+    return len(set(sight.row.plan.shard_tokens)) > 1 if sight.row.plan else None
+
+
+def _pads(sight: Sight) -> tuple[int, int] | None:
+    return (sight.aligned.pad_tokens, sight.aligned.surplus_pad_tokens) if sight.aligned else None
+
+
+def _of_degree(ranks: int) -> Callable[[Sight], bool]:
+    return lambda sight: sight.row.variant.degree == ranks
+
+
+CLASSES: Mapping[str, Callable[[Sight], bool]] = {
+    "orientation: portrait": lambda sight: _sides(sight) < 0,
+    "orientation: landscape": lambda sight: _sides(sight) > 0,
+    "orientation: square": lambda sight: _sides(sight) == 0,
+    "axis won by: lower cost, h": lambda sight: sight.rule == "lower cost, h",
+    "axis won by: lower cost, w": lambda sight: sight.rule == "lower cost, w",
+    "axis won by: more tokens, h": lambda sight: sight.rule == "more tokens, h",
+    "axis won by: more tokens, w": lambda sight: sight.rule == "more tokens, w",
+    "axis won by: tie": lambda sight: sight.rule == "tie, h",
+    "shards: even": lambda sight: _uneven(sight) is False,
+    "shards: uneven": lambda sight: _uneven(sight) is True,
+    "pads: none": lambda sight: _pads(sight) == (0, 0),
+    "pads: as on one device": lambda sight: (_pads(sight) or (0, 0))[0] > 0 and (_pads(sight) or (0, 1))[1] == 0,
+    "pads: surplus": lambda sight: (_pads(sight) or (0, 0))[1] > 0,
+    "caption: at a multiple of 32": lambda sight: any(tokens % PAD_MULTIPLE == 0 for tokens in sight.captions),
+    "caption: off a multiple of 32": lambda sight: any(tokens % PAD_MULTIPLE for tokens in sight.captions),
+    "captions of a batch: equal buckets": lambda sight: len(sight.captions) > 1 and len(sight.buckets) == 1,
+    "captions of a batch: different buckets": lambda sight: len(sight.buckets) > 1,
+    "guidance": lambda sight: sight.row.case.guidance_scale > 0,
+    "batch": lambda sight: len(sight.row.case.prompts) > 1,
+    "several images": lambda sight: sight.row.case.num_images_per_prompt > 1,
+    **{f"ranks: {ranks}": _of_degree(ranks) for ranks in RANKS},
+    "ring": lambda sight: sight.row.variant.ring > 1 and sight.row.variant.ulysses == 1,
+    "ring x Ulysses": lambda sight: sight.row.variant.ring > 1 and sight.row.variant.ulysses > 1,
+    "cache": lambda sight: sight.row.variant.cache != "none",
+    "layout: exact": lambda sight: sight.row.variant.layout == "exact",
+    "second request": lambda sight: sight.later,
+}
+"""Every class by its name, and whether a row meets it."""
+
+SHAPE_CLASSES = tuple(name for name in CLASSES if name.startswith(("orientation", "axis", "shards", "pads")))
+"""Classes that size and degree decide."""
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Rows by class, in the order of :data:`CLASSES`; a class without rows is not met."""
+
+    rows: Mapping[str, tuple[str, ...]]
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Classes that no row meets."""
+        return tuple(name for name, rows in self.rows.items() if not rows)
+
+
+def cover(planned: Sequence[tuple[Matrix, Graph]]) -> Coverage:
+    """Sort the rows of one or several matrices into classes.
+
+    Rows are called ``CASE/VARIANT``, and where there are several matrices ``MATRIX: CASE/VARIANT``.
+    """
+    found: dict[str, list[str]] = {name: [] for name in CLASSES}
+    for matrix, graph in planned:
+        prefix = f"{matrix.name}: " if len(planned) > 1 else ""
+        for sight in sights(graph):
+            for name in met_by(sight):
+                found[name].append(prefix + sight.row.name)
+    return Coverage({name: tuple(rows) for name, rows in found.items()})
+
+
+def met_by(sight: Sight) -> tuple[str, ...]:
+    """Name the classes that a row meets."""
+    return tuple(name for name, meets in CLASSES.items() if meets(sight))
+
+
+def sights(graph: Graph) -> Iterator[Sight]:
+    """Look at every row that is split over ranks."""
+    known: dict[tuple[str, str | None], ModelSpec] = {}
+    for row in graph.rows:
+        if row.skip is None and row.variant.degree > 1:
+            key = (row.case.model, row.case.revision)
+            known[key] = known.get(key) or models.resolve(*key)
+            later = bool(graph.specs[row.runs["candidate"]].after)
+            yield Sight(row, captions_of(row.case, counter(known[key])), later)
+
+
+def captions_of(case: Case, count: CountTokens) -> tuple[int, ...]:
+    """Tokens of each caption of a case: prompts, and with guidance the negative ones beside them."""
+    return tuple(count(prompt) for prompt in (*case.prompts, *case.negative_prompts))

@@ -1,0 +1,252 @@
+"""The smallest additions to a matrix that meet the classes it does not meet yet, as TOML ready to paste.
+
+For classes of shapes a small search finds the size with the fewest tokens at the degrees that the matrix
+has; every other class is tried on the cases at hand, the smallest first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
+
+from harness import models, registry
+from harness.captions import CountTokens, counter
+from harness.coverage import SHAPE_CLASSES, Sight, captions_of, met_by
+from harness.graph import build
+from harness.matrix import expand
+from harness.matrix_schema import MatrixTables, to_toml
+from harness.types import PIXELS_PER_TOKEN, Case, Matrix, ModelSpec, Size, Variant
+
+MAX_SIDE_TOKENS = 40
+"""The search ends at pictures of 640 pixels a side: every class has a smaller one at up to six ranks."""
+
+WORDS = ("a", "red", "ball", "left", "of", "a", "blue", "cube", "on", "grey", "tiles", "at", "day")
+"""What prompts are lengthened with."""
+
+CACHE_STEPS, CACHE_MASK = 8, "11101001"
+"""Steps of a cached case, and which of them are computed: enough to be served, and nothing left to chance."""
+
+
+@dataclass(frozen=True)
+class Addition:
+    """A case (twice the same, where it takes a second request) under one variant."""
+
+    cases: tuple[Case, ...]
+    variant: Variant
+    meets: tuple[str, ...]
+
+
+def additions(matrix: Matrix, missing: Sequence[str]) -> list[Addition]:
+    """Find one addition after the other until nothing is missing that can be met.
+
+    Parameters
+    ----------
+    matrix
+        Says which model, prompts, sizes, engine and degrees to use.
+    missing
+        Names of classes.
+    """
+    model = models.resolve(matrix.cases[0].model, matrix.cases[0].revision)
+    found: list[Addition] = []
+    lacking = list(missing)
+    while lacking:
+        addition = _smallest(lacking[0], matrix, model)
+        lacking.pop(0)
+        if addition:
+            found.append(addition)
+            lacking = [name for name in lacking if name not in addition.meets]
+    return _without_idle(found, missing)
+
+
+def _without_idle(found: list[Addition], missing: Sequence[str]) -> list[Addition]:
+    """Drop additions whose classes the others meet as well, as a later one often does for an earlier."""
+    kept = list(found)
+    for addition in found:
+        others = {name for other in kept if other is not addition for name in other.meets}
+        if {*addition.meets} & {*missing} <= others:
+            kept.remove(addition)
+    return kept
+
+
+def _smallest(name: str, matrix: Matrix, model: ModelSpec) -> Addition | None:
+    """Try drafts, the smallest first, until one meets the class."""
+    count = counter(model)
+    for cases, variant in _drafts(name, matrix, model, count):
+        pairs = tuple((case.name, variant.label) for case in cases)
+        graph = build(replace(matrix, cases=cases, variants=(variant,), pairs=pairs), lambda case: model)
+        row = graph.rows[-1]
+        if row.skip is None:
+            later = bool(graph.specs[row.runs["candidate"]].after)
+            meets = met_by(Sight(row, captions_of(row.case, count), later))
+            if name in meets:
+                return Addition(cases, variant, meets)
+    return None
+
+
+def _drafts(
+    name: str, matrix: Matrix, model: ModelSpec, count: CountTokens
+) -> Iterator[tuple[tuple[Case, ...], Variant]]:
+    base = replace(matrix.cases[0], name=f"cover-{_slug(name)}", golden="off", sequence=None)
+    variants = _variants(name, matrix, model)
+    if name in SHAPE_CLASSES:
+        plain = replace(base, prompts=base.prompts[:1], negative_prompts=(), guidance_scale=0, num_images_per_prompt=1)
+        for size in _sizes():
+            yield from (((replace(plain, size=size),), variant) for variant in variants)
+        return
+    at_hand = sorted((case for case in matrix.cases if not case.sequence), key=_work) or [base]
+    for case in at_hand:
+        for variant in variants:
+            changed = _changed(name, case, count)
+            named = changed if changed == case else replace(changed, name=base.name, golden="off")
+            if name != "second request":
+                yield (named,), variant
+            else:
+                again = replace(named, sequence=base.name)
+                yield tuple(replace(again, name=f"{base.name}-{n}-{case.size}", golden="off") for n in (1, 2)), variant
+
+
+def _changed(name: str, case: Case, count: CountTokens) -> Case:
+    """Make the least change to a case that may let it meet a class."""
+    if name == "guidance":
+        return replace(case, guidance_scale=4.0, negative_prompts=("",) * len(case.prompts))
+    if name == "several images":
+        return replace(case, num_images_per_prompt=2)
+    if name == "cache":
+        return replace(case, steps=CACHE_STEPS)
+    if name == "batch" or name.startswith("caption"):
+        prompts = _prompts(name, case, count)
+        return replace(case, prompts=prompts, negative_prompts=(), guidance_scale=0.0)
+    return case
+
+
+def _prompts(name: str, case: Case, count: CountTokens) -> tuple[str, ...]:
+    """Prompts of the lengths that a class asks for: the case's own first, and longer and longer ones."""
+    first = case.prompts[0].split()
+    stock = [" ".join([*first, *(WORDS[n % len(WORDS)] for n in range(extra))]) for extra in range(70)]
+    groups = [(prompt,) for prompt in stock] if name.startswith("caption:") else list(combinations(stock, 2))
+    for prompts in groups:
+        lengths = [count(prompt) for prompt in prompts]
+        equal = len({-(-length // 32) for length in lengths}) == 1
+        wanted = {
+            "caption: at a multiple of 32": lengths[0] % 32 == 0,
+            "caption: off a multiple of 32": lengths[0] % 32 > 0,
+            "captions of a batch: different buckets": not equal,
+        }
+        if wanted.get(name, equal):
+            return prompts
+    return case.prompts
+
+
+def _variants(name: str, matrix: Matrix, model: ModelSpec) -> list[Variant]:
+    """Variants to try a class with, those of the fewest ranks first."""
+    wanted = [variant.engine for variant in matrix.variants]
+    named = next((engine for engine in wanted if "h" in registry.load("engines", engine).axes), "spatial")
+    engine = registry.load("engines", named)
+    degrees = sorted(
+        {(v.ulysses, v.ring) for v in matrix.variants if v.degree > 1 and model.num_heads % v.ulysses == 0},
+        key=lambda degree: (degree[0] * degree[1], degree[1]),
+    ) or [(next((d for d in (2, 3, 5) if model.num_heads % d == 0), 1), 1)]
+    plain = [Variant(named, ulysses, ring) for ulysses, ring in degrees]
+    if name.startswith("ranks: "):
+        ranks = int(name.removeprefix("ranks: "))
+        return [Variant(named, ranks), Variant(named, 1, ranks)]
+    if name == "ring":
+        return [Variant(named, 1, 2)]
+    if name == "ring x Ulysses":
+        return [Variant(named, ulysses, 2) for ulysses in (2, 3, 5) if model.num_heads % ulysses == 0]
+    if name == "layout: exact":
+        return [replace(variant, layout="exact") for variant in plain]
+    if name == "cache":
+        masked = {"cache_mask": CACHE_MASK}
+        return [
+            replace(variant, cache="cache-dit", options=masked) for variant in plain if {*masked} <= {*engine.options}
+        ]
+    return plain
+
+
+def _sizes() -> list[Size]:
+    sides = range(1, MAX_SIDE_TOKENS + 1)
+    sizes = [Size(width * PIXELS_PER_TOKEN, height * PIXELS_PER_TOKEN) for width in sides for height in sides]
+    return sorted(sizes, key=lambda size: (size.tokens, size.tokens_h + size.tokens_w, size.width_px))
+
+
+def _work(case: Case) -> tuple[int, int, str]:
+    return case.size.tokens * case.num_images, case.steps, case.name
+
+
+def _slug(name: str) -> str:
+    return "-".join("".join(letter if letter.isalnum() else " " for letter in name.lower()).split())
+
+
+# ---------------------------------------------------------------- as TOML
+
+
+def as_toml(found: Sequence[Addition], matrix: Matrix, tables: MatrixTables) -> str:
+    """Write additions so that they can be pasted at the end of a matrix file.
+
+    A case that the file draws already is not written again, and neither is a variant that meets every case
+    of the file anyway.
+
+    Parameters
+    ----------
+    found
+        What to add.
+    matrix, tables
+        The file as read: what it draws, and what stands at its top.
+    """
+    known = {_identity(case): case.name for case in matrix.cases if not case.sequence}
+    everywhere = [variant for entry in tables.variant if entry.cases is None for variant in expand(entry)]
+    cases: list[Mapping[str, Any]] = []
+    met: dict[str, tuple[Variant, list[str]]] = {}
+    for addition in found:
+        first = addition.cases[0]
+        if first.sequence:
+            cases += [_case_table(case, tables) for case in addition.cases]
+            patterns = [f"{first.sequence}-*"]
+        else:
+            if _identity(first) not in known:
+                known[_identity(first)] = first.name
+                cases.append(_case_table(first, tables))
+            patterns = [known[_identity(first)]]
+        if addition.variant.label not in {variant.label for variant in everywhere}:
+            names = met.setdefault(addition.variant.label, (addition.variant, []))[1]
+            names += [pattern for pattern in patterns if pattern not in names]
+    required = {variant.label: variant.required for variant in matrix.variants}
+    variants = [
+        _variant_table(replace(variant, required=required.get(label, True)), names)
+        for label, (variant, names) in met.items()
+    ]
+    return to_toml({"case": cases, "variant": variants})
+
+
+def _identity(case: Case) -> str:
+    return repr(case.identity())
+
+
+def _case_table(case: Case, tables: MatrixTables) -> dict[str, Any]:
+    negative = list(case.negative_prompts)
+    table: dict[str, Any] = {
+        **({"sequence": case.sequence} if case.sequence else {"name": case.name}),
+        "size": str(case.size),
+        "prompt": case.prompts[0] if len(case.prompts) == 1 else list(case.prompts),
+    }
+    if case.guidance_scale:
+        table |= {"guidance_scale": case.guidance_scale}
+        table |= {"negative_prompt": negative if len(set(negative)) > 1 else negative[0]} if any(negative) else {}
+    if case.num_images_per_prompt > 1:
+        table["num_images_per_prompt"] = case.num_images_per_prompt
+    for key in ("model", "revision", "device", "dtype", "steps", "seed", "golden", "timeout_s"):
+        if getattr(case, key) != getattr(tables, key):
+            table[key] = getattr(case, key)
+    return table
+
+
+def _variant_table(variant: Variant, names: Sequence[str]) -> dict[str, Any]:
+    table: dict[str, Any] = {"engine": variant.engine}
+    plain = Variant(variant.engine)
+    for key in ("ulysses", "ring", "axis", "layout", "cache", "required"):
+        if getattr(variant, key) != getattr(plain, key):
+            table[key] = getattr(variant, key)
+    return table | ({"options": dict(variant.options)} if variant.options else {}) | {"cases": list(names)}

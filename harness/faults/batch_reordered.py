@@ -1,0 +1,29 @@
+"""What the all-to-all brings is read with the sequence before the batch."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar
+
+from harness.faults._planting import instead_of
+from harness.types import Worker
+
+
+class BatchReordered:
+    """With one picture it is the same; with more, their tokens mix."""
+
+    name: ClassVar[str] = "batch-reordered"
+    source: ClassVar[str] = "https://github.com/deepspeedai/DeepSpeed/issues/5808"
+    cause: ClassVar[str] = "exchange"
+    needs: ClassVar[tuple[str, ...]] = ("batch",)
+
+    def plant(self, worker: Worker) -> AbstractContextManager[Any]:
+        """Read ``S,B`` as ``B,S``."""
+        from harness.spatial import attention
+
+        return instead_of(worker, attention, "_to_heads", _mix)
+
+
+def _mix(stock: Any, *arguments: Any) -> Any:
+    traded = stock(*arguments)
+    return traded.transpose(0, 1).reshape(traded.shape)

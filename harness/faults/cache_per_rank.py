@@ -1,0 +1,30 @@
+"""Each rank decides by its own part of the picture whether the cache serves a step.
+
+Near the threshold the ranks of the real ones disagreed; xDiT#502 is the same.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar
+
+from harness.faults._planting import instead_of, is_last
+from harness.types import Worker
+
+
+class CachePerRank:
+    """One rank waits for another that has skipped the layers, and their collectives."""
+
+    name: ClassVar[str] = "cache-per-rank"
+    source: ClassVar[str] = "https://github.com/vllm-project/vllm-omni/issues/6180"
+    cause: ClassVar[str] = "hang"
+    needs: ClassVar[tuple[str, ...]] = ("cache",)
+
+    def plant(self, worker: Worker) -> AbstractContextManager[Any]:
+        """Let the last rank find every step alike to the one before, and the others none."""
+        from cache_dit.caching.cache_contexts.cache_manager import CachedContextManager
+
+        def decide(stock: Any, *states: Any, **options: Any) -> bool:
+            return is_last(worker)
+
+        return instead_of(worker, CachedContextManager, "similarity", decide)

@@ -1,0 +1,24 @@
+"""What fills up the shorter captions of a batch is not masked once the sequence is split."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar
+
+from harness.faults._planting import instead_of
+from harness.types import Worker
+
+
+class CaptionFillAttended:
+    """A haze, in batches with captions of different lengths."""
+
+    name: ClassVar[str] = "caption-fill-attended"
+    source: ClassVar[str] = "https://github.com/sgl-project/sglang/issues/30107"
+    cause: ClassVar[str] = "mask"
+    needs: ClassVar[tuple[str, ...]] = ("captions of a batch: different buckets",)
+
+    def plant(self, worker: Worker) -> AbstractContextManager[Any]:
+        """Leave out the mask of the main layers."""
+        from harness.spatial import transformer
+
+        return instead_of(worker, transformer, "_behind", lambda stock, caption_mask, num_image_tokens: None)

@@ -1,0 +1,27 @@
+"""The replicated caption is put in front of the tokens, and the output is read as if it stood behind them.
+
+After nine steps the mean error was 7 of 255.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar
+
+from harness.faults._planting import instead_of
+from harness.types import Worker
+
+
+class CaptionFirst:
+    """Every token takes the output of another one."""
+
+    name: ClassVar[str] = "caption-first"
+    source: ClassVar[str] = "https://github.com/sgl-project/sglang/issues/33923"
+    cause: ClassVar[str] = "exchange"
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    def plant(self, worker: Worker) -> AbstractContextManager[Any]:
+        """Put the caption first."""
+        from harness.spatial import attention
+
+        return instead_of(worker, attention, "unite", lambda stock, tokens, suffix: stock(suffix, tokens))

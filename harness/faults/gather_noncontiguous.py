@@ -1,0 +1,30 @@
+"""What is gathered is a transposed view: contiguous with one picture, and not with two."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar
+
+from harness.faults._planting import instead_of
+from harness.types import Worker
+
+
+class GatherNoncontiguous:
+    """A batch raises."""
+
+    name: ClassVar[str] = "gather-noncontiguous"
+    source: ClassVar[str] = "https://github.com/sgl-project/sglang/issues/39291"
+    cause: ClassVar[str] = "crash"
+    needs: ClassVar[tuple[str, ...]] = ("batch",)
+
+    def plant(self, worker: Worker) -> AbstractContextManager[Any]:
+        """Gather the transposed part without copying it."""
+        from harness.spatial import shard
+
+        return instead_of(worker, shard, "all_gather", _gather_a_view)
+
+
+def _gather_a_view(stock: Any, part: Any, group: Any) -> Any:
+    turned = part.transpose(0, 1)
+    flat = turned.view(-1)  # raises where this is no contiguous piece of memory
+    return [gathered.view(turned.shape).transpose(0, 1) for gathered in stock(flat, group)]

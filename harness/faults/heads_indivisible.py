@@ -1,0 +1,33 @@
+"""The exchange shares heads by four, which the model's heads do not divide by.
+
+The real one met 30 heads with 4 ranks. Here a Ulysses degree that does not divide the heads is a skip, so the
+degree alone cannot bring it about.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar
+
+from harness.faults._planting import instead_of
+from harness.types import Worker
+
+
+class HeadsIndivisible:
+    """It raises before anything is sent."""
+
+    name: ClassVar[str] = "heads-indivisible"
+    source: ClassVar[str] = "https://github.com/vipshop/cache-dit/issues/546"
+    cause: ClassVar[str] = "crash"
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    def plant(self, worker: Worker) -> AbstractContextManager[Any]:
+        """View the heads as four shares."""
+        from harness.spatial import attention
+
+        return instead_of(worker, attention, "_to_heads", _share_by_four)
+
+
+def _share_by_four(stock: Any, part: Any, lengths: Any, group: Any) -> Any:
+    part.unflatten(2, (4, -1))
+    return stock(part, lengths, group)

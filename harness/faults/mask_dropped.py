@@ -1,0 +1,30 @@
+"""The attention mask is not passed on, with one rank or several.
+
+Found in release 0.7.0 by running it. An engine compared with itself hides it: the baseline has to be another one.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar
+
+from harness.faults._planting import instead_of
+from harness.types import Worker
+
+
+class MaskDropped:
+    """What fills up shorter captions is attended to."""
+
+    name: ClassVar[str] = "mask-dropped"
+    source: ClassVar[str] = "https://github.com/xdit-project/xDiT"
+    cause: ClassVar[str] = "mask"
+    needs: ClassVar[tuple[str, ...]] = ("guidance", "captions of a batch: different buckets")
+
+    def plant(self, worker: Worker) -> AbstractContextManager[Any]:
+        """Attend without a mask."""
+        from harness.spatial import attention
+
+        def attend(stock: Any, query: Any, key: Any, value: Any, key_mask: Any) -> Any:
+            return stock(query, key, value, None)
+
+        return instead_of(worker, attention, "attend", attend, also_alone=True)

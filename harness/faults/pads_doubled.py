@@ -1,0 +1,33 @@
+"""A shard that is padded already is padded once more: every rank brings twice its pads to attention.
+
+Pads in attention that should not be there showed as a haze over the picture.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from harness.faults._planting import instead_of
+from harness.types import ShardPlan, Worker
+
+
+class PadsDoubled:
+    """Twice the pads, all of them attended."""
+
+    name: ClassVar[str] = "pads-doubled"
+    source: ClassVar[str] = "https://github.com/sgl-project/sglang/issues/30107"
+    cause: ClassVar[str] = "pads"
+    needs: ClassVar[tuple[str, ...]] = ("pads: as on one device",)
+
+    def plant(self, worker: Worker) -> AbstractContextManager[Any]:
+        """Lengthen every rank's sequence by its pads."""
+        from harness.spatial.transformer import SpatialTransformer
+
+        return instead_of(worker, SpatialTransformer, "forward", _pad_again)
+
+
+def _pad_again(stock: Any, transformer: Any, latents: Any, timestep: Any, captions: Any, plan: ShardPlan) -> Any:
+    lengths = [2 * length - own for length, own in zip(plan.sequence_lengths, plan.local_tokens, strict=True)]
+    return stock(transformer, latents, timestep, captions, replace(plan, sequence_lengths=tuple(lengths)))

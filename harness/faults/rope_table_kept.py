@@ -1,0 +1,38 @@
+"""The table of positions is kept by token count and taken again for a request with as many tokens on another grid.
+
+The first request is right; only the second shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar
+
+from harness.faults._planting import instead_of
+from harness.types import ShardPlan, Worker
+
+
+class RopeTableKept:
+    """What an earlier request left decides where tokens stand."""
+
+    name: ClassVar[str] = "rope-table-kept"
+    source: ClassVar[str] = (
+        "https://github.com/sgl-project/sglang/blob/main/python/sglang/multimodal_gen/test/server/gpu_cases.py"
+    )
+    cause: ClassVar[str] = "position"
+    needs: ClassVar[tuple[str, ...]] = ("second request", "orientation: portrait")
+
+    def plant(self, worker: Worker) -> AbstractContextManager[Any]:
+        """Keep the positions of every token count over requests."""
+        from harness.spatial import transformer
+
+        return instead_of(worker, transformer, "image_positions", _keep)
+
+
+_kept: dict[tuple[int, ...], Any] = {}
+
+
+def _keep(stock: Any, plan: ShardPlan, ranks: Sequence[int], frames: Sequence[int]) -> Any:
+    num_tokens = sum(plan.sequence_lengths[rank] for rank in ranks)
+    return _kept.setdefault((num_tokens, *frames), stock(plan, ranks, frames))

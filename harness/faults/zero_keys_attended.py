@@ -1,0 +1,33 @@
+"""A caption that does not divide by the ranks is filled up with zeros, which attention then meets.
+
+Found in release 0.7.0 by running it: with two ranks everything divides, with three the picture is off.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar
+
+from harness.faults._suffix import changed_suffix_keys
+from harness.types import Worker
+
+
+class ZeroKeysAttended:
+    """A key of zeros beside the caption's own."""
+
+    name: ClassVar[str] = "zero-keys-attended"
+    source: ClassVar[str] = "https://github.com/xdit-project/xDiT"
+    cause: ClassVar[str] = "pads"
+    needs: ClassVar[tuple[str, ...]] = ("ranks: 3",)
+
+    def plant(self, worker: Worker) -> AbstractContextManager[Any]:
+        """Append zeros to the caption's keys and values until they divide."""
+        import torch
+
+        def fill(part: torch.Tensor) -> torch.Tensor:
+            zeros = part.new_full(
+                (len(part), -part.shape[1] % worker.world_size, *part.shape[2:]), part.dtype == torch.bool
+            )
+            return torch.cat([part, zeros], dim=1)
+
+        return changed_suffix_keys(worker, fill)

@@ -1,0 +1,68 @@
+"""What ``sp-harness faults`` does: list the planted bugs, plant them, and say who finds them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+from rich.text import Text
+
+from harness import codec, explain, killscore, registry, session
+from harness.console import LiveProgress, cost_of, make_console
+from harness.errors import EXIT_INTERRUPTED, UsageError
+from harness.killscore import KillScore, Place
+from harness.killscore_table import markdown
+from harness.pool import Pool
+from harness.record import RunFolder
+from harness.types import Report
+
+
+def ls() -> None:
+    """List every planted bug: its cause, what a row needs to show it, and its thread."""
+    for fault in registry.load_all("faults"):
+        typer.echo(f"{fault.name}: {fault.cause}; needs {', '.join(fault.needs) or 'nothing'}; {fault.source}")
+
+
+def run(path: Path, only: Sequence[str], out: Path, as_json: bool) -> int:
+    """Plant bugs into a matrix, draw it, print the kill score, and return the exit code."""
+    matrix, graph = session.prepare(path)
+    places, not_planted = killscore.place(graph, only)
+    if not places:
+        raise UsageError(f"{path}: no row can show {', '.join(not_planted)}; see sp-harness faults ls")
+    faulty = killscore.planted(matrix, places, whole=not only)
+    folder = RunFolder.create(out, faulty, session.plan(faulty), "off")
+    try:
+        report = _drawn(folder)
+    except KeyboardInterrupt:
+        make_console(stderr=True).print(Text(f"interrupted; what is drawn stays in {folder.path}"))
+        return EXIT_INTERRUPTED
+    session.write_reports(report, folder.path)
+    return _tell(folder, report, places, not_planted, as_json)
+
+
+def _drawn(folder: RunFolder) -> Report:
+    """Draw everything, then what fails once more with a probe, so that its cause can be named."""
+    console = make_console(stderr=True)
+    with Pool(folder.path / "logs") as pool, LiveProgress(console, folder.plan.specs) as progress:
+        progress.expect(sum(cost_of(spec) for spec in folder.plan.specs.values()))
+        session.record(folder, pool, on_event=progress)
+    failing = explain.select(session.conclude(folder).rows)
+    console.print(Text(f"explaining {len(failing)} rows"))
+    with Pool(folder.path / "logs" / "explained") as pool:
+        for problem in explain.explain(folder, failing, pool):
+            console.print(Text(problem))
+    return session.conclude(folder)
+
+
+def _tell(
+    folder: RunFolder, report: Report, places: Sequence[Place], not_planted: dict[str, str], as_json: bool
+) -> int:
+    score: KillScore = killscore.score(report, places, not_planted, folder.sample)
+    text = markdown(score)
+    codec.write_json(folder.path / "killscore.json", score)
+    (folder.path / "killscore.md").write_text(text, encoding="utf-8")
+    typer.echo(json.dumps(codec.encode(score), indent=2) if as_json else text, nl=as_json)
+    typer.echo(f"{folder.path / 'killscore.md'}", err=True)
+    return score.exit_code

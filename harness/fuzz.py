@@ -1,0 +1,283 @@
+"""Fuzzing: hypothesis draws matrices, the ordinary path runs them, and the smallest that fails is kept.
+
+One pool of resident engines serves every example, so that after the first ones only pictures are paid
+for. What fails is shrunk, written as a matrix file, and run once more from that file by engines of its
+own: what shows only after other requests is told from what shows at once.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from harness import models, registry, session
+from harness.errors import InfrastructureError, UsageError, did_you_mean
+from harness.pool import Pool
+from harness.record import Plan, RunFolder
+from harness.types import Outcome, Report, digest_of
+
+SHRINK_S = 120.0
+"""Time to shrink a failure, whatever was left of the time to search."""
+
+SWEEP_EVERY = 50
+"""Examples after which their pictures are thrown away; until then a baseline may serve again."""
+
+NOTHING_AFTER = 100
+"""Draws that cannot be run, with none that can, after which it is said that none will."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """The limits within which examples are drawn."""
+
+    engine: str
+    model: str
+    max_ranks: int = 3
+    fault: str | None = None
+    max_side_tokens: int = 20
+    max_tokens: int = 160
+    sequences: int = 24
+    """One example in about so many is a sequence, for which an engine is started anew; 0 for none."""
+    timeout_s: float = 60.0
+
+
+@dataclass(frozen=True)
+class Found:
+    """A matrix that fails, and what was said of its first failing row."""
+
+    text: str
+    outcome: Outcome
+    cause: str | None
+    sentence: str
+    work: int
+    """Tokens to denoise, over all pictures, steps and requests: what shrinking is to bring down."""
+
+    @property
+    def name(self) -> str:
+        """``fuzz-1f0c9a2b``, after the text."""
+        return f"fuzz-{digest_of(self.text)[:8]}"
+
+
+@dataclass
+class Tally:
+    """Where the fuzzing stands."""
+
+    seconds: float
+    examples: int = 0
+    skips: int = 0
+    found: Found | None = None
+    """The smallest failure so far."""
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Since the start."""
+        return time.monotonic() - self.started
+
+    @property
+    def left_s(self) -> float:
+        """Until the search, or the shrinking, ends."""
+        return max(0.0, self.seconds - self.elapsed_s)
+
+
+OnExample = Callable[[Tally], None]
+
+
+class _Stop(BaseException):
+    """Ends the search from within an example; hypothesis takes any ``Exception`` for a failure to shrink."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+class _Fails(Exception):
+    """An example fails; raised at one place only, so that hypothesis sees one bug."""
+
+
+def check(space: Space) -> None:
+    """Refuse what cannot be fuzzed, before anything is started.
+
+    Raises
+    ------
+    UsageError
+        If hypothesis is missing, or engine or fault do not exist.
+    """
+    if importlib.util.find_spec("hypothesis") is None:
+        raise UsageError("fuzzing needs the package hypothesis; pip install 'sp-harness[fuzz]'")
+    if space.max_ranks < 2:
+        raise UsageError(f"--max-ranks {space.max_ranks}: a split takes at least 2 ranks")
+    faults = registry.load("engines", space.engine).faults()
+    if space.fault and space.fault not in faults:
+        raise UsageError(f"--fault {space.fault!r}: {did_you_mean(space.fault, faults)}")
+
+
+def fuzz(space: Space, out: Path, tally: Tally, seed: int, on_example: OnExample = lambda tally: None) -> None:
+    """Draw and run examples until one fails and is shrunk, or the time is over.
+
+    Parameters
+    ----------
+    space
+        What is drawn.
+    out
+        Existing folder in which examples are run; nothing is left in it.
+    tally
+        Kept up to date; holds the smallest failure at the end, also where Ctrl-C ends it.
+    seed
+        Of the draws.
+    on_example
+        Told after each example.
+
+    Raises
+    ------
+    InfrastructureError
+        If an example fails by the machine's fault.
+    UsageError
+        If nothing that is drawn can be run.
+    """
+    from hypothesis import HealthCheck, Phase, configuration, given, reject, settings
+    from hypothesis import seed as seeded
+    from hypothesis.errors import Unsatisfiable
+
+    from harness.fuzz_draw import examples
+
+    configuration.set_hypothesis_home_dir(models.cache_dir() / "hypothesis")  # never the working directory
+    with tempfile.TemporaryDirectory(prefix=".fuzz-", dir=out) as folder, Pool(Path(folder, "logs"), keep=True) as pool:
+        bench = _Bench(Path(folder), pool, tally, on_example)
+
+        @seeded(seed)
+        @settings(
+            max_examples=10**9,  # the clock ends it
+            deadline=None,
+            database=None,
+            phases=(Phase.generate, Phase.shrink),
+            suppress_health_check=list(HealthCheck),
+            report_multiple_bugs=False,
+            print_blob=False,
+        )
+        @given(examples(space, registry.load("engines", space.engine)))
+        def search(text: str) -> None:
+            result = bench.run(text)
+            if result == "skip":
+                reject()
+            if result == "fail":
+                raise _Fails
+
+        try:
+            search()
+        except (_Fails, Unsatisfiable):
+            pass  # the tally has what was found, and whether anything was run
+        except _Stop as stop:
+            if stop.error:
+                raise stop.error from None
+
+
+class _Bench:
+    """Runs examples with one pool and remembers what came of them."""
+
+    def __init__(self, folder: Path, pool: Pool, tally: Tally, on_example: OnExample) -> None:
+        self._folder = folder
+        self._pool = pool
+        self._tally = tally
+        self._on_example = on_example
+        self._known: dict[str, Literal["skip", "pass", "fail"]] = {}
+
+    def run(self, text: str) -> Literal["skip", "pass", "fail"]:
+        """Run an example, unless it was run before; a row that the variant cannot do makes it a skip."""
+        if self._tally.left_s == 0:
+            raise _Stop
+        if text not in self._known:
+            try:
+                self._known[text] = self._try(text)
+            except Exception as error:
+                raise _Stop(error) from error
+            self._on_example(self._tally)
+        return self._known[text]
+
+    def _try(self, text: str) -> Literal["skip", "pass", "fail"]:
+        path = self._folder / "example.toml"
+        path.write_text(text, encoding="utf-8")
+        matrix, graph = session.prepare(path)
+        reasons = [row.skip for row in graph.rows if row.skip is not None]
+        if reasons:
+            self._tally.skips += 1
+            if self._tally.examples == 0 and self._tally.skips >= NOTHING_AFTER:
+                raise UsageError(f"none of {self._tally.skips} examples can be run, the last since {reasons[0]}")
+            return "skip"
+        if self._tally.examples % SWEEP_EVERY == 0:
+            shutil.rmtree(self._folder / "runs", ignore_errors=True)
+        (self._folder / "journal.jsonl").unlink(missing_ok=True)
+        folder = RunFolder(self._folder, Plan("fuzz", matrix, "off", graph.rows, graph.specs))
+        session.record(folder, self._pool)
+        found = worst_of(session.conclude(folder), text)
+        self._tally.examples += 1
+        return "fail" if found and self._keep(found) else "pass"
+
+    def _keep(self, found: Found) -> bool:
+        """Take note of a failure; one of another cause than the first is another bug, and none here."""
+        best = self._tally.found
+        if best is None:
+            self._tally.seconds = self._tally.elapsed_s + SHRINK_S
+        elif (found.outcome, found.cause) != (best.outcome, best.cause):
+            return False
+        if best is None or (found.work, len(found.text)) <= (best.work, len(best.text)):
+            self._tally.found = found
+        return True
+
+
+def worst_of(report: Report, text: str) -> Found | None:
+    """Return the first failing row of an example, or ``None``.
+
+    Raises
+    ------
+    InfrastructureError
+        If the machine is to blame.
+    """
+    for row in report.rows:
+        verdict = row.verdict
+        if verdict is None or verdict.outcome == Outcome.PASS:
+            continue
+        if verdict.infrastructure:
+            raise InfrastructureError(f"fuzzing stopped at {row.name}: {verdict.sentence}")
+        # Guidance draws everything twice.
+        work = sum(
+            case.size.tokens * case.num_images * case.steps * (1 + bool(case.guidance_scale))
+            for case in report.matrix.cases
+        )
+        return Found(text, verdict.outcome, verdict.cause, f"{row.name}: {verdict.sentence}", work)
+    return None
+
+
+def write(found: Found, out: Path, command: str) -> Path:
+    """Write a failing example as a matrix file that says how it was found and how to run it."""
+    path = out / f"{found.name}.toml"
+    lines = [
+        f"Found by: {command}",
+        f"{found.outcome.value}, cause {found.cause or 'unknown'}: {found.sentence}",
+        f"Run it: sp-harness run {path}",
+    ]
+    comment = "".join(f"# {' '.join(line.split())}\n" for line in lines)
+    path.write_text(comment + found.text, encoding="utf-8")
+    return path
+
+
+def reproduce(path: Path, out: Path) -> tuple[Report, Path]:
+    """Run a written example as ``sp-harness run`` does, with engines that have served nothing before.
+
+    Returns
+    -------
+    Report, Path
+        The report, and the page to open.
+    """
+    matrix, graph = session.prepare(path)
+    folder = RunFolder.create(out, matrix, graph, "off")
+    with Pool(folder.path / "logs") as pool:
+        session.record(folder, pool)
+    report = session.conclude(folder)
+    return report, session.write_reports(report, folder.path)["html"]

@@ -1,0 +1,71 @@
+"""Error along the borders of the shards against error elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from harness.metrics._arrays import Box, FloatArray, absolute_difference, finite, over_plane, pixels_per_cell
+from harness.types import PIXELS_PER_TOKEN, Domain, Figure, ShardPlan
+
+REACH_PX = PIXELS_PER_TOKEN
+"""How far a seam reaches on both sides of a border: one token."""
+
+
+class Seam:
+    """``10 * log10(MSE near the borders / MSE elsewhere)`` in decibels; 0 where the error is spread evenly.
+
+    Near is what lies within 16 pixels of a border, on either side. Pads change a picture everywhere alike;
+    shards that do not know of each other part company at their border. The box is that of the border
+    with the most error.
+
+    Parameters
+    ----------
+    plan
+        The candidate's cut; without one there are no borders.
+    """
+
+    name: ClassVar[str] = "seam"
+    variant: ClassVar[str] = "MSE within 16 px of shard borders over MSE elsewhere"
+    unit: ClassVar[str] = "dB"
+    higher_is_better: ClassVar[bool] = False
+    domains: ClassVar[tuple[Domain, ...]] = ("image", "latents")
+    needs_plan: ClassVar[bool] = True
+    """Made anew for each cut; see :class:`harness.types.Metric`."""
+
+    def __init__(self, plan: ShardPlan | None = None) -> None:
+        self.plan = plan
+
+    def measure(self, reference: Any, candidate: Any, domain: Domain) -> Figure:
+        """Compare two arrays of equal shape: uint8 ``H,W,3`` or float32 ``C,H,W``.
+
+        Returns
+        -------
+        Figure
+            With the worst border's box in pixels of the picture; ``value`` is ``None`` where there is no
+            border, nothing beside the borders, no error on one of the two sides, or a value that is not finite.
+        """
+        plan, scale = self.plan, pixels_per_cell(domain)
+        squares = np.square(over_plane(absolute_difference(reference, candidate), domain)).mean(axis=-1)
+        lines = squares.mean(axis=1 if plan is None or plan.axis == "h" else 0)
+        reach = REACH_PX // scale
+        starts = [origin * PIXELS_PER_TOKEN // scale for origin in plan.origins[1:]] if plan else []
+        near = np.zeros(len(lines), dtype=bool)
+        for start in starts:
+            near[max(0, start - reach) : start + reach] = True
+        if plan is None or not starts or near.all():
+            return Figure(self.name, self.variant, domain, None, self.unit)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value = finite(10 * np.log10(lines[near].mean() / lines[~near].mean()))
+        box = _worst_border(lines, starts, reach, plan, squares.shape, scale) if value is not None else None
+        return Figure(self.name, self.variant, domain, value, self.unit, box)
+
+
+def _worst_border(
+    lines: FloatArray, starts: list[int], reach: int, plan: ShardPlan, shape: tuple[int, ...], scale: int
+) -> Box:
+    worst = max(starts, key=lambda start: float(lines[max(0, start - reach) : start + reach].mean()))
+    first, last = max(0, worst - reach) * scale, min(len(lines), worst + reach) * scale
+    height, width = shape[0] * scale, shape[1] * scale
+    return (0, first, width, last) if plan.axis == "h" else (first, 0, last, height)
