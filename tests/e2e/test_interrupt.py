@@ -128,7 +128,7 @@ def test_resume_finishes_an_interrupted_run_and_computes_nothing_twice(start: St
     after = recorded(run)
     assert len(after) == 13
     assert {digest: after[digest] for digest in before} == before
-    assert "[8/9]" in resumed.output
+    assert "[12/13]" in resumed.output
     assert "[7/9]" not in resumed.output
 
     again = start("run", "--resume", run)

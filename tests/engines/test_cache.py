@@ -69,7 +69,7 @@ def test_nothing_of_a_cached_request_outlives_it(engines, name):
 
 
 def test_a_threshold_that_is_never_met_serves_nothing(engines):
-    engines["spatial"].draw(spec("spatial", cache="cache-dit", options={"cache_threshold": 0.2}))
+    engines["spatial"].draw(spec("spatial", cache="cache-dit", options={"cache_threshold": 0.01}))
     assert engines["spatial"].worker.cache_decisions == (False,) * 8
 
 
