@@ -7,6 +7,7 @@ import csv
 import math
 import os
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 
-class Trainee:
+class Trainee(ABC):
     """A network in training. Subclasses say what its loss is.
 
     Everything random in a step follows from the seed and the step's number, so a run that was stopped
@@ -32,9 +33,9 @@ class Trainee:
             model.parameters(), lr=peak_lr, betas=(0.9, 0.97), weight_decay=0.01, fused=device == "cuda"
         )
 
+    @abstractmethod
     def loss(self, step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Loss of a step, and further figures for the log."""
-        raise NotImplementedError
 
     def rate(self) -> float:
         """Learning rate: a short rise, then level, then half a cosine down to nothing over the last 40 %."""
