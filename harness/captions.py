@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+from harness.models import full_size, nano
 from harness.types import ModelSpec
 
 MAX_TOKENS = 512
@@ -29,9 +31,7 @@ def _words(prompt: str) -> int:
 
 @cache
 def _tokenizer(folder: str) -> CountTokens:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(Path(folder) / "tokenizer", local_files_only=True)
+    tokenizer = _load(folder)
 
     @cache
     def count(prompt: str) -> int:
@@ -40,3 +40,11 @@ def _tokenizer(folder: str) -> CountTokens:
         return min(len(tokenizer(text).input_ids), MAX_TOKENS)
 
     return count
+
+
+def _load(folder: str) -> Any:
+    if folder == full_size.PATH:
+        return nano.make_tokenizer()
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(Path(folder) / "tokenizer", local_files_only=True)

@@ -19,12 +19,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run.add_argument("--export", type=Path, required=True, help="folder of the checkpoint, written at each end")
     run.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     run.add_argument("--minutes", type=float, default=math.inf, help="stop after this long; run again to go on")
-    run.add_argument("--vae-steps", type=int, default=2_000)
+    run.add_argument("--vae-steps", type=int, default=2_000, help="0: the autoencoder of --checkpoint as it is")
     run.add_argument("--dit-steps", type=int, default=24_000)
     run.add_argument("--pixels", type=int, default=2_000_000, help="of one batch of the autoencoder")
     run.add_argument("--tokens", type=int, default=65_536, help="of one batch of the transformer")
-    run.add_argument("--start", type=Path, help="a checkpoint to go on from where no state is left")
-    run.add_argument("--start-step", type=int, default=0, help="the step that checkpoint was written at")
+    run.add_argument("--checkpoint", dest="start", type=Path, help="a checkpoint to go on from where no state is left")
+    run.add_argument(
+        "--by-clock", action="store_true", help="let sizes and rate follow --minutes instead of --dit-steps"
+    )
     run.add_argument("--seed", type=int, default=0)
     run.add_argument("--workers", type=int, default=12, help="processes that write prompts")
     run.add_argument("--compile", action="store_true", help="compile the transformer's block")

@@ -8,21 +8,23 @@ from typing import Any
 
 from harness.models import nano
 from train import text
+from train.dit import Painter
 
 
-def write(transformer: Any, autoencoder: Any, folder: Path) -> None:
+def write(painter: Painter, autoencoder: Any, folder: Path) -> None:
     """Write a checkpoint that plain ``ZImagePipeline.from_pretrained`` loads.
 
     Parameters
     ----------
-    transformer, autoencoder : torch.nn.Module
+    painter, autoencoder : torch.nn.Module
         The averaged weights; they are copied, not changed.
     folder : Path
         Receives ``model_index.json`` and the five parts.
     """
     from diffusers import ZImagePipeline
 
-    parts = [copy.deepcopy(part).cpu().half().eval() for part in (text.encoder("cpu"), transformer, autoencoder)]
+    networks = (painter.text_encoder, painter.transformer, autoencoder)
+    parts = [copy.deepcopy(network).cpu().half().eval() for network in networks]
     pipeline = ZImagePipeline(
         scheduler=nano.make_scheduler(),
         vae=parts[2],

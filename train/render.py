@@ -48,15 +48,32 @@ def render(scenes: Sequence[Scene], width: int, height: int, device: str | torch
     Tensor
         ``B,3,H,W`` float32 between -1 and 1.
     """
+    return layers(scenes, width, height, device)[0]
+
+
+def layers(
+    scenes: Sequence[Scene], width: int, height: int, device: str | torch.device = "cpu"
+) -> tuple[Tensor, Tensor]:
+    """Paint scenes, and say where their things are.
+
+    Returns
+    -------
+    pixels : Tensor
+        ``B,3,H,W`` float32 between -1 and 1.
+    things : Tensor
+        ``B,1,H,W``, 1 where a thing or its shadow has been painted and 0 elsewhere.
+    """
     times = torch.tensor([TIMES[scene.time] for scene in scenes], device=device)
     light = torch.tensor([1.0 if scene.light == "left" else -1.0 for scene in scenes], device=device)
     canvas = _background(scenes, times, light, width, height)
+    empty = canvas.clone()
     for slot in (2, 1, 0):
         for kind in KINDS:
             rows = [i for i, s in enumerate(scenes) if len(s.things) > slot and s.things[slot].kind == kind]
             if rows:
                 _paint(canvas, scenes, rows, slot, times[:, 2], light)
-    return canvas.clamp_(0, 1).mul_(2).sub_(1)
+    things = (canvas != empty).any(dim=1, keepdim=True).float()
+    return canvas.clamp_(0, 1).mul_(2).sub_(1), things
 
 
 def _grid(width: int, height: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from train import dit, export, vae
+from train import dit, export, together, vae
+from train.state import Schedule
 
 SAVE_EVERY_S = 100.0
 
@@ -31,7 +32,7 @@ class Plan:
     workers: int = 0
     compile: bool = False
     start: Path | None = None
-    start_step: int = 0
+    by_clock: bool = False
 
 
 def run(plan: Plan) -> bool:
@@ -45,37 +46,54 @@ def run(plan: Plan) -> bool:
     end = time.monotonic() + plan.minutes * 60
     torch.set_float32_matmul_precision("high")
     plan.work.mkdir(parents=True, exist_ok=True)
+    together.begin(plan.device)
 
-    autoencoder = _started("vae", plan) if plan.start else _trained_autoencoder(plan, end)
+    autoencoder = _trained_autoencoder(plan, end)
     if autoencoder is None:
         print("time is up; run the same command again to go on", flush=True)
         return False
-    for width, height in ((256, 256), (1280, 720), (720, 1280)):
-        psnr_db = vae.held_out_psnr_db(autoencoder, plan.device, width, height)
-        print(f"autoencoder at {width}x{height}: {psnr_db:.1f} dB on scenes it never saw", flush=True)
+    if together.rank() == 0:
+        for width, height in ((256, 256), (1280, 720), (720, 1280)):
+            psnr_db = vae.held_out_psnr_db(autoencoder, plan.device, width, height)
+            print(f"autoencoder at {width}x{height}: {psnr_db:.1f} dB on scenes it never saw", flush=True)
 
-    painter = dit.DitTrainee(
-        autoencoder, plan.device, plan.seed, plan.dit_steps, plan.tokens, plan.workers, plan.compile
-    )
+    painter = _painter(autoencoder, plan, end)
+    complete = False
+    while not complete and together.agreed(time.monotonic()) < end:
+        complete = painter.run(plan.work, min(SAVE_EVERY_S, end - time.monotonic()))
+        if together.rank() == 0:
+            export.write(painter.average, autoencoder, plan.export)
+    if together.rank() == 0:
+        print("complete" if complete else "time is up; run the same command again to go on", flush=True)
+    together.end()
+    return complete
+
+
+def _painter(autoencoder: Any, plan: Plan, end: float) -> dit.DitTrainee:
+    """The transformer with its text encoder, where the last run left them, else where ``plan.start`` did."""
+    now = time.time()
+    ends_at = now + end - time.monotonic() if plan.by_clock else None
+    schedule = Schedule(plan.dit_steps, now, ends_at)
+    painter = dit.DitTrainee(autoencoder, plan.device, plan.seed, schedule, plan.tokens, plan.workers, plan.compile)
     if painter.resume(plan.work):
         print(f"going on at step {painter.step}", flush=True)
     elif plan.start:
-        painter.step = plan.start_step
-        weights = _started("transformer", plan).state_dict()
-        for network in (painter.model, painter.average):
-            network.load_state_dict(weights)
-    complete = False
-    while not complete and time.monotonic() < end:
-        complete = painter.run(plan.work, min(SAVE_EVERY_S, end - time.monotonic()))
-        export.write(painter.average, autoencoder, plan.export)
-    print("complete" if complete else "time is up; run the same command again to go on", flush=True)
-    return complete
+        for part in ("transformer", "text_encoder"):
+            weights = _started(part, plan).state_dict()
+            for network in (painter.model, painter.average):
+                network.get_submodule(part).load_state_dict(weights)
+    return painter
 
 
 def _trained_autoencoder(plan: Plan, end: float) -> Any:
     """Train what is left to train; ``None`` if the time is up before it is done."""
+    if not plan.vae_steps:
+        return _started("vae", plan)
     coder = vae.VaeTrainee(plan.device, plan.seed, plan.vae_steps, plan.pixels)
-    coder.resume(plan.work)
+    if not coder.resume(plan.work) and plan.start:
+        weights = _started("vae", plan).state_dict()
+        for network in (coder.model, coder.average):
+            network.load_state_dict(weights)
     if not coder.run(plan.work, end - time.monotonic()):
         return None
     vae.finish(coder.average, plan.device, plan.seed)
@@ -85,7 +103,9 @@ def _trained_autoencoder(plan: Plan, end: float) -> Any:
 def _started(part: str, plan: Plan) -> Any:
     """A network of the checkpoint to start from, in float32."""
     from diffusers import AutoencoderKL, ZImageTransformer2DModel
+    from transformers import Qwen3Model
 
     assert plan.start is not None
-    kind = AutoencoderKL if part == "vae" else ZImageTransformer2DModel
+    kinds = {"vae": AutoencoderKL, "transformer": ZImageTransformer2DModel, "text_encoder": Qwen3Model}
+    kind: Any = kinds[part]
     return kind.from_pretrained(plan.start / part).float().to(plan.device)

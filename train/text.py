@@ -24,13 +24,9 @@ def tokenizer() -> Any:
     return nano.make_tokenizer(grammar.EXTRA_WORDS)
 
 
-@cache
-def encoder(device: str) -> Any:
-    """The frozen encoder; its random weights depend on nothing but the number of words."""
-    model = nano.make_text_encoder(len(tokenizer()), tokenizer().pad_token_id, intermediate_size=256)
-    model.requires_grad_(False)
-    # Rounded as it will be shipped.
-    return model.half().float().to(device)
+def build_encoder() -> Any:
+    """The encoder as training finds it; its random weights depend on nothing but the number of words."""
+    return nano.make_text_encoder(len(tokenizer()), tokenizer().pad_token_id, intermediate_size=256)
 
 
 def token_ids(prompt: str) -> list[int]:
@@ -59,10 +55,8 @@ def padded(all_ids: Sequence[Sequence[int]], length: int) -> tuple[Tensor, Tenso
     return torch.tensor(rows), torch.tensor([len(ids) for ids in all_ids])
 
 
-@torch.no_grad()
-def features(ids: Tensor, lengths: Tensor) -> Tensor:
+def features(encoder: Any, ids: Tensor, lengths: Tensor) -> Tensor:
     """Caption features ``B,L,128``; what stands behind the real tokens is for the caller to replace."""
     real = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
-    model = encoder(str(ids.device))
-    hidden: Tensor = model(input_ids=ids, attention_mask=real, output_hidden_states=True).hidden_states[-2]
+    hidden: Tensor = encoder(input_ids=ids, attention_mask=real, output_hidden_states=True).hidden_states[-2]
     return hidden
