@@ -40,6 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sheet.add_argument("--steps", type=int, default=4)
     sheet.set_defaults(do=_sheet)
 
+    words = commands.add_parser("words", help="does the picture follow every kind of word? counted")
+    words.add_argument("checkpoint", type=Path)
+    words.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    words.add_argument("--steps", type=int, default=4)
+    words.add_argument("--scenes", type=int, default=10)
+    words.set_defaults(do=_words)
+
     curves = commands.add_parser("curves", help="a picture of the losses in the logs")
     curves.add_argument("logs", type=Path, nargs="+")
     curves.add_argument("picture", type=Path)
@@ -60,6 +67,14 @@ def _sheet(options: argparse.Namespace) -> None:
     from train import sheet
 
     sheet.write(options.checkpoint, options.picture, options.what, options.device, options.steps)
+
+
+def _words(options: argparse.Namespace) -> None:
+    from train import words
+
+    found = words.count(options.checkpoint, options.device, options.steps, options.scenes)
+    for word, share in found.items():
+        print(f"{word:8} {share:4.0%}")
 
 
 def _curves(options: argparse.Namespace) -> None:

@@ -14,6 +14,20 @@ if TYPE_CHECKING:
     import torch
     from diffusers import ZImagePipeline
 
+PRELOAD = (
+    "torch",
+    "diffusers.pipelines.z_image.pipeline_z_image",
+    "diffusers.models.autoencoders.autoencoder_kl",
+    "diffusers.models.transformers.transformer_z_image",
+    "diffusers.schedulers.scheduling_flow_match_euler_discrete",
+    "diffusers.guiders",
+    "transformers.generation.utils",
+    "transformers.models.qwen2.tokenization_qwen2",
+    "transformers.models.qwen3.modeling_qwen3",
+    "harness.spatial.pipeline",
+)
+"""Modules that loading and drawing need, for engines' ``preload``."""
+
 
 @cache
 def load_pipeline(path: str, dtype: DType, device: Device) -> ZImagePipeline:
