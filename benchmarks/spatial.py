@@ -1,68 +1,215 @@
-"""Layouts side by side: pads, bytes exchanged and seconds a step of ``aligned`` and ``exact``.
+"""Layouts side by side, and beside diffusers' own context parallelism: pads, bytes, seconds a step, and the floor.
 
-Prints one table from one run of ``benchmarks/spatial.toml``. Times are medians over the denoise steps of a
-run (the first is left out: it warms caches), as ratios to the single device of the same case; fidelity is
-latents PSNR to the single device.
+Prints one table from one run of ``benchmarks/spatial.toml``, or of another matrix. Runs are drawn one at a time.
+Times are medians over the denoise steps of a run (the first is left out: it warms caches), as ratios to the
+single device of the same case, which is diffusers' stock pipeline. ``diffusers-cp`` is that pipeline with
+``enable_parallelism`` and a plan by hand (``_diffusers_cp.py``). The floor is what a step's operations and bytes
+take at rates measured on this device, before and after (``_floor.py``). Fidelity is latents PSNR to the single
+device.
 
     python benchmarks/spatial.py [MATRIX] [--size WIDTHxHEIGHT ...]
+    python benchmarks/spatial.py --device cuda --dtype bfloat16 --model z-image-random     # two GPUs, NCCL
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-from rich.table import Table
+import _floor
+from _common import add_model, finish, parser, retargeted, table
+from _launch import draw
 
-from harness import session
-from harness.console import make_console
+from harness import models, session
 from harness.diagnose.sentence import describe
-from harness.pool import Pool
+from harness.measure import Measurer
+from harness.pool import Finished, Pool
 from harness.record import RunFolder
-from harness.types import Relation, Report, Row, Run
+from harness.registry import load
+from harness.types import Relation, Row, Run
+
+COLUMNS = (
+    "size", "axis", "layout", "q, k, v", "pads", "MB sent", "s/step", "of single", "floor", "of floor", "vs single",
+)  # fmt: skip
 
 
 def main() -> None:
     """Run the matrix and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("matrix", nargs="?", type=Path, default=Path(__file__).with_suffix(".toml"))
-    parser.add_argument("--size", action="append", default=[], help="only this size")
-    arguments = parser.parse_args()
-    matrix, graph = session.prepare(arguments.matrix, session.Selection(sizes=arguments.size))
+    made = parser(__doc__)
+    add_model(made)
+    made.add_argument("matrix", nargs="?", type=Path, default=Path(__file__).with_suffix(".toml"))
+    made.add_argument("--size", action="append", default=[], help="only this size")
+    made.add_argument("--steps", type=int, help="instead of the matrix' own number")
+    made.add_argument("--quick", action="store_true", help="measure rates on small arrays")
+    arguments = made.parse_args()
+    figures = measure(arguments)
+    finish(arguments, arguments.device, _tables(figures, arguments), figures)
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Draw everything, then put each run beside its single device and its floor."""
+    matrix, _ = session.prepare(arguments.matrix, session.Selection(sizes=arguments.size))
+    if arguments.steps:
+        matrix = replace(matrix, cases=tuple(replace(case, steps=arguments.steps) for case in matrix.cases))
+    matrix, graph = retargeted(matrix, arguments.model, arguments.device, arguments.dtype)
+    rows = [row for row in graph.rows if row.skip is None]
+    ranks = max(row.variant.degree for row in rows)
+    speed = functools.partial(_floor.measure, arguments.device, arguments.dtype, ranks, arguments.quick)
+    before = speed()
     with tempfile.TemporaryDirectory() as out:
         folder = RunFolder.create(Path(out), matrix, graph, "off")
-        with Pool(folder.path / "logs") as pool:
-            session.record(folder, pool)
-        report = session.conclude(folder)
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("size", "axis", "layout", "q, k, v", "pads", "MB sent", "s/step", "of single", "vs single"):
-        table.add_column(column, justify="right" if column not in ("size", "axis", "layout", "q, k, v") else "left")
-    for row in report.rows:
-        table.add_row(*_cells(row, report))
-    make_console().print(table)
+        runs = _drawn(folder, rows)
+        others = _context_parallel(folder, dict.fromkeys(row.runs["baseline"] for row in rows), runs, ranks)
+        yardstick = _Yardstick(arguments, ranks, _floor.best(before, speed()))
+        lines = _lines(folder, rows, runs, others, yardstick)
+    return {"rates": {name: asdict(rate) for name, rate in yardstick.rates.items()}, "lines": lines}
+
+
+def _lines(
+    folder: RunFolder,
+    rows: Sequence[Row],
+    runs: dict[str, Run],
+    others: dict[str, tuple[Run, str]],
+    yardstick: _Yardstick,
+) -> list[dict[str, Any]]:
+    """Case by case the single device, its cut runs, and diffusers' own."""
+    measurer = Measurer(folder)
+    for run in runs.values():
+        measurer.add_run(run)
+    lines: list[dict[str, Any]] = []
+    for baseline, first in {row.runs["baseline"]: row for row in reversed(rows)}.items():
+        single = runs[baseline]
+        own = [_line(first, single, single, yardstick.single(single))]
+        for row in (each for each in rows if each.runs["baseline"] == baseline):
+            assert row.plan is not None
+            split = runs[row.runs["candidate"]]
+            fidelity = describe(measurer.measure(Relation.PAIR, baseline, row.runs["candidate"]))
+            named = {"axis": row.plan.axis, "layout": row.variant.layout, "fidelity": fidelity}
+            own.append(_line(row, split, single, yardstick.spatial(split)) | named)
+        other, fidelity = others[baseline]
+        named = {"layout": "diffusers-cp", "fidelity": fidelity}
+        own.append(_line(first, other, single, yardstick.even(single)) | named)
+        lines = own + lines
+    return lines
+
+
+def _drawn(folder: RunFolder, rows: Sequence[Row]) -> dict[str, Run]:
+    """Draw baselines and candidates one at a time: side by side they would share memory, and look slower alone."""
+    runs: dict[str, Run] = {}
+    with Pool(folder.path / "logs", keep=True) as pool:
+        for role in ("baseline", "candidate"):
+            for digest in dict.fromkeys(row.runs[role] for row in rows):
+                events = pool.execute([folder.plan.specs[digest]], folder.folder_of)
+                (runs[digest],) = [event.run for event in events if isinstance(event, Finished)]
+                if runs[digest].failure:
+                    raise SystemExit(f"{runs[digest].spec.case.name}: {runs[digest].failure.message}")
+    return runs
+
+
+def _context_parallel(
+    folder: RunFolder, baselines: Iterable[str], runs: dict[str, Run], ranks: int
+) -> dict[str, tuple[Run, str]]:
+    """Draw baselines by diffusers' own context parallelism; by the baseline's digest the run and its fidelity."""
+    specs = {digest: replace(runs[digest].spec, ulysses=ranks) for digest in baselines}
+    place = folder.path / "context-parallel"
+    place.mkdir()
+    launch = draw(list(specs.values()), engine="diffusers-cp", latents=str(place))
+    found = {}
+    for (digest, spec), drawn in zip(specs.items(), launch.replies[0]["runs"], strict=True):
+        single = runs[digest]
+        times = replace(single.times, steps_s=tuple(drawn["steps_s"]))
+        peaks = tuple(reply["runs"][len(found)]["peak_memory_bytes"] for reply in launch.replies)
+        run = replace(single, spec=spec, times=times, counters={}, peak_memory_bytes=peaks)
+        found[digest] = (run, _fidelity(folder, single, place / f"{spec.digest}.safetensors"))
+    return found
+
+
+def _fidelity(folder: RunFolder, single: Run, file: Path) -> str:
+    from safetensors.numpy import load_file
+
+    theirs, ours = load_file(file)["latents"], folder.sample(single).latents
+    assert ours is not None
+    if (theirs == ours).all():
+        return "exact"
+    values = [load("metrics", "psnr")().measure(a, b, "latents").value for a, b in zip(ours, theirs, strict=True)]
+    return f"{min(value for value in values if value is not None):.1f} dB"
+
+
+class _Yardstick:
+    """Floors of runs, from the model's shapes and this device's rates."""
+
+    def __init__(self, arguments: argparse.Namespace, ranks: int, rates: dict[str, _floor.Rates]) -> None:
+        self.shapes = _floor.Shapes.of(models.resolve(arguments.model))
+        self.element_bytes = _floor.ELEMENT_BYTES[arguments.dtype]
+        self.ranks = ranks
+        self.rates = rates
+
+    def single(self, run: Run) -> dict[str, float]:
+        """Floor of a run on one device."""
+        return self._figures("single", _floor.single(self.shapes, run.spec.case.size.tokens, run.caption_tokens[0]))
+
+    def spatial(self, run: Run) -> dict[str, float]:
+        """Floor of a cut run; what it sent is divided over ranks and steps."""
+        assert run.spec.plan is not None
+        sent = run.counters.get("exchanged_bytes", 0) / run.spec.world_size / run.spec.case.steps
+        return self._figures("split", _floor.spatial(self.shapes, run.spec.plan, run.caption_tokens[0], sent))
+
+    def even(self, run: Run) -> dict[str, float]:
+        """Floor of a run whose sequence is cut into equal parts."""
+        tokens = run.spec.case.size.tokens
+        work = _floor.even(self.shapes, tokens, run.caption_tokens[0], self.ranks, self.element_bytes)
+        return self._figures("split", work)
+
+    def _figures(self, which: str, work: _floor.Work) -> dict[str, float]:
+        floor_s = self.rates[which].floor_s(work, self.shapes.weight_bytes(self.element_bytes))
+        return {"operations": work.operations, "sent_bytes": work.sent_bytes, "floor_s": floor_s}
 
 
 def step_s(run: Run) -> float:
     """Median seconds of a denoise step, the first left out."""
-    assert run.times.steps_s, f"{run.spec.case.name}: {run.failure}"
     return statistics.median(run.times.steps_s[1:] or run.times.steps_s)
 
 
-def _cells(row: Row, report: Report) -> list[str]:
-    single, split = report.runs[row.runs["baseline"]], report.runs[row.runs["candidate"]]
-    assert row.plan is not None
+def _line(row: Row, run: Run, single: Run, floor: dict[str, float]) -> dict[str, Any]:
+    plan = run.spec.plan
+    seconds = step_s(run)
+    return {
+        "case": row.case.name,
+        "size": str(row.case.size),
+        "axis": "",
+        "layout": "single",
+        "exchange": str(run.spec.options.get("exchange", "")),
+        "pads": f"{plan.pad_tokens} (+{plan.surplus_pad_tokens})" if plan else "",
+        "step_s": seconds,
+        "of_single": seconds / step_s(single),
+        "of_floor": seconds / floor["floor_s"],
+        "sent_in_all_bytes": floor["sent_bytes"] * run.spec.world_size * run.spec.case.steps,
+        "peak_memory_bytes": list(run.peak_memory_bytes),
+        "fidelity": "",
+        **floor,
+    }
+
+
+def _tables(figures: dict[str, Any], arguments: argparse.Namespace) -> list[Any]:
+    rates = figures["rates"]["split"]
+    rows = [
+        (
+            line["size"], line["axis"], line["layout"], line["exchange"], line["pads"],
+            f"{line['sent_in_all_bytes'] / 1e6:.1f}", f"{line['step_s']:.4f}", f"{line['of_single']:.3f}",
+            f"{line['floor_s']:.4f}", f"{line['of_floor']:.2f}", line["fidelity"],
+        )
+        for line in figures["lines"]
+    ]  # fmt: skip
     return [
-        str(row.case.size),
-        row.plan.axis,
-        row.variant.layout,
-        str(row.variant.options.get("exchange", "default")),
-        f"{row.plan.pad_tokens} (+{row.plan.surplus_pad_tokens})",
-        f"{split.counters.get('exchanged_bytes', 0) / 1e6:.1f}",
-        f"{step_s(split):.3f}",
-        f"{step_s(split) / step_s(single):.3f}",
-        describe(row.comparison(Relation.PAIR)),
+        f"rates of a rank: {rates['operations_per_s'] / 1e12:.3g} TFLOP/s ({arguments.dtype} product), "
+        f"{rates['read_bytes_per_s'] / 1e9:.3g} GB/s memory, {rates['sent_bytes_per_s'] / 1e9:.3g} GB/s all-to-all",
+        table(f"{arguments.model}, {arguments.dtype}; MB sent by all ranks in all steps", COLUMNS, rows, num_names=4),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Goldens of a run: compared with, proposed where missing, and approved by a person."""
+"""Approving: what it would change, and the only way in for a golden."""
 
 from __future__ import annotations
 
@@ -9,160 +9,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness import codec, compare, golden
+from harness import compare, golden
 from harness.diagnose.sentence import describe
-from harness.errors import GoldenError, UsageError, did_you_mean
+from harness.errors import ConfigError, GoldenError, UsageError, did_you_mean
+from harness.matrix import read_matrix
 from harness.measure import Measurer
 from harness.record import RunFolder
-from harness.types import SCHEMA, Case, Comparison, GoldenPolicy, Matrix, Outcome, Relation, Report, Row, Run
+from harness.run_goldens import approvable, baseline_of, store_of
+from harness.store import is_url
+from harness.types import Case, Matrix, Relation, Report, Run
 
-
-def check_store(matrix: Matrix) -> None:
-    """Read every golden's description before anything is computed.
-
-    Raises
-    ------
-    FileError
-        If one is no golden.json, or of a newer schema.
-    """
-    for case in matrix.cases:
-        for description in Path(matrix.golden_store).glob(f"*/*/{case.key}/{golden.DESCRIPTION}"):
-            codec.read_json(description, golden.Golden, SCHEMA)
-
-
-class Goldens:
-    """The goldens of one run folder: found once, compared with, proposed where missing."""
-
-    def __init__(self, folder: RunFolder, runs: Mapping[str, Run]) -> None:
-        self._folder = folder
-        self._runs = runs
-        self._store = Path(folder.plan.matrix.golden_store)
-        self._found: dict[str, golden.Golden | GoldenError | None] = {}
-        for case in folder.plan.matrix.cases:
-            if self.policy(case) == "required":
-                try:
-                    self._found[case.name] = golden.load(self.place(case))
-                except GoldenError as error:
-                    self._found[case.name] = error
-
-    def policy(self, case: Case) -> GoldenPolicy:
-        """Whether a case is held to a golden in this run."""
-        return "off" if self._folder.plan.golden == "off" else case.golden
-
-    def platform(self, case: Case) -> str:
-        """Platform of a case, from what its baseline reported."""
-        run = self._baseline(case)
-        return golden.platform_of(case, run.versions if run else {})
-
-    def place(self, case: Case) -> Path:
-        """Folder of a case's golden in the store."""
-        return golden.folder_of(self._store, case, self.platform(case))
-
-    def folders(self) -> dict[str, str]:
-        """Case key to golden folder, where there is a golden."""
-        return {
-            case.key: str(self.place(case))
-            for case in self._folder.plan.matrix.cases
-            if isinstance(self._found.get(case.name), golden.Golden)
-        }
-
-    def is_missing(self, case: Case) -> bool:
-        """Whether a golden is asked for and there is none."""
-        return self.policy(case) == "required" and self._found[case.name] is None
-
-    def approved(self, row: Row) -> compare.Approved | None:
-        """Figures approved for a row's variant."""
-        found = self._found.get(row.case.name)
-        return found.approved.get(row.variant.label) if isinstance(found, golden.Golden) else None
-
-    def comparisons(self, row: Row, measurer: Measurer) -> list[Comparison]:
-        """Baseline and candidate, each against the golden.
-
-        A cached row has none: the golden is the picture drawn without a cache.
-        """
-        found = self._found.get(row.case.name)
-        if found is None or row.variant.cache != "none":
-            return []
-        key = f"golden:{row.case.key}"
-        problem = None
-        if isinstance(found, GoldenError):
-            problem = str(found)
-        elif found.weights != self._folder.plan.specs[row.runs["baseline"]].weights:
-            problem = f"the golden was approved for other weights of {row.case.model}; approve the case anew"
-        if problem:
-            return [Comparison(Relation.GOLDEN_BASELINE, key, row.runs["baseline"], problem=problem)]
-        assert isinstance(found, golden.Golden)
-        measurer.add(key, lambda: golden.load_sample(self.place(row.case), found))
-        return [
-            measurer.measure(Relation.GOLDEN_BASELINE, key, row.runs["baseline"]),
-            measurer.measure(Relation.GOLDEN_CANDIDATE, key, row.runs["candidate"]),
-        ]
-
-    def notes(self) -> tuple[str, ...]:
-        """What the report says about goldens as a whole."""
-        cases = self._folder.plan.matrix.cases
-        if all(self.policy(case) == "off" for case in cases):
-            return ("Goldens are off: nothing was held to an approved picture.",)
-        if all(self._found.get(case.name) is None for case in cases):
-            platforms = ", ".join(sorted({self.platform(case) for case in cases}))
-            return (f"There are no goldens for the platform {platforms}; proposals lie in the run folder.",)
-        return ()
-
-    def propose(self, report: Report) -> None:
-        """Leave a golden in ``proposals/`` for every case that lacks one and whose baseline was drawn."""
-        for case in self._folder.plan.matrix.cases:
-            baseline = self._baseline(case)
-            if self.is_missing(case) and baseline is not None and baseline.failure is None:
-                golden.write(
-                    golden.folder_of(self._folder.path / "proposals", case, self.platform(case)),
-                    baseline,
-                    self._folder.folder_of(baseline.spec),
-                    approvable(report, case),
-                    self.platform(case),
-                    {"run": report.name},
-                )
-
-    def _baseline(self, case: Case) -> Run | None:
-        return baseline_of(self._folder, self._runs, case)
-
-
-def baseline_of(folder: RunFolder, runs: Mapping[str, Run], case: Case) -> Run | None:
-    """The baseline run of a case, drawn without a cache, if it is over."""
-    for row in folder.plan.rows:
-        if row.case == case and row.runs and row.variant.cache == "none":
-            return runs.get(row.runs["baseline"])
-    return None
-
-
-def approvable(report: Report, case: Case) -> dict[str, dict[str, float | None]]:
-    """Figures of a case's variants that may be approved: of rows whose split is sound.
-
-    A row that fails only against what was approved before is sound: approving anew is its cure.
-    """
-    figures = {}
-    for row in report.rows:
-        if row.case == case and _is_sound(row):
-            figures[row.variant.label] = {
-                relation.value: latents_db(row.comparison(relation)) for relation in (Relation.PAIR, Relation.LAYOUT)
-            }
-    return figures
-
-
-def _is_sound(row: Row) -> bool:
-    if row.verdict is None or row.verdict.outcome not in (Outcome.PASS, Outcome.NO_GOLDEN, Outcome.FAIL):
-        return False
-    broken = {judgement.relation for judgement in row.verdict.judgements if judgement.ok is False}
-    return not broken & {Relation.EXCHANGE, Relation.CONTROL}
-
-
-def latents_db(comparison: Comparison | None) -> float | None:
-    """Latents PSNR of a comparison in dB; ``None`` where it is exact."""
-    figure = comparison.figure("psnr", "latents") if comparison and not comparison.exact_latents else None
-    return round(figure.value, 3) if figure and figure.value is not None else None
-
-
-# ---------------------------------------------------------------- approving
-
+APPROVED = "approved.txt"
+"""File of a run folder: what its goldens' store came to after each approval of it."""
 
 Figures = Mapping[str, compare.Approved]
 """Variant label to the figures approved for it."""
@@ -173,7 +31,8 @@ class Change:
     """What approving one case would do."""
 
     case: Case
-    folder: Path
+    address: str
+    """Of the golden in its store."""
     what: str
     """``new``, ``unchanged``, or by how much the picture and the approved figures change."""
     figures: Figures
@@ -197,6 +56,7 @@ def changes(folder: RunFolder, report: Report, names: Sequence[str] = ()) -> lis
         If a named case is not in the run, or its baseline was not drawn.
     """
     cases = {case.name: case for case in folder.plan.matrix.cases}
+    store_of(folder.plan.matrix).look(folder.plan.matrix.golden_keys)
     for name in names:
         if name not in cases:
             raise UsageError(f"{folder.path}: there is no case {name!r}; {did_you_mean(name, cases)}")
@@ -208,15 +68,21 @@ def changes(folder: RunFolder, report: Report, names: Sequence[str] = ()) -> lis
             if names:
                 raise UsageError(f"{folder.path}: the baseline of case {name!r} was not drawn; run it again")
             continue
-        place = golden.folder_of(Path(folder.plan.matrix.golden_store), case, golden.platform_of(case, run.versions))
+        address = golden.address_of(case, golden.platform_of(case, run.versions))
         figures = approvable(report, case)
-        what, kept = _what_changes(folder, run, place, figures)
-        found.append(Change(case, place, what, figures, kept))
+        what, kept = _what_changes(folder, run, address, figures)
+        found.append(Change(case, address, what, figures, kept))
     return found
 
 
 def approve(folder: RunFolder, report: Report, change: Change, by: str | None = None) -> None:
-    """Write one approved golden into the store."""
+    """Write one approved golden into the store.
+
+    Raises
+    ------
+    InfrastructureError
+        If a URL store cannot be written; it then holds the golden as a whole or not at all.
+    """
     run = baseline_of(folder, report.runs, change.case)
     assert run is not None
     provenance = {
@@ -229,12 +95,65 @@ def approve(folder: RunFolder, report: Report, change: Change, by: str | None = 
     }
     platform = golden.platform_of(change.case, run.versions)
     figures = {**change.kept, **change.figures}
-    golden.write(change.folder, run, folder.folder_of(run.spec), figures, platform, provenance)
+    store_of(folder.plan.matrix).write(
+        change.address,
+        lambda place: golden.write(place, run, folder.folder_of(run.spec), figures, platform, provenance),
+    )
 
 
-def _what_changes(folder: RunFolder, run: Run, place: Path, figures: Figures) -> tuple[str, Figures]:
+def check_known(folder: RunFolder) -> None:
+    """Refuse to approve on top of goldens that nobody pinned: the new pin would cover them too.
+
+    A store is known if it holds what the run was held to, what the matrix file pins by now, or what an
+    earlier approval of this run left.
+
+    Raises
+    ------
+    ConfigError
+        If the store is pinned and holds something else.
+    """
+    matrix = folder.plan.matrix
+    look = store_of(matrix).look(matrix.golden_keys)
+    if not look.descriptions or not (is_url(matrix.golden_store) or matrix.golden_digest):
+        return
+    known = {matrix.golden_digest, _pin_of_file(matrix), *_left_by(folder)}
+    if look.digest not in known:
+        raise ConfigError(
+            f"{matrix.path}: golden_store {matrix.golden_store} holds goldens that come to {look.digest}, but "
+            f"golden_digest says {matrix.golden_digest or 'nothing'}; restore the store, or write its digest into "
+            "the file if a person approved what it holds, then approve again"
+        )
+
+
+def pin(folder: RunFolder) -> str | None:
+    """Digest to be written into the matrix file after approving; ``None`` where nothing is pinned."""
+    matrix = folder.plan.matrix
+    if not (is_url(matrix.golden_store) or matrix.golden_digest):
+        return None
+    digest = store_of(matrix).look(matrix.golden_keys).digest
+    with (folder.path / APPROVED).open("a", encoding="utf-8") as noted:
+        noted.write(f"{digest}\n")
+    return digest
+
+
+def _left_by(folder: RunFolder) -> list[str]:
+    """Digests that earlier approvals of this run left in the store."""
+    noted = folder.path / APPROVED
+    return noted.read_text(encoding="utf-8").split() if noted.is_file() else []
+
+
+def _pin_of_file(matrix: Matrix) -> str | None:
+    """What the matrix file pins by now, if it is still there and can be read."""
+    try:
+        return read_matrix(Path(matrix.path)).golden_digest
+    except UsageError:
+        return None
+
+
+def _what_changes(folder: RunFolder, run: Run, address: str, figures: Figures) -> tuple[str, Figures]:
     """Say what approving changes and by how much; and which old figures stay approved."""
     try:
+        place = store_of(folder.plan.matrix).fetch(address)
         old = golden.load(place)
     except GoldenError as error:
         return f"replaces an altered golden ({error})", {}

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from harness import cli_kept
+from harness.cli_kept import RunPath
 from harness.errors import EXIT_INTERRUPTED, HarnessError, UsageError
 
 app = typer.Typer(
@@ -29,12 +31,18 @@ app.add_typer(matrix_app, name="matrix")
 app.add_typer(faults_app, name="faults")
 
 Matrices = Annotated[Path, typer.Argument(metavar="MATRIX", help="Matrix file, such as matrices/pr.toml.")]
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, such as reports/pr-20260101-120000.")]
+NumNodes = Annotated[int, typer.Option(min=1, help="Machines that share one picture, the head included.")]
+NumRanks = Annotated[
+    int | None, typer.Option(min=1, help="Ranks of one picture on this machine; its GPUs, or its cores, by default.")
+]
+TokenFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Holds the token all nodes know; $SP_HARNESS_TOKEN by default.")
+]
 
 
 @app.command(
     epilog="Examples: `sp-harness run matrices/pr.toml` | `sp-harness run matrices/pr.toml --case 720x720 --axis h` | "
-    "`sp-harness run --resume reports/pr-20260101-120000`"
+    "`sp-harness run --resume reports/pr-20260101-120000` | `sp-harness run matrices/pr.toml --shard 1/4`"
 )
 def run(
     matrix: Annotated[Path | None, typer.Argument(metavar="MATRIX", help="Matrix file.")] = None,
@@ -51,17 +59,67 @@ def run(
     explain: Annotated[
         bool, typer.Option("--explain/--no-explain", help="Draw failing rows once more, and look inside.")
     ] = True,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Only the I-th of N parts, for N machines; then sp-harness merge.")
+    ] = None,
+    executor: Annotated[str, typer.Option(help="Where runs are computed: local, or ray for a Ray cluster.")] = "local",
+    ray_address: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="The Ray cluster; found as ray finds it, or started here.")
+    ] = None,
+    nnodes: NumNodes = 1,
+    rdzv_endpoint: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Where the other nodes join; an address of this machine.")
+    ] = None,
+    nproc_per_node: NumRanks = None,
+    token_file: TokenFile = None,
 ) -> None:
     """Run a matrix: draw every case with and without SP, compare, judge, report."""
-    from harness import commands
+    from harness import commands, executors, many_nodes
+    from harness.shards import Shard
 
-    if resume and (case or size or axis or engine or golden != "required"):
-        raise UsageError("--resume finishes what was planned; leave out --case, --size, --axis, --engine and --golden")
+    if resume and (case or size or axis or engine or shard or golden != "required"):
+        raise UsageError(
+            "--resume finishes what was planned; leave out --case, --size, --axis, --engine, --shard and --golden"
+        )
     selection = commands.selection(case, size, axis, engine)
     if (matrix is None) == (resume is None):
         raise UsageError("name either a matrix file or --resume RUN, for example: sp-harness run matrices/pr.toml")
-    folder = commands.resume(resume) if resume else commands.create(_given(matrix), out, selection, golden)
-    raise typer.Exit(commands.run(folder, judge, explain))
+    part = Shard.parse(shard) if shard is not None else None
+    nodes = many_nodes.Head.of(nnodes, rdzv_endpoint, nproc_per_node, token_file, executor)
+    make = executors.maker(executor, ray_address)
+    folder = commands.resume(resume) if resume else commands.create(_given(matrix), out, selection, golden, part)
+    if nodes is None or folder is None:
+        raise typer.Exit(commands.run(folder, judge, explain, make) if folder else 0)
+    with nodes.open() as make_on_nodes:
+        raise typer.Exit(commands.run(folder, judge, explain, make_on_nodes))
+
+
+@app.command(epilog="Example: `sp-harness join --nnodes 2 --rdzv-endpoint 10.0.0.1:29400`")
+def join(
+    nnodes: NumNodes,
+    rdzv_endpoint: Annotated[str, typer.Option(metavar="HOST:PORT", help="As given to sp-harness run on the head.")],
+    nproc_per_node: NumRanks = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Lend this machine to a run whose groups need more ranks than the head has; ends with that run."""
+    from harness import many_nodes
+
+    raise typer.Exit(many_nodes.join(nnodes, rdzv_endpoint, nproc_per_node, token_file))
+
+
+@app.command(
+    epilog="Examples: `sp-harness merge reports/pr-1of2-20260101-120000 reports/pr-2of2-20260101-120007` | "
+    "`sp-harness merge shards/* --out reports`"
+)
+def merge(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders of one matrix.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the merged folder goes.")] = Path("reports"),
+    mixed: Annotated[bool, typer.Option("--mixed", help="Also where devices or versions differ.")] = False,
+) -> None:
+    """Make one run of the shards of a matrix, judge it and report; computes no picture."""
+    from harness import commands
+
+    raise typer.Exit(commands.merge(runs, out, mixed))
 
 
 @app.command(epilog="Examples: `sp-harness plan 720x720 --ulysses 2` | `sp-harness plan 1280x720 --ulysses 3 --json`")
@@ -113,9 +171,9 @@ def approve(
     by: Annotated[str | None, typer.Option(help="Who approves; your git name by default.")] = None,
 ) -> None:
     """Approve a run's baselines as goldens; shows first what changes and by how much."""
-    from harness import commands
+    from harness import golden_command
 
-    commands.approve(run_folder, cases or [], yes, by)
+    golden_command.approve(run_folder, cases or [], yes, by)
 
 
 @golden_app.command(epilog="Example: `sp-harness golden verify matrices/pr.toml matrices/smoke.toml`")
@@ -123,9 +181,9 @@ def verify(
     matrices: Annotated[list[Path] | None, typer.Argument(metavar="[MATRIX]...", help="All of matrices/.")] = None,
 ) -> None:
     """Find goldens that are missing, unused, or altered; exit 1 if there are any."""
-    from harness import commands
+    from harness import golden_command
 
-    raise typer.Exit(commands.verify(matrices or sorted(Path("matrices").glob("*.toml"))))
+    raise typer.Exit(golden_command.verify(matrices or sorted(Path("matrices").glob("*.toml"))))
 
 
 @app.command(epilog="Example: `sp-harness report reports/pr-20260101-120000`")
@@ -134,6 +192,9 @@ def report(run_folder: RunPath) -> None:
     from harness import commands
 
     commands.report(run_folder)
+
+
+cli_kept.add_to(app)
 
 
 @models_app.command("build", epilog="Example: `sp-harness models build nano-random`")

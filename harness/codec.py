@@ -93,18 +93,31 @@ def read_json(path: Path, kind: type[T], schema: int | None = None) -> T:
         If the file is missing, is not JSON of this kind, or has a newer schema version than ours.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes()
     except OSError as error:
         raise FileError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise FileError(f"{path}: is no valid JSON ({error})") from None
+    return parse_json(text, str(path), kind, schema)
+
+
+def parse_json(text: bytes | str, name: str, kind: type[T], schema: int | None = None) -> T:
+    """Make a dataclass of a file's content; ``name`` says in errors where it came from.
+
+    Raises
+    ------
+    FileError
+        As :func:`read_json`.
+    """
+    try:
+        data = json.loads(text)
+    except ValueError as error:  # also of bytes that are no UTF-8
+        raise FileError(f"{name}: is no valid JSON ({error})") from None
     found = data.get("schema") if isinstance(data, dict) else None
     if schema is not None and isinstance(found, int) and found > schema:
-        raise FileError(f"{path}: schema {found} is newer than {schema}, the newest known here; update sp-harness")
+        raise FileError(f"{name}: schema {found} is newer than {schema}, the newest known here; update sp-harness")
     try:
         return decode(kind, data)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FileError(f"{path}: is no {kind.__name__} file ({error})") from None
+        raise FileError(f"{name}: is no {kind.__name__} file ({error})") from None
 
 
 def write_json(path: Path, value: Any) -> None:

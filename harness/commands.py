@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,17 +11,21 @@ from typing import cast, get_args
 import typer
 from rich.text import Text
 
-from harness import approval, codec, explain, golden, registry, session
-from harness.console import LiveProgress, cost_of, make_console, print_choice, print_coverage, print_report
+from harness import codec, explain, locks, registry, session
+from harness.console import LiveProgress, make_console, print_choice, print_coverage, print_report
 from harness.coverage import cover as classify
 from harness.coverage_additions import additions, as_toml
 from harness.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_VERDICT, FileError, UsageError, did_you_mean
-from harness.matrix import read_matrix
+from harness.executors import Executor, Make
+from harness.graph import cost_of
 from harness.matrix_schema import read_tables
 from harness.measure import AheadMeasurer
+from harness.merge import merge as merge_runs
 from harness.plan import choose_axis
 from harness.pool import Event, Finished, Pool
 from harness.record import RunFolder
+from harness.run_goldens import check_store
+from harness.shards import Shard, divide
 from harness.types import SCHEMA, Axis, GoldenPolicy, Report, Row, Size
 
 
@@ -41,18 +44,33 @@ def selection(
     return session.Selection(cases or (), sizes or (), axes or (), engines or ())
 
 
-def create(matrix: Path, out: Path, chosen: session.Selection, policy: str) -> RunFolder:
-    """Plan a matrix and make its run folder."""
+def create(
+    matrix: Path, out: Path, chosen: session.Selection, policy: str, shard: Shard | None = None
+) -> RunFolder | None:
+    """Plan a matrix and make the run folder of it or of one of its shards; ``None`` if that shard has no case."""
     if policy not in get_args(GoldenPolicy):
         raise UsageError(f"--golden {policy!r}: {did_you_mean(policy, get_args(GoldenPolicy))}")
-    checked, graph = session.prepare(matrix, chosen)
-    return RunFolder.create(out, checked, graph, cast(GoldenPolicy, policy))
+    checked, graph = session.prepare(matrix, chosen, cast(GoldenPolicy, policy))
+    if shard and not divide(graph, shard.of)[shard.index - 1]:
+        typer.echo(f"shard {shard} of {matrix} has no case: there is less to divide than there are shards")
+        return None
+    return RunFolder.create(out, checked, graph, cast(GoldenPolicy, policy), shard)
+
+
+def merge(paths: Sequence[Path], out: Path, mixed: bool) -> int:
+    """Make one run folder of several, judge it, and return the exit code that one run would have had."""
+    folder = merge_runs(paths, out, mixed)
+    typer.echo(f"merged into {folder.path}")
+    return compare(folder.path)
 
 
 def resume(path: Path) -> RunFolder:
     """Open a run folder and plan it anew: runs of older code or weights count no more."""
     folder = RunFolder.open(path)
-    folder.replan(session.plan(folder.plan.matrix))
+    if folder.plan.golden == "required":
+        check_store(folder.plan.matrix)
+    with locks.claimed(path, "planning"):
+        folder.replan(session.plan((folder.plan.whole or folder.plan).matrix))
     return folder
 
 
@@ -60,7 +78,7 @@ EXPLAINED_AT_MOST = 12
 """Failing rows that ``run`` explains unasked: enough to see what is wrong, and no second run of everything."""
 
 
-def run(folder: RunFolder, judge: bool = True, explained: bool = True) -> int:
+def run(folder: RunFolder, judge: bool = True, explained: bool = True, executor: Make = Pool) -> int:
     """Compute what a run folder lacks, explain what fails, report, and return the exit code.
 
     Ctrl-C ends the computing; what is there is judged and reported all the same.
@@ -69,8 +87,8 @@ def run(folder: RunFolder, judge: bool = True, explained: bool = True) -> int:
     complete = True
     measurer = AheadMeasurer(folder) if judge else None
     try:
-        with Pool(folder.path / "logs") as pool:
-            _record(folder, pool, measurer)
+        with executor(folder.path / "logs") as running:
+            _record(folder, running, measurer)
     except KeyboardInterrupt:
         complete = False
         console.print(Text(f"interrupted; finish it with: sp-harness run --resume {folder.path}"))
@@ -79,7 +97,7 @@ def run(folder: RunFolder, judge: bool = True, explained: bool = True) -> int:
         return EXIT_OK if complete else EXIT_INTERRUPTED
     try:
         report = session.conclude(folder, measurer.wait(), complete=complete)
-        if explained and complete and _explain(folder, explain.select(report.rows), EXPLAINED_AT_MOST):
+        if explained and complete and _explain(folder, explain.select(report.rows), EXPLAINED_AT_MOST, executor):
             report = session.conclude(folder, measurer.wait())
         if not complete:
             report = replace(report, exit_code=EXIT_INTERRUPTED)
@@ -107,7 +125,7 @@ def explain_rows(path: Path, names: Sequence[str]) -> int:
     return known.exit_code
 
 
-def _explain(folder: RunFolder, rows: Sequence[Row], at_most: int | None = None) -> bool:
+def _explain(folder: RunFolder, rows: Sequence[Row], at_most: int | None = None, executor: Make = Pool) -> bool:
     """Draw rows once more with a probe; whether there was anything to do."""
     chosen = rows[:at_most]
     if not chosen:
@@ -116,13 +134,13 @@ def _explain(folder: RunFolder, rows: Sequence[Row], at_most: int | None = None)
     console.print(Text(f"explaining {len(chosen)} of {len(rows)} failing rows" if at_most else "drawing once more"))
     if len(chosen) < len(rows):
         console.print(Text(f"the rest: sp-harness explain {folder.path}"))
-    with Pool(folder.path / "logs" / "explained") as pool:
-        for problem in explain.explain(folder, chosen, pool):
+    with executor(folder.path / "logs" / "explained") as running:
+        for problem in explain.explain(folder, chosen, running):
             console.print(Text(problem))
     return True
 
 
-def _record(folder: RunFolder, pool: Pool, measurer: AheadMeasurer | None) -> None:
+def _record(folder: RunFolder, executor: Executor, measurer: AheadMeasurer | None) -> None:
     missing = folder.missing()
     with LiveProgress(make_console(), folder.plan.specs, done=len(folder.plan.specs) - len(missing)) as progress:
         progress.expect(sum(cost_of(spec) for spec in missing))
@@ -132,7 +150,7 @@ def _record(folder: RunFolder, pool: Pool, measurer: AheadMeasurer | None) -> No
             if measurer and isinstance(event, Finished):
                 measurer.finished(event.run)
 
-        session.record(folder, pool, on_event=on_event)
+        session.record(folder, executor, on_event=on_event)
 
 
 def plan(size: str, ulysses: int, ring: int, axis: str, as_json: bool) -> None:
@@ -167,54 +185,9 @@ def report(path: Path) -> None:
         typer.echo(file)
 
 
-def approve(path: Path, cases: Sequence[str], yes: bool, by: str | None) -> None:
-    """Show what approving changes, ask, and write the goldens."""
-    folder = RunFolder.open(path)
-    result = session.conclude(folder)
-    pending = approval.changes(folder, result, cases)
-    for change in pending:
-        typer.echo(f"{change.case.name}: {change.what}")
-    pending = [change for change in pending if change.what != "unchanged"]
-    if not pending:
-        typer.echo("nothing to approve")
-        return
-    if not yes:
-        if not sys.stdin.isatty():
-            raise UsageError("approving asks for a yes and there is no terminal; look at the changes, then add --yes")
-        if not typer.confirm(f"Approve {len(pending)} goldens in {folder.plan.matrix.golden_store}?"):
-            typer.echo("nothing approved")
-            return
-    for change in pending:
-        try:
-            approval.approve(folder, result, change, by)
-        except OSError as error:
-            raise UsageError(f"{change.folder}: cannot be written ({error.strerror}); see golden_store") from None
-        typer.echo(f"approved {change.folder}")
-
-
-def verify(matrices: Sequence[Path]) -> int:
-    """Print what is wrong with the goldens of some matrices."""
-    if not matrices:
-        raise UsageError("matrices/ holds no matrix; name one: sp-harness golden verify matrices/pr.toml")
-    expected: dict[Path, list[Path]] = {}
-    for path in matrices:
-        matrix = read_matrix(path)
-        places = expected.setdefault(Path(matrix.golden_store).resolve(), [])
-        places += [
-            golden.folder_of(Path(matrix.golden_store).resolve(), case, golden.platform_of(case, {}))
-            for case in matrix.cases
-            if case.golden == "required" and case.device == "cpu"
-        ]
-    lines = [line for store, places in expected.items() for line in golden.verify(store, places)]
-    for line in lines:
-        typer.echo(line)
-    typer.echo(f"{sum(map(len, expected.values()))} goldens asked for, {len(lines)} problems")
-    return EXIT_VERDICT if lines else EXIT_OK
-
-
 def cover(matrices: Sequence[Path], as_json: bool) -> int:
     """Print which classes matrices meet together, and what to add to the last of them for the others."""
-    planned = [session.prepare(path) for path in matrices]
+    planned = [session.prepare(path, golden="off") for path in matrices]
     coverage = classify(planned)
     last = planned[-1][0]
     text = as_toml(additions(last, coverage.missing), last, read_tables(matrices[-1])) if coverage.missing else ""
@@ -238,7 +211,7 @@ def ls(what: Path | None) -> None:
         for path in sorted(what.glob("*/plan.json")):
             typer.echo(_describe_run(path.parent))
     else:
-        matrix, graph = session.prepare(what)
+        matrix, graph = session.prepare(what, golden="off")
         for row in graph.rows:
             cut = f"{row.plan.axis} {'+'.join(map(str, row.plan.shard_tokens))}" if row.plan else "-"
             typer.echo(f"{row.name}  {row.skip or cut}")

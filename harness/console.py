@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.diagnose.sentence import describe
-from harness.pool import Event, Finished, Started, Stepped
+from harness.graph import cost_of
+from harness.pool import Event, Finished, Started, Stepped, Waiting
 from harness.types import AxisChoice, Outcome, Relation, Report, Row, RunSpec
 
 STYLES = {
@@ -23,6 +24,8 @@ STYLES = {
     Outcome.SKIP: "dim",
     Outcome.NO_GOLDEN: "yellow",
 }
+NAMED_AT_MOST = 3
+"""Rows named in a line that speaks of several."""
 PLAIN_WIDTH = 200
 """Columns where the output is no terminal: logs wrap badly."""
 
@@ -42,12 +45,6 @@ def name_of(spec: RunSpec) -> str:
     else:
         how = f"{spec.engine} on one device"
     return f"{spec.case.name} {how}" + (f" [{spec.fault}]" if spec.fault else "")
-
-
-def cost_of(spec: RunSpec) -> float:
-    """Rough cost of a run for the progress bar: linear in tokens, attention quadratic, one decode."""
-    tokens = spec.case.size.tokens
-    return spec.case.num_images * (spec.case.steps * tokens * (1 + tokens / 4000) + tokens) / spec.world_size
 
 
 class LiveProgress:
@@ -92,6 +89,8 @@ class LiveProgress:
             self._reach(event.run.spec, 1.0)
             self._count += 1
             self._say(event)
+        elif isinstance(event, Waiting):
+            self._console.print(Text(event.message))
 
     def _reach(self, spec: RunSpec, part: float) -> None:
         reached = part * cost_of(spec)
@@ -115,11 +114,8 @@ def print_report(console: Console, report: Report, files: Mapping[str, Path]) ->
     for row in report.rows:
         table.add_row(*_cells(row))
     console.print(table)
-    for row in report.rows:
-        verdict = row.verdict
-        if verdict and verdict.outcome not in (Outcome.PASS, Outcome.SKIP, Outcome.NO_GOLDEN):
-            line = Text(f"{row.name}: {verdict.sentence}", style=STYLES[verdict.outcome])
-            console.print(line, soft_wrap=not console.is_terminal)
+    for line in _wrong(report):
+        console.print(line, soft_wrap=not console.is_terminal)
     for note in report.notes:
         console.print(Text(note))
     if any(row.verdict and row.verdict.outcome == Outcome.NO_GOLDEN for row in report.rows):
@@ -130,6 +126,18 @@ def print_report(console: Console, report: Report, files: Mapping[str, Path]) ->
     console.print(Text(f"{state}{', '.join(counts)} in {report.wall_s:.0f} s, exit code {report.exit_code}"))
     if "html" in files:
         console.print(Text(f"report: {files['html']}"))
+
+
+def _wrong(report: Report) -> Iterator[Text]:
+    """What is wrong, in words; rows of which the same is said share a line, and the table names them all."""
+    said: dict[tuple[Outcome, str], list[str]] = {}
+    for row in report.rows:
+        verdict = row.verdict
+        if verdict and verdict.outcome not in (Outcome.PASS, Outcome.SKIP, Outcome.NO_GOLDEN):
+            said.setdefault((verdict.outcome, verdict.sentence), []).append(row.name)
+    for (outcome, sentence), names in said.items():
+        more = f" and {len(names) - NAMED_AT_MOST} more rows" if len(names) > NAMED_AT_MOST else ""
+        yield Text(f"{', '.join(names[:NAMED_AT_MOST])}{more}: {sentence}", style=STYLES[outcome])
 
 
 def _count(report: Report, outcome: Outcome) -> int:

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from harness import codec, registry
+from harness import codec, locks, registry
 from harness.diagnose import divergence, records, token_ledger
 from harness.diagnose.cause import first_failing
 from harness.errors import UsageError, did_you_mean
-from harness.pool import Event, Finished, Pool
+from harness.executors import Executor
+from harness.pool import Event, Finished
 from harness.record import RunFolder
 from harness.types import Comparison, Explanation, Relation, Row, Run, RunSpec
 
@@ -71,7 +72,7 @@ def why_not(row: Row) -> str:
 
 
 def explain(
-    folder: RunFolder, rows: Iterable[Row], pool: Pool, on_event: Callable[[Event], None] = lambda event: None
+    folder: RunFolder, rows: Iterable[Row], executor: Executor, on_event: Callable[[Event], None] = lambda event: None
 ) -> list[str]:
     """Draw the comparisons of rows once more with a probe, and keep what it shows in the run folder.
 
@@ -81,7 +82,7 @@ def explain(
         The run folder, with all runs of these rows.
     rows
         From :func:`select`.
-    pool
+    executor
         Where runs are computed.
     on_event
         Told of each event.
@@ -100,10 +101,11 @@ def explain(
     place = folder.path / "explained" / "runs"
     drawn: dict[str, Run] = {}
     needed = {spec.digest: spec for chain in chains.values() for spec in chain}
-    for event in pool.execute(list(needed.values()), lambda spec: place / spec.digest):
-        if isinstance(event, Finished):
-            drawn[event.run.spec.digest] = event.run
-        on_event(event)
+    with locks.claimed(folder.path, "explaining"):
+        for event in executor.execute(list(needed.values()), lambda spec: place / spec.digest):
+            if isinstance(event, Finished):
+                drawn[event.run.spec.digest] = event.run
+            on_event(event)
     problems = []
     for file, (comparison, row) in wanted.items():
         probed = [drawn[chains[digest][-1].digest] for digest in (comparison.reference, comparison.candidate)]

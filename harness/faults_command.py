@@ -10,8 +10,9 @@ import typer
 from rich.text import Text
 
 from harness import codec, explain, killscore, registry, session
-from harness.console import LiveProgress, cost_of, make_console
+from harness.console import LiveProgress, make_console
 from harness.errors import EXIT_INTERRUPTED, UsageError
+from harness.graph import cost_of
 from harness.killscore import KillScore, Place
 from harness.killscore_table import markdown
 from harness.pool import Pool
@@ -27,7 +28,7 @@ def ls() -> None:
 
 def run(path: Path, only: Sequence[str], out: Path, as_json: bool) -> int:
     """Plant bugs into a matrix, draw it, print the kill score, and return the exit code."""
-    matrix, graph = session.prepare(path)
+    matrix, graph = session.prepare(path, golden="off")
     places, not_planted = killscore.place(graph, only)
     if not places:
         raise UsageError(f"{path}: no row can show {', '.join(not_planted)}; see sp-harness faults ls")

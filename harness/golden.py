@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save_file
 
 from harness import codec
 from harness.compare import Sample
-from harness.errors import FileError, GoldenError
+from harness.errors import GoldenError
 from harness.types import SCHEMA, Case, Run
 
 WHOLE_PICTURE_PX = 256 * 256
@@ -61,10 +61,19 @@ def platform_of(case: Case, versions: Mapping[str, str]) -> str:
     return "-".join(part for part in (case.device, slug(device) if device else "", case.dtype) if part)
 
 
+def model_of(case: Case) -> str:
+    """Name a case's model as a store does; a local model goes by its folder's last name."""
+    return slug(Path(case.model).name if Path(case.model).is_absolute() else case.model.lstrip("./"))
+
+
+def address_of(case: Case, platform: str) -> str:
+    """Address of a case's golden inside a store, ``MODEL/PLATFORM/CASE``."""
+    return f"{model_of(case)}/{platform}/{case.key}"
+
+
 def folder_of(store: Path, case: Case, platform: str) -> Path:
-    """Find the folder of a case's golden; a local model goes by its folder's last name."""
-    model = Path(case.model).name if Path(case.model).is_absolute() else case.model.lstrip("./")
-    return store / slug(model) / platform / case.key
+    """Folder of a case's golden below a folder."""
+    return store / address_of(case, platform)
 
 
 def load(folder: Path) -> Golden | None:
@@ -138,32 +147,6 @@ def write(
     shutil.rmtree(folder, ignore_errors=True)
     building.replace(folder)
     return golden
-
-
-def verify(store: Path, expected: Iterable[Path]) -> Iterator[str]:
-    """Yield a line for each golden that is missing, unused, or altered.
-
-    Parameters
-    ----------
-    store
-        The golden store.
-    expected
-        Folders that the known matrices ask for.
-    """
-    wanted = set(expected)
-    found = {description.parent for description in store.rglob(DESCRIPTION)} if store.is_dir() else set()
-    for folder in sorted(wanted - found):
-        yield f"missing: {folder}"
-    for folder in sorted(found - wanted):
-        yield f"unused: {folder}"
-    for folder in sorted(found):
-        try:
-            golden = load(folder)
-        except (GoldenError, FileError) as error:
-            yield f"altered: {error}"
-            continue
-        strangers = {file.name for file in folder.iterdir()} - {*(golden.files if golden else ()), DESCRIPTION}
-        yield from (f"unused: {folder / name}" for name in sorted(strangers))
 
 
 def _picture_names(count: int) -> list[str]:

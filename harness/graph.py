@@ -64,6 +64,34 @@ class Graph:
         return [spec for spec in self.specs.values() if spec in lacking or spec.sequence in sequences]
 
 
+def case_groups(specs: Iterable[RunSpec]) -> list[list[RunSpec]]:
+    """Divide runs so that nothing is compared across groups, and a sequence stays whole.
+
+    A group holds all runs of a case, of its twins under other names, and of the cases that share a sequence
+    with it. Groups and the runs in them keep the order given.
+    """
+    ordered = list(specs)
+    groups: list[tuple[set[str], list[int]]] = []
+    for position, spec in enumerate(ordered):
+        keys = {digest_of(spec.case.identity()), *([f"sequence {spec.sequence}"] if spec.sequence else [])}
+        members = [position]
+        apart = []
+        for group in groups:
+            if group[0] & keys:
+                keys |= group[0]
+                members += group[1]
+            else:
+                apart.append(group)
+        groups = [*apart, (keys, members)]
+    return [[ordered[position] for position in members] for members in sorted(sorted(m) for _, m in groups)]
+
+
+def cost_of(spec: RunSpec) -> float:
+    """Rough cost of a run, to compare with others: linear in tokens, attention quadratic, one decode."""
+    tokens = spec.case.size.tokens
+    return spec.case.num_images * (spec.case.steps * tokens * (1 + tokens / 4000) + tokens) / spec.world_size
+
+
 def build(matrix: Matrix, resolve: Callable[[Case], ModelSpec]) -> Graph:
     """Plan every row of a matrix.
 
@@ -167,13 +195,12 @@ def _runs(case: Case, variant: Variant, model: ModelSpec, plan: ShardPlan | None
     baseline_engine = registry.load("engines", engine.baseline)
     # A cached candidate has a cached baseline: the cache changes the picture by itself.
     cached = variant.cache != "none"
-    packages = (variant.cache,) if cached else ()
     baseline = RunSpec(
         case=case,
         engine=baseline_engine.name,
         model_path=model.path,
         weights=model.weights,
-        source=source_digest((*baseline_engine.packages, *packages)),
+        source=source_of(baseline_engine.name, variant.cache),
         cache=variant.cache,
         options={key: value for key, value in variant.options.items() if cached and key.startswith("cache_")},
     )
@@ -186,7 +213,7 @@ def _runs(case: Case, variant: Variant, model: ModelSpec, plan: ShardPlan | None
     control = replace(
         baseline,
         engine=variant.engine,
-        source=source_digest((*engine.packages, *packages)),
+        source=source_of(variant.engine, variant.cache),
         fault=variant.fault,
         options=variant.options,
         plan=whole,
@@ -199,6 +226,12 @@ def _runs(case: Case, variant: Variant, model: ModelSpec, plan: ShardPlan | None
         plan=plan or whole,
     )
     return {"baseline": baseline, "replay": replay, "control": control, "candidate": candidate, **neutral}
+
+
+def source_of(engine: str, cache: str) -> str:
+    """Digest of what an engine's runs are computed with on this machine: our code, and its libraries."""
+    packages = registry.load("engines", engine).packages
+    return source_digest((*packages, *(() if cache == "none" else (cache,))))
 
 
 @cache

@@ -16,7 +16,10 @@ from typing import Any, Literal
 
 from harness import registry
 from harness.errors import ConfigError, did_you_mean
+from harness.golden import model_of
 from harness.matrix_schema import CaseTable, MatrixTables, Shared, VariantTable, read_tables
+from harness.store import is_url
+from harness.store_url import check_protocol
 from harness.types import Bound, Case, Matrix, Relation, Size, Variant
 
 
@@ -36,21 +39,29 @@ def read_matrix(path: Path) -> Matrix:
     return Matrix(
         name=table.name or path.stem,
         path=str(path),
-        golden_store=str(_golden_store(path, table)),
+        golden_store=_golden_store(path, table),
         cases=cases,
         variants=variants,
         pairs=pairs,
         metrics=tuple(table.metrics),
         declared=declared,
+        golden_digest=table.golden_digest,
+        golden_keys=tuple(f"{model_of(case)}/{case.key}" for case in cases if case.golden == "required"),
     )
 
 
-def _golden_store(path: Path, table: MatrixTables) -> Path:
-    """``golden_store`` is relative to the matrix file; by default ``golden/`` beside the matrix' folder."""
-    if table.golden_store:
-        # Absolute, as a run folder may be judged later from another place.
-        return Path(os.path.normpath(path.absolute().parent / Path(table.golden_store).expanduser()))
-    return path.absolute().parent.parent / "golden"
+def _golden_store(path: Path, table: MatrixTables) -> str:
+    """A URL, or a folder relative to the matrix file; by default ``golden/`` beside the matrix' folder."""
+    if table.golden_store is None:
+        return str(path.absolute().parent.parent / "golden")
+    if is_url(table.golden_store):
+        try:
+            check_protocol(table.golden_store)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: golden_store: {error}") from None
+        return table.golden_store
+    # Absolute, as a run folder may be judged later from another place.
+    return os.path.normpath(path.absolute().parent / Path(table.golden_store).expanduser())
 
 
 def _declared(path: Path, table: MatrixTables) -> Iterator[tuple[Relation, Bound]]:

@@ -86,6 +86,7 @@ class MatrixTables(Shared):
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] | None = None
     golden_store: Text | None = None
+    golden_digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
     metrics: list[Text] = []
     case: list[CaseTable] = []
     variant: list[VariantTable] = []

@@ -1,8 +1,8 @@
 """Runs onto worker groups: which group serves which run, and how many work side by side.
 
-Runs on one device go to as many single workers as there are cores (or GPUs), one run each; runs on
-several ranks have the machine to themselves. Each group is driven by a thread of its own, and what
-happens reaches the caller as events, in one queue.
+Runs on one device go to as many single workers as there are cores (or free GPUs), one run each; runs on
+several ranks follow one after the other. Each group is driven by a thread of its own, and what happens
+reaches the caller as events, in one queue. GPUs are held while a batch needs them, against other runs.
 """
 
 from __future__ import annotations
@@ -10,12 +10,16 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from harness import devices, registry
 from harness.launch import Aborted, GroupKey, WorkerGroup
+from harness.nodes import Nodes
+from harness.publish import Drawn
 from harness.types import Device, Run, RunSpec
 
 
@@ -41,18 +45,30 @@ class Finished:
     run: Run
 
 
-Event = Started | Stepped | Finished
+@dataclass(frozen=True)
+class Waiting:
+    """Other runs on this machine have the GPUs that are needed now."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Holding:
+    """GPUs that nobody else gets from now on, by index; none when they have been given back."""
+
+    devices: tuple[int, ...]
+
+
+Event = Started | Stepped | Finished | Waiting | Holding
 FolderOf = Callable[[RunSpec], Path]
 
 
 def num_slots(device: Device) -> int:
-    """Single-device runs that fit side by side: usable cores, or GPUs."""
-    if device == "cpu":
-        affinity = getattr(os, "sched_getaffinity", None)
-        return len(affinity(0)) if affinity else os.cpu_count() or 1
-    import torch
-
-    return max(1, torch.cuda.device_count())
+    """Single-device runs that fit side by side: usable cores; of GPUs, those that are free decide."""
+    if device != "cpu":
+        return 1
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 class Pool:
@@ -64,12 +80,17 @@ class Pool:
         Folder of the ranks' logs, one folder for each group.
     keep
         Keep every group until :meth:`close`; otherwise a group ends when the runs at hand no longer need it.
+    nodes
+        Where groups run that do not fit on this machine; everything runs here by default.
     """
 
-    def __init__(self, logs: Path, keep: bool = False) -> None:
+    def __init__(self, logs: Path, keep: bool = False, nodes: Nodes | None = None) -> None:
         self._logs = logs
         self._keep = keep
+        self._nodes = nodes
         self._groups: dict[tuple[GroupKey, int], WorkerGroup] = {}
+        self._leases: dict[Device, devices.Lease] = {}
+        self._modules: tuple[str, ...] = ()
         self._lock = threading.Lock()
         self._closed = False
 
@@ -84,6 +105,7 @@ class Pool:
 
         Runs of one world size and model stay in the order given; single-device runs come first.
         """
+        self._modules = _modules(specs)
         try:
             for key, batch in sorted(_batches(specs).items(), key=lambda item: item[0].world_size):
                 yield from self._execute_batch(key, batch, folder_of)
@@ -98,79 +120,147 @@ class Pool:
             groups = list(self._groups.values())
         for group in groups:
             group.abort()
+        for lease in self._leases.values():
+            lease.release()
 
     def _execute_batch(self, key: GroupKey, batch: list[RunSpec], folder_of: FolderOf) -> Iterator[Event]:
         alone = key.world_size == 1 and not key.sequence
-        workers = min(num_slots(key.device), len(batch)) if alone else 1
-        waiting: queue.SimpleQueue[RunSpec] = queue.SimpleQueue()
-        for spec in batch:
-            waiting.put(spec)
-        events: queue.SimpleQueue[Event | BaseException | None] = queue.SimpleQueue()
-        threads = [
-            threading.Thread(target=self._drive, args=(self._group(key, slot), waiting, events, folder_of))
-            for slot in self._slots(key, workers)
-        ]
-        for thread in threads:
-            thread.start()
-        try:
-            yield from _until_done(events, workers)
-        finally:
-            if any(thread.is_alive() for thread in threads):
-                self.close()
+        lease = self._lease(key.device)
+        most = min(lease.num_gpus or num_slots(key.device), len(batch)) if alone else key.world_size
+        yield from self._take(lease, 1 if alone else key.world_size, most)
+        workers = (len(lease.held[:most]) or most) if alone else 1
+        with ThreadPoolExecutor(1, "publish") as publisher:
+            work = _Work(batch, folder_of, publisher)
+            threads = [
+                threading.Thread(target=self._drive, args=(self._group(key, slot, lease), work))
+                for slot in self._slots(key, workers)
+            ]
             for thread in threads:
-                thread.join()
+                thread.start()
+            try:
+                yield from work.events_until_done(workers)
+            finally:
+                if any(thread.is_alive() for thread in threads):
+                    self.close()
+                for thread in threads:
+                    thread.join()
+        if lease.held and not self._keep:
+            lease.release()
+            yield Holding(())
+
+    def _lease(self, device: Device) -> devices.Lease:
+        if device not in self._leases:
+            self._leases[device] = devices.Lease(devices.visible(device), purpose=str(_run_folder(self._logs)))
+        return self._leases[device]
+
+    def _take(self, lease: devices.Lease, least: int, most: int) -> Iterator[Event]:
+        """Hold the GPUs of a batch, and say so."""
+        before = lease.held
+        if before and lease.lacks(least):  # who waits while it holds makes others wait
+            for group in self._groups.values():
+                group.kill()
+            lease.release()
+        for message in lease.take(least, most):
+            yield Waiting(message)
+        if lease.held != before:
+            yield Holding(lease.held)
 
     def _slots(self, key: GroupKey, workers: int) -> range:
         """Places of the groups to use; a sequence gets one that has served nothing before."""
         start = len(self._groups) if key.sequence else 0
         return range(start, start + workers)
 
-    def _group(self, key: GroupKey, slot: int) -> WorkerGroup:
+    def _group(self, key: GroupKey, slot: int, lease: devices.Lease) -> WorkerGroup:
         with self._lock:
             if (key, slot) not in self._groups:
                 logs = self._logs / f"{len(self._groups)}-world-{key.world_size}"
-                self._groups[key, slot] = WorkerGroup(key, logs, first_device=slot if key.world_size == 1 else 0)
-            return self._groups[key, slot]
+                self._groups[key, slot] = WorkerGroup(key, logs, (), self._modules, self._nodes_for(key))
+            group = self._groups[key, slot]
+            first = slot if key.world_size == 1 and not key.sequence else 0
+            # Where there are too few GPUs, the ranks that have none say so.
+            known = [*lease.held, *range(len(lease.held), first + key.world_size)]
+            group.devices = known[first : first + key.world_size]
+            return group
 
-    def _drive(
-        self,
-        group: WorkerGroup,
-        waiting: queue.SimpleQueue[RunSpec],
-        events: queue.SimpleQueue[Event | BaseException | None],
-        folder_of: FolderOf,
-    ) -> None:
+    def _nodes_for(self, key: GroupKey) -> Nodes | None:
+        """The nodes, for a group that does not fit on this one."""
+        return self._nodes if self._nodes and key.world_size > self._nodes.num_ranks else None
+
+    def _drive(self, group: WorkerGroup, work: _Work) -> None:
+        published: list[Future[None]] = []
         try:
-            while not self._closed:
-                try:
-                    spec = waiting.get_nowait()
-                except queue.Empty:
-                    break
-                events.put(Started(spec))
-                on_step = partial(_put_step, events, spec)
-                events.put(Finished(group.run(spec, folder_of(spec), on_step)))
+            while not self._closed and (spec := work.next()):
+                work.events.put(Started(spec))
+                drawn = group.draw(spec, work.folder_of(spec), partial(work.stepped, spec))
+                published.append(work.publisher.submit(work.publish, drawn))
         except Aborted:
             pass  # the caller has left; nothing is to be told
         except BaseException as error:  # handed to the caller's thread
-            events.put(error)
+            work.events.put(error)
         finally:
             if self._closed or not self._keep or group.key.sequence:
                 group.kill()
-            events.put(None)
+            wait(published)
+            work.events.put(None)
 
 
-def _put_step(events: queue.SimpleQueue[Event | BaseException | None], spec: RunSpec, step: int) -> None:
-    events.put(Stepped(spec, step))
+class _Work:
+    """Runs that wait for a group, and what happens to them.
+
+    A thread of its own publishes what is drawn, one run after the other, while the groups draw on.
+    """
+
+    def __init__(self, specs: Iterable[RunSpec], folder_of: FolderOf, publisher: ThreadPoolExecutor) -> None:
+        self._waiting: queue.SimpleQueue[RunSpec] = queue.SimpleQueue()
+        for spec in specs:
+            self._waiting.put(spec)
+        self.folder_of = folder_of
+        self.publisher = publisher
+        self.events: queue.SimpleQueue[Event | BaseException | None] = queue.SimpleQueue()
+        """An error of the harness is for the caller; ``None`` says that a group has no more to do."""
+
+    def next(self) -> RunSpec | None:
+        """Take the next run; ``None`` when none is left."""
+        try:
+            return self._waiting.get_nowait()
+        except queue.Empty:
+            return None
+
+    def stepped(self, spec: RunSpec, step: int) -> None:
+        """Tell of a denoise step."""
+        self.events.put(Stepped(spec, step))
+
+    def publish(self, drawn: Drawn) -> None:
+        """Make a run appear, and tell of it."""
+        try:
+            self.events.put(Finished(drawn.publish()))
+        except BaseException as error:  # handed to the caller's thread
+            self.events.put(error)
+
+    def events_until_done(self, num_groups: int) -> Iterator[Event]:
+        """Yield events until no group has more to do."""
+        while num_groups:
+            event = self.events.get()
+            if event is None:
+                num_groups -= 1
+            elif isinstance(event, BaseException):
+                raise event
+            else:
+                yield event
 
 
-def _until_done(events: queue.SimpleQueue[Event | BaseException | None], workers: int) -> Iterator[Event]:
-    while workers:
-        event = events.get()
-        if event is None:
-            workers -= 1
-        elif isinstance(event, BaseException):
-            raise event
-        else:
-            yield event
+def _run_folder(logs: Path) -> Path:
+    """The run folder that logs lie in."""
+    return next((place.parent for place in (logs, *logs.parents) if place.name == "logs"), logs)
+
+
+def _modules(specs: Sequence[RunSpec]) -> tuple[str, ...]:
+    """What the engines of these runs ask to have imported before their ranks are forked."""
+    found: dict[str, None] = {}
+    for spec in specs:
+        preload = getattr(registry.load("engines", spec.engine), "preload", None)
+        found |= dict.fromkeys(preload(spec) if preload else ())
+    return tuple(found)
 
 
 def _batches(specs: Sequence[RunSpec]) -> dict[GroupKey, list[RunSpec]]:

@@ -57,7 +57,7 @@ class MatrixFile(pytest.File):
         from harness import session
 
         try:
-            self.matrix, self.graph = session.prepare(self.path)
+            self.matrix, self.graph = session.prepare(self.path, golden=self.config.getoption("--sp-golden"))
         except HarnessError as error:
             raise self.CollectError(str(error)) from None
         for row in self.graph.rows:

@@ -29,6 +29,7 @@ from harness.compare import Sample
 from harness.errors import FileError, UsageError
 from harness.golden import read_picture
 from harness.graph import Graph
+from harness.shards import Merged, Shard, divide, narrowed, part
 from harness.types import SCHEMA, Comparison, Explanation, GoldenPolicy, Matrix, Relation, Row, Run, RunSpec
 
 
@@ -42,12 +43,24 @@ class Plan:
     rows: tuple[Row, ...]
     specs: Mapping[str, RunSpec]
     started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    shard: Shard | None = None
+    """Which part of ``whole`` this is."""
+    whole: Plan | None = None
+    """The plan of the whole matrix, where this is one of its shards."""
+    merged: Merged | None = None
+    """What a folder was merged from."""
     schema: int = SCHEMA
 
     @property
     def graph(self) -> Graph:
         """The run graph."""
         return Graph(self.rows, self.specs)
+
+    def part(self, shard: Shard) -> Plan:
+        """The plan of one shard of this matrix."""
+        kept = part(self.graph, divide(self.graph, shard.of)[shard.index - 1])
+        matrix = narrowed(self.matrix, [(row.case.name, row.variant.label) for row in kept.rows])
+        return replace(self, matrix=matrix, rows=kept.rows, specs=kept.specs, shard=shard, whole=self)
 
 
 class RunFolder:
@@ -58,18 +71,33 @@ class RunFolder:
         self.plan = plan
 
     @classmethod
-    def create(cls, out: Path, matrix: Matrix, graph: Graph, golden: GoldenPolicy) -> RunFolder:
-        """Make a new run folder below ``out``.
+    def create(
+        cls, out: Path, matrix: Matrix, graph: Graph, golden: GoldenPolicy, shard: Shard | None = None
+    ) -> RunFolder:
+        """Make a new run folder below ``out``, of a whole matrix or of one shard of it.
 
         Raises
         ------
         UsageError
             If the folder cannot be written.
         """
-        stem = f"{matrix.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+        plan = Plan("", matrix, golden, graph.rows, graph.specs)
+        return cls.of(out, plan.part(shard) if shard else plan)
+
+    @classmethod
+    def of(cls, out: Path, plan: Plan) -> RunFolder:
+        """Make a new run folder below ``out`` for a plan, and name both after matrix, shard and time.
+
+        Raises
+        ------
+        UsageError
+            If the folder cannot be written.
+        """
+        which = f"-{plan.shard.index}of{plan.shard.of}" if plan.shard else "-merged" if plan.merged else ""
+        stem = f"{plan.matrix.name}{which}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
         try:
             path = _new_folder(out, stem)
-            plan = Plan(path.name, matrix, golden, graph.rows, graph.specs)
+            plan = replace(plan, name=path.name)
             codec.write_json(path / "plan.json", plan)
         except OSError as error:
             raise UsageError(f"{out}: cannot be written ({error.strerror}); name another folder with --out") from None
@@ -104,8 +132,12 @@ class RunFolder:
         return found
 
     def replan(self, graph: Graph) -> None:
-        """Take a new run graph for the same matrix; runs whose digests it does not name count no more."""
-        self.plan = replace(self.plan, rows=graph.rows, specs=graph.specs)
+        """Take a new run graph for the same matrix, for the whole of it where this is a shard.
+
+        Runs whose digests it does not name count no more.
+        """
+        whole = replace(self.plan.whole or self.plan, name=self.plan.name, rows=graph.rows, specs=graph.specs)
+        self.plan = whole.part(self.plan.shard) if self.plan.shard else whole
         codec.write_json(self.path / "plan.json", self.plan)
 
     def recorded_s(self) -> float:

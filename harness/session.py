@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from harness import __version__, compare, models, registry
-from harness.approval import Goldens, check_store
+from harness import __version__, compare, locks, models, registry
 from harness.errors import (
     EXIT_INFRASTRUCTURE,
     EXIT_OK,
@@ -22,13 +21,18 @@ from harness.errors import (
     ConfigError,
     UsageError,
 )
+from harness.executors import Executor
 from harness.graph import Graph, build
 from harness.matrix import read_matrix
 from harness.measure import Measurer
-from harness.pool import Event, Finished, Pool
+from harness.merge import division_notes
+from harness.pool import Event, Finished, Started, Stepped, Waiting
 from harness.record import RunFolder
+from harness.run_goldens import Goldens, check_store
+from harness.shards import narrowed
 from harness.types import (
     Case,
+    GoldenPolicy,
     Matrix,
     ModelSpec,
     Outcome,
@@ -74,18 +78,22 @@ def select(matrix: Matrix, selection: Selection) -> Matrix:
     if not pairs:
         known = ", ".join(cases)
         raise UsageError(f"{matrix.path}: no row is selected; its cases are {known} (see sp-harness ls {matrix.path})")
-    return replace(
-        matrix,
-        pairs=pairs,
-        cases=tuple(case for case in matrix.cases if any(case.name == c for c, _ in pairs)),
-        variants=tuple(variant for variant in matrix.variants if any(variant.label == v for _, v in pairs)),
-    )
+    return narrowed(matrix, pairs)
 
 
-def prepare(path: Path, selection: Selection = Selection()) -> tuple[Matrix, Graph]:
-    """Read a matrix and plan it; finds, and where needed builds, its checkpoints."""
+def prepare(path: Path, selection: Selection = Selection(), golden: GoldenPolicy = "required") -> tuple[Matrix, Graph]:
+    """Read a matrix and plan it; finds, and where needed builds, its checkpoints.
+
+    Parameters
+    ----------
+    path, selection
+        The matrix file, and which rows of it to take.
+    golden
+        ``off`` leaves the golden store alone: it may lie beyond a network.
+    """
     matrix = select(read_matrix(path), selection)
-    check_store(matrix)
+    if golden == "required":
+        check_store(matrix)
     return matrix, plan(matrix)
 
 
@@ -109,27 +117,48 @@ def _resolver(matrix: Matrix) -> Callable[[Case], ModelSpec]:
     return resolve
 
 
-def record(folder: RunFolder, pool: Pool, rows: Iterable[Row] | None = None, on_event: OnEvent | None = None) -> None:
+def record(
+    folder: RunFolder, executor: Executor, rows: Iterable[Row] | None = None, on_event: OnEvent | None = None
+) -> None:
     """Compute what a run folder still lacks.
 
     Parameters
     ----------
     folder
         The run folder; settled runs in it are kept.
-    pool
+    executor
         Where runs are computed.
     rows
         Only these rows; all by default.
     on_event
         Told of each event.
+
+    Raises
+    ------
+    UsageError
+        If another process records into this folder.
     """
-    missing = folder.missing(rows)
-    folder.note("begun", missing=len(missing))
-    for event in pool.execute(missing, folder.folder_of):
-        if isinstance(event, Finished):
-            folder.note("finished", run=event.run.spec.digest, outcome=event.run.outcome, wall_s=event.run.wall_s)
-        if on_event:
-            on_event(event)
+    with locks.claimed(folder.path, "recording"):
+        missing = folder.missing(rows)
+        folder.note("begun", missing=len(missing))
+        for event in executor.execute(missing, folder.folder_of):
+            _note(folder, event)
+            if on_event:
+                on_event(event)
+
+
+def _note(folder: RunFolder, event: Event) -> None:
+    """Keep an event in the journal: how far each run came is known even when nobody was left to say it."""
+    if isinstance(event, Started):
+        folder.note("started", run=event.spec.digest)
+    elif isinstance(event, Stepped):
+        folder.note("step", run=event.spec.digest, step=event.step)
+    elif isinstance(event, Finished):
+        folder.note("finished", run=event.run.spec.digest, outcome=event.run.outcome, wall_s=event.run.wall_s)
+    elif isinstance(event, Waiting):
+        folder.note("waiting", message=event.message)
+    else:
+        folder.note("devices", held=event.devices)
 
 
 def conclude(
@@ -137,6 +166,7 @@ def conclude(
     measurer: Measurer | None = None,
     rows: Sequence[Row] | None = None,
     complete: bool = True,
+    pinned: bool = True,
 ) -> Report:
     """Compare and judge what a run folder holds; leaves proposals for missing goldens, writes no report.
 
@@ -150,10 +180,12 @@ def conclude(
         Rows to judge; all by default.
     complete
         Whether everything planned was computed.
+    pinned
+        Whether the golden store has to hold what the matrix pins; approving changes what it holds.
     """
     matrix, runs = folder.plan.matrix, folder.runs()
     measurer = measurer or Measurer(folder)
-    goldens = Goldens(folder, runs)
+    goldens = Goldens(folder, runs, pinned)
     planned = folder.plan.rows if rows is None else rows
     judged = tuple(_concluded(row, runs, measurer, goldens, folder) for row in planned)
     report = Report(
@@ -164,10 +196,10 @@ def conclude(
         platform=", ".join(sorted({goldens.platform(case) for case in matrix.cases})),
         golden=folder.plan.golden,
         complete=complete,
-        exit_code=exit_code(judged),
+        exit_code=_exit_code(folder, judged, complete),
         started_at=folder.plan.started_at,
         wall_s=folder.recorded_s(),
-        notes=goldens.notes(),
+        notes=(*division_notes(folder, runs), *goldens.notes()),
         environment=_environment(runs),
         golden_dirs=goldens.folders(),
     )
@@ -180,10 +212,19 @@ def write_reports(report: Report, folder: Path) -> dict[str, Path]:
     return {name: registry.load("reporters", name)().write(report, folder) for name in registry.names("reporters")}
 
 
-def exit_code(rows: Sequence[Row]) -> int:
-    """Exit code of a run: 2 before 1 before 3 before 0."""
+def _exit_code(folder: RunFolder, rows: Sequence[Row], complete: bool) -> int:
+    """Exit code of a folder: a shard may be all skips, and what is missing is never well."""
+    code = exit_code(rows, is_part=folder.plan.shard is not None)
+    return EXIT_INFRASTRUCTURE if code == EXIT_OK and not complete else code
+
+
+def exit_code(rows: Sequence[Row], is_part: bool = False) -> int:
+    """Exit code of a run: 2 before 1 before 3 before 0.
+
+    That nothing is judged is a mistake in a whole matrix alone: the rest of a part is elsewhere.
+    """
     verdicts = [(row, row.verdict) for row in rows if row.verdict]
-    if all(verdict.outcome == Outcome.SKIP for _, verdict in verdicts):
+    if not is_part and all(verdict.outcome == Outcome.SKIP for _, verdict in verdicts):
         return EXIT_USAGE
     broken = [v for _, v in verdicts if v.outcome not in (Outcome.PASS, Outcome.SKIP)]
     if any(not verdict.infrastructure for verdict in broken):
@@ -211,5 +252,19 @@ def _drawn(runs: Mapping[str, Run], digest: str) -> bool:
 
 
 def _environment(runs: Mapping[str, Run]) -> dict[str, str]:
-    versions = {name: version for run in runs.values() for name, version in run.versions.items()}
+    """Versions and devices that the runs report; where they differ, each with what was drawn by it."""
+    found: dict[str, dict[str, list[Run]]] = {}
+    for run in runs.values():
+        for name, version in run.versions.items():
+            found.setdefault(name, {}).setdefault(version, []).append(run)
+    versions = {
+        name: next(iter(by)) if len(by) == 1 else "; ".join(f"{version} ({_drawn_by(by[version])})" for version in by)
+        for name, by in found.items()
+    }
     return {"sp-harness": __version__, "system": f"{platform.system()} {platform.machine()}", **versions}
+
+
+def _drawn_by(runs: Sequence[Run], at_most: int = 6) -> str:
+    names = list(dict.fromkeys(f"{run.spec.engine} {run.spec.case.name}" for run in runs))
+    rest = len(names) - at_most
+    return ", ".join(names[:at_most]) + (f" and {rest} more" if rest > 0 else "")

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
+from statistics import median
 from typing import Any, ClassVar, Literal, Protocol
 
 SCHEMA = 1
@@ -165,7 +166,7 @@ class Matrix:
     name: str
     path: str
     golden_store: str
-    """Folder of the approved goldens."""
+    """Folder or fsspec URL of the approved goldens."""
     cases: tuple[Case, ...]
     variants: tuple[Variant, ...]
     pairs: tuple[tuple[str, str], ...]
@@ -174,6 +175,10 @@ class Matrix:
     """Metrics to measure; empty for all."""
     declared: tuple[tuple[Relation, Bound], ...] = ()
     """Bounds the file itself states, beside those of :mod:`harness.compare`."""
+    golden_digest: str | None = None
+    """What the goldens of ``golden_keys`` must come to; ``None`` leaves a folder unpinned."""
+    golden_keys: tuple[str, ...] = ()
+    """``MODEL/CASE`` of every case that the file holds to a golden, whether or not it was selected."""
 
 
 @dataclass(frozen=True)
@@ -327,6 +332,11 @@ class Times:
     steps_s: tuple[float, ...] = ()
     decode_s: float = 0.0
     total_s: float = 0.0
+
+    @property
+    def typical_step_s(self) -> float | None:
+        """Median of the steps without the first, which also warms caches up; ``None`` where none was timed."""
+        return median(self.steps_s[1:] or self.steps_s) if self.steps_s else None
 
 
 @dataclass(frozen=True)
@@ -661,7 +671,11 @@ class Drawing:
 
 
 class Engine(Protocol):
-    """A diffusion engine. One file in ``harness/engines``; the class is instantiated in each rank."""
+    """A diffusion engine. One file in ``harness/engines``; the class is instantiated in each rank.
+
+    A class may have ``preload(spec)``, which names the modules that a run needs: they are imported once, in
+    the process that ranks are forked from. Importing them must start no thread and touch no GPU.
+    """
 
     name: ClassVar[str]
     baseline: ClassVar[str]

@@ -1,9 +1,9 @@
 """The program inside an engine's own interpreter: one process is one rank.
 
-Started as ``python -m harness.worker FD``. Orders come as JSON lines on standard input, the first one
-saying who this rank is; replies go as JSON lines to the file descriptor ``FD``. Standard output and
-error belong to the engine and end in the rank's log. When standard input closes, the parent is gone
-or done with us, and the process ends at once, whatever it is waiting for.
+Forked from :mod:`harness.template`, or started as ``python -m harness.worker FD``. Orders come as JSON lines
+on standard input, the first one saying who this rank is; replies go as JSON lines to the file descriptor
+``FD``. Standard output and error belong to the engine and end in the rank's log. When standard input closes,
+the parent is gone or done with us, and the process ends at once, whatever it is waiting for.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import queue
+import re
 import signal
 import sys
 import threading
@@ -24,7 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from harness import codec, registry
+from harness.probe import exhaustion
 from harness.probe.clock import peak_memory_bytes, reset_peak_memory
+from harness.probe.collectives import PATIENCE, unfinished
 from harness.probe.recorder import probing
 from harness.types import Device, Drawing, DType, Engine, RunSpec, Worker
 
@@ -43,7 +46,8 @@ class StartOrder:
     dtype: DType
     model_path: str
     rendezvous: str
-    """File through which the ranks of a group find each other; no port that others could hold."""
+    """File through which the ranks of a group find each other; no port that others could hold. Empty where
+    torchrun has started them, on several nodes, and said in the environment how they do."""
 
 
 @dataclass(frozen=True)
@@ -109,12 +113,12 @@ class Rank:
             self.reply(event="step", step=step)
 
 
-def main() -> None:
-    """Serve orders until standard input closes."""
+def main(descriptor: int) -> None:
+    """Serve orders until standard input closes; replies go to ``descriptor``."""
     faulthandler.enable()
-    faulthandler.register(STACK_SIGNAL, all_threads=True)
+    _answer_stack_signal()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when a rank ends
-    replies = os.fdopen(int(sys.argv[1]), "w", encoding="utf-8")
+    replies = os.fdopen(descriptor, "w", encoding="utf-8")
 
     def reply(**fields: Any) -> None:
         replies.write(json.dumps(fields) + "\n")
@@ -133,9 +137,25 @@ def main() -> None:
             reply(
                 event="raised",
                 message=f"{type(error).__name__}: {error}".splitlines()[0][:500],
-                out_of_memory=_is_out_of_memory(error),
+                out_of_memory=exhaustion.raised_by(error),
                 detail=traceback.format_exc(),
             )
+
+
+def _answer_stack_signal() -> None:
+    """Print stacks from within the signal, as a rank that hangs runs no Python; a thread adds what it waits for."""
+    woken, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.signal(STACK_SIGNAL, lambda number, frame: None)  # chained, it wakes the thread
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    faulthandler.register(STACK_SIGNAL, all_threads=True, chain=True)
+
+    def tell() -> None:
+        while number := os.read(woken, 1):
+            if number[0] == STACK_SIGNAL and (waits_for := unfinished()):
+                print(waits_for, file=sys.stderr, flush=True)
+
+    threading.Thread(target=tell, daemon=True, name="stacks").start()
 
 
 def _listen() -> queue.SimpleQueue[Any]:
@@ -158,18 +178,22 @@ def _start_torch(order: StartOrder) -> None:
     # Oversubscribed ranks slow down up to 20 times, and a decode differs with the number of threads.
     torch.set_num_threads(1)
     if order.device == "cuda":
+        if order.device_index >= torch.cuda.device_count() > 0:
+            known = f"{torch.cuda.device_count()} GPUs are visible here"
+            raise RuntimeError(f"{known}: none is left for rank {order.rank} of {order.world_size}")
         torch.cuda.set_device(order.device_index)
-    if order.world_size > 1:
-        dist.init_process_group(
-            "nccl" if order.device == "cuda" else "gloo",
-            store=dist.FileStore(order.rendezvous, order.world_size),  # type: ignore[attr-defined]
-            rank=order.rank,
-            world_size=order.world_size,
-        )
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if order.world_size == 1:
+        return
+    # Who limits the time is the harness: NCCL's own watch would end a rank that hangs before its stacks are asked for.
+    os.environ.setdefault("TORCH_NCCL_ENABLE_MONITORING", "0")
+    backend = "nccl" if order.device == "cuda" else "gloo"
+    if not order.rendezvous:
+        dist.init_process_group(backend, timeout=PATIENCE)
+        return
+    if sys.platform == "linux":  # all ranks are here, whatever the machine's name resolves to
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    store = dist.FileStore(order.rendezvous, order.world_size)  # type: ignore[attr-defined]
+    dist.init_process_group(backend, store=store, rank=order.rank, world_size=order.world_size, timeout=PATIENCE)
 
 
 def _versions(packages: tuple[str, ...], device: Device) -> dict[str, str]:
@@ -180,19 +204,29 @@ def _versions(packages: tuple[str, ...], device: Device) -> dict[str, str]:
         import torch
 
         versions["device"] = torch.cuda.get_device_name()
+        if driver := _driver():
+            versions["driver"] = driver
     return versions
 
 
+def _driver(path: Path = Path("/proc/driver/nvidia/version")) -> str | None:
+    """Version of NVIDIA's kernel driver, which may change figures and times; ``None`` where it is not told."""
+    try:
+        found = re.search(r"Kernel Module.*?\s(\d+(?:\.\d+)+)\s", path.read_text(encoding="utf-8"))
+    except OSError:
+        return None
+    return found[1] if found else None
+
+
 def _save(drawing: Drawing, folder: Path) -> dict[str, Any]:
-    """Write pictures and latents; return the fields of the run they fill."""
+    """Write pictures, unpacked, and latents; return the fields of the run they fill."""
     import numpy as np
     from safetensors.numpy import save_file
 
     images = []
     for index, image in enumerate(drawing.images):
-        name = f"image-{index}.png"
-        # Level 1 takes a quarter of the default's time for a tenth more bytes.
-        image.save(folder / name, compress_level=1)
+        name = f"image-{index}.tif"  # a copy of its bytes: packing it would take fifty times as long
+        image.save(folder / name)
         images.append(name)
     arrays = {"latents": drawing.latents, "trajectory": drawing.trajectory}
     save_file(
@@ -208,4 +242,4 @@ def _save(drawing: Drawing, folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness import approval, codec, golden, session
+from harness import approval, codec, golden, run_goldens, session
 from harness.approval import Change, changes
 from harness.errors import UsageError
 from harness.measure import EDGES
@@ -284,7 +284,7 @@ class TestApprove:
     def test_a_broken_split_approves_no_figures(self, bench: Any, small: str, repaint: Edit) -> None:
         folder, report = judged(bench.drawn(small, edit=repaint("candidate")))
         assert outcomes(report) == {Outcome.FAIL}
-        assert approval.approvable(report, report.matrix.cases[0]) == {}
+        assert run_goldens.approvable(report, report.matrix.cases[0]) == {}
         self.approve(folder)
         assert golden_of(bench, report).approved == {}
         assert golden.load_sample(place_of(bench, report, "144x144"), golden_of(bench, report)).images is not None

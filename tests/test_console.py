@@ -11,9 +11,10 @@ import pytest
 from rich.console import Console
 
 from harness import session
-from harness.console import LiveProgress, cost_of, make_console, name_of, print_choice, print_report
+from harness.console import LiveProgress, make_console, name_of, print_choice, print_report
+from harness.graph import cost_of
 from harness.plan import choose_axis, cut
-from harness.pool import Finished, Started, Stepped
+from harness.pool import Finished, Holding, Started, Stepped, Waiting
 from harness.types import Case, Failure, FailureKind, Outcome, Run, RunSpec, Size
 
 CASE = Case("720x1280", "fake", Size(720, 1280), ("x",), steps=4)
@@ -65,6 +66,13 @@ class TestProgress:
             "[1/2] 720x1280 diffusers on one device: 2.2 s",
             "[2/2] 720x1280 spatial 2 ranks, axis h: 2.2 s",
         ]
+
+    def test_whom_a_run_waits_for_is_said(self) -> None:
+        console, text = screen()
+        with LiveProgress(console, specs(BASELINE)) as progress:
+            progress(Waiting("waiting for 1 of these GPUs: GPU 0: process 7 (reports/[other])"))
+            progress(Holding((0,)))
+        assert text.getvalue() == "waiting for 1 of these GPUs: GPU 0: process 7 (reports/[other])\n"
 
     def test_a_resumed_run_counts_on(self) -> None:
         console, text = screen()
@@ -134,10 +142,23 @@ class TestReport:
     def test_what_is_wrong_is_said_in_words(self, bench: Any, repaint: Any) -> None:
         report = session.conclude(bench.drawn(golden="off", edit=repaint("candidate", 0.01)))
         text = self.printed(report)
-        failing = next(row for row in report.rows if row.name == "144x144/fake-u2-w")
-        assert failing.verdict is not None
-        assert f"{failing.name}: {failing.verdict.sentence}" in text.replace("\n", " ").replace("  ", " ")
+        words = " ".join(text.split())
+        for row in report.rows:
+            assert row.verdict is not None
+            assert row.verdict.sentence in words
         assert "6 fail in 0 s, exit code 1" in text
+
+    def test_rows_of_which_the_same_is_said_share_a_line(self, bench: Any) -> None:
+        report = session.conclude(bench.drawn(golden="off"))
+        same = [
+            replace(row, verdict=replace(row.verdict, outcome=Outcome.FAIL, sentence="one reason for all"))
+            for row in report.rows
+            if row.verdict
+        ]
+        text = self.printed(replace(report, rows=tuple(same)))
+        first = ", ".join(row.name for row in same[:3])
+        assert f"{first} and 3 more rows: one reason for all" in " ".join(text.split())
+        assert text.count("one reason for all") == 1
 
     def test_missing_goldens_come_with_the_command_that_approves(self, bench: Any) -> None:
         report = session.conclude(bench.drawn())

@@ -13,6 +13,7 @@ import pytest
 
 from harness import codec, plan
 from harness.launch import Aborted, GroupKey, WorkerGroup
+from harness.rank import ForkedRank
 from harness.types import Case, FailureKind, Run, RunSpec, Size
 
 OnStep = Callable[[int], None]
@@ -41,7 +42,7 @@ def group(tmp_path: Path) -> Iterator[WorkerGroup]:
 
 
 def pids(group: WorkerGroup) -> list[int]:
-    return [rank.process.pid for rank in group._ranks]
+    return [rank.pid or 0 for rank in group._ranks if isinstance(rank, ForkedRank)]
 
 
 def is_alive(pid: int) -> bool:
@@ -122,6 +123,26 @@ def test_a_hang_ends_with_the_time_limit_and_the_stacks_of_all_who_hang(group: W
     assert group.run(spec(), tmp_path / "next").outcome == "ok"
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the state of a process is read from /proc")
+def test_a_rank_that_is_stopped_is_named_and_ended(group: WorkerGroup, tmp_path: Path) -> None:
+    """Its peer waits for it, healthy, as in a collective; only one of them is to blame."""
+    stopped: list[int] = []
+
+    def stop() -> None:
+        stopped.append(pids(group)[1])
+        os.kill(stopped[0], signal.SIGSTOP)
+
+    run = group.run(spec(step_s=0.1, steps=100, timeout_s=1), tmp_path / "run", on_first(stop))
+    assert run.failure is not None
+    assert (run.outcome, run.failure.kind, run.failure.rank) == ("timeout", FailureKind.HUNG, 1)
+    assert run.failure.message == "no answer within 1 s from ranks 0, 1; rank 1 does not run: T (stopped)"
+    first, second = run.failure.detail.removeprefix("--- rank 0").split("--- rank 1")
+    assert "in draw" in first
+    assert second.strip() == "(prints nothing)"
+    assert not is_alive(stopped[0])
+    assert group.run(spec(), tmp_path / "next").outcome == "ok"
+
+
 @pytest.mark.parametrize(
     ("number", "kind", "message"),
     [
@@ -143,6 +164,20 @@ def test_a_rank_that_dies_is_told_from_one_that_was_killed(
         assert "Segmentation fault" in run.failure.detail
         assert "in draw" in run.failure.detail
     assert group.run(spec(), tmp_path / "next").outcome == "ok"
+
+
+def test_a_crash_for_want_of_memory_is_no_fault_of_the_engine(group: WorkerGroup, tmp_path: Path) -> None:
+    """A library below Python does not raise: it says so and aborts."""
+
+    def abort() -> None:
+        with group._ranks[1].log.open("a") as log:
+            log.write("terminate called after throwing an instance of 'std::bad_alloc'\n")
+        os.kill(pids(group)[1], signal.SIGABRT)
+
+    run = group.run(spec(step_s=0.1, steps=100), tmp_path / "run", on_first(abort))
+    assert run.failure is not None
+    assert (run.failure.kind, run.failure.rank) == (FailureKind.OUT_OF_MEMORY, 1)
+    assert run.failure.message == "rank 1 ran out of memory and crashed (SIGABRT)"
 
 
 def test_a_rank_killed_between_two_runs_costs_the_next_one_only(group: WorkerGroup, tmp_path: Path) -> None:

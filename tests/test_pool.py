@@ -1,5 +1,6 @@
 """The pool with real processes: slots, order, events, and that nothing outlives it."""
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterable
@@ -30,14 +31,12 @@ def spec(seed: int, world_size: int = 1, step_s: float = 0.0, steps: int = 2, fa
 
 
 def ranks() -> list[psutil.Process]:
-    """Living ranks that this process has started, in the order in which they were."""
+    """Living ranks of this process, in the order in which they were started: they are forked from its template."""
     found = []
-    for process in psutil.Process().children():
-        try:
-            if "harness.worker" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.name() == "sp-rank" and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
-        except psutil.NoSuchProcess:
-            continue
     return sorted(found, key=lambda process: (process.create_time(), process.pid))
 
 

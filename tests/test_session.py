@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 
 from harness import session
 from harness.errors import UsageError
+from harness.pool import Event, Holding, Started, Stepped, Waiting
 from harness.session import Selection, exit_code, select
 from harness.types import Case, FailureKind, Outcome, Relation, Row, Size, Variant, Verdict
 
@@ -196,7 +199,7 @@ class TestConclude:
     def test_every_report_format_is_written(self, bench: Any) -> None:
         folder = bench.drawn(golden="off")
         files = session.write_reports(session.conclude(folder), folder.path)
-        assert set(files) == {"csv", "html", "json", "junit", "markdown"}
+        assert set(files) == {"csv", "html", "issue", "json", "junit", "markdown"}
         assert all(path.is_file() and path.is_relative_to(folder.path) for path in files.values())
 
 
@@ -205,3 +208,28 @@ def test_planning_anew_sees_other_code(bench: Any) -> None:
     older = {spec.digest: spec for spec in (replace(spec, source="older") for spec in folder.plan.specs.values())}
     assert not set(older) & set(folder.plan.specs)
     assert session.plan(folder.plan.matrix) == folder.plan.graph
+
+
+def test_the_journal_says_how_far_each_run_came_and_what_it_held(bench: Any) -> None:
+    folder = bench.plan(golden="off")
+    spec = next(iter(folder.plan.specs.values()))
+    events = [Waiting("for GPU 0"), Holding((1,)), Started(spec), Stepped(spec, 1), Stepped(spec, 2), Holding(())]
+
+    class Executor:
+        def execute(self, *arguments: Any) -> Iterator[Event]:
+            yield from events
+
+    told: list[Event] = []
+    session.record(folder, Executor(), on_event=told.append)  # type: ignore[arg-type]
+    assert told == events
+    lines = [json.loads(line) for line in (folder.path / "journal.jsonl").read_text().splitlines()]
+    assert all(line.pop("time") > 1e9 for line in lines)
+    assert lines == [
+        {"event": "begun", "missing": len(folder.plan.specs)},
+        {"event": "waiting", "message": "for GPU 0"},
+        {"event": "devices", "held": [1]},
+        {"event": "started", "run": spec.digest},
+        {"event": "step", "run": spec.digest, "step": 1},
+        {"event": "step", "run": spec.digest, "step": 2},
+        {"event": "devices", "held": []},
+    ]

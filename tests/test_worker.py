@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from harness import codec, plan
+from harness import codec, plan, worker
 from harness.types import Case, RunSpec, Size
 
 DEADLINE_S = 30.0
@@ -37,7 +37,8 @@ class RankProcess:
                 text=True,
             )
         os.close(write_end)
-        self.replies = os.fdopen(read_end, encoding="utf-8")
+        self.replies = read_end
+        self._arrived = b""
 
     def order(self, **fields: Any) -> None:
         assert self.process.stdin is not None
@@ -47,8 +48,11 @@ class RankProcess:
     def reply(self) -> dict[str, Any]:
         with selectors.DefaultSelector() as selector:
             selector.register(self.replies, selectors.EVENT_READ)
-            assert selector.select(DEADLINE_S), self.log.read_text()
-        line: dict[str, Any] = json.loads(self.replies.readline())
+            while b"\n" not in self._arrived:
+                assert selector.select(DEADLINE_S), self.log.read_text()
+                self._arrived += os.read(self.replies, 1 << 16)
+        first, _, self._arrived = self._arrived.partition(b"\n")
+        line: dict[str, Any] = json.loads(first)
         return line
 
     def start(self) -> None:
@@ -63,7 +67,7 @@ class RankProcess:
         with contextlib.suppress(OSError):
             self.process.stdin.close()
         self.process.wait(DEADLINE_S)
-        self.replies.close()
+        os.close(self.replies)
 
 
 @pytest.fixture
@@ -93,9 +97,9 @@ def test_it_makes_an_engine_ready_draws_and_leaves_the_files(rank: RankProcess, 
         draw(rank, tmp_path, spec())
         assert [rank.reply() for _ in range(2)] == [{"event": "step", "step": 1}, {"event": "step", "step": 2}]
         done = rank.reply()
-        assert (done["event"], done["images"], done["latents"]) == ("done", ["image-0.png"], "latents.safetensors")
+        assert (done["event"], done["images"], done["latents"]) == ("done", ["image-0.tif"], "latents.safetensors")
         assert done["peak_memory_bytes"] > 1 << 20
-        assert (tmp_path / "image-0.png").is_file()
+        assert (tmp_path / "image-0.tif").is_file()
         assert (tmp_path / "latents.safetensors").is_file()
 
 
@@ -134,3 +138,19 @@ def test_ctrl_c_is_left_to_the_parent_and_a_signal_prints_the_stacks(rank: RankP
     while "most recent call first" not in rank.log.read_text() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert "in draw" in rank.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("line", "version"),
+    [
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.129.03  Thu Oct 19 18:56:32 UTC 2023\n", "535.129.03"),
+        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build  (me@here)\n", "570.86.15"),
+        ("something else\n", None),
+    ],
+    ids=["closed", "open", "unknown"],
+)
+def test_the_driver_is_part_of_what_a_gpu_drew_with(tmp_path: Path, line: str, version: str | None) -> None:
+    told = tmp_path / "version"
+    told.write_text(line + "GCC version:  gcc version 12.3.0 (Ubuntu 12.3.0-1ubuntu1~22.04)\n")
+    assert worker._driver(told) == version
+    assert worker._driver(tmp_path / "no-gpu-here") is None

@@ -77,6 +77,11 @@ def limits(cache: str, options: Mapping[str, Any], num_steps: int) -> str | None
     return None
 
 
+def preload(cache: str) -> tuple[str, ...]:
+    """Modules that a variant's cache needs."""
+    return () if cache == "none" else ("cache_dit",)
+
+
 class CacheLog:
     """The decisions of one request, on this rank."""
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.engines import _cache
 from harness.engines._overrides import padded_image_sequence, reversed_image_sequence
+from harness.models.z_image import PRELOAD
 from harness.types import Axis, Case, Drawing, ModelSpec, RunSpec, Times, Variant, Worker
 
 if TYPE_CHECKING:
@@ -38,6 +39,11 @@ class DiffusersEngine:
     def faults(cls) -> Sequence[str]:
         """The baseline has no faults to switch on."""
         return ()
+
+    @classmethod
+    def preload(cls, spec: RunSpec) -> Sequence[str]:
+        """What loading and drawing import."""
+        return (*PRELOAD, *_cache.preload(spec.cache))
 
     def load(self, worker: Worker) -> None:
         """Load the checkpoint once."""
@@ -97,8 +103,11 @@ class _Listener:
             self._caption_tokens = tuple(kwargs["attention_mask"].sum(dim=1).tolist())
 
     def step_ended(self, pipeline: Any, step: int, t: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        import torch
+
         self._steps_s.append(self._clock.lap())
-        self._after.append(tensors["latents"].detach().float().cpu().clone())
+        # Moved once: on the CPU it has to be a copy, since the scheduler may write to it.
+        self._after.append(tensors["latents"].detach().to("cpu", torch.float32, copy=True))
         self._worker.progress(step + 1)
         return {}
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from harness import registry
 from harness.engines import _cache, _neutral
+from harness.models.z_image import PRELOAD
 from harness.plan import cut
 from harness.types import Axis, Case, Drawing, ModelSpec, RunSpec, Variant, Worker
 
@@ -35,6 +36,11 @@ class SpatialEngine:
     def faults(cls) -> Sequence[str]:
         """Every planted bug in ``harness/faults``."""
         return registry.names("faults")
+
+    @classmethod
+    def preload(cls, spec: RunSpec) -> Sequence[str]:
+        """What loading and drawing import."""
+        return (*PRELOAD, *_cache.preload(spec.cache))
 
     def load(self, worker: Worker) -> None:
         """Load the checkpoint; its modules are wrapped, so there is no second copy of the weights."""

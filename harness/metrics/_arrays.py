@@ -14,6 +14,7 @@ IMAGE_RANGE = 255.0
 PIXELS_PER_LATENT = 8
 
 FloatArray = npt.NDArray[np.float64]
+Array = npt.NDArray[Any]
 Box = tuple[int, int, int, int]
 
 
@@ -33,13 +34,38 @@ def finite(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def absolute_difference(reference: Any, candidate: Any) -> FloatArray:
-    """Compute ``abs(candidate - reference)`` in float64, so that neither uint8 wraps nor float32 rounds."""
+def absolute_difference(reference: Any, candidate: Any) -> Array:
+    """Compute ``abs(candidate - reference)``, so that neither uint8 wraps nor float32 rounds.
+
+    Returns
+    -------
+    array
+        uint8 for two uint8 arrays, which is exact; else float64.
+    """
+    if reference.dtype == candidate.dtype == np.uint8:
+        larger: Array = np.maximum(reference, candidate)
+        larger -= np.minimum(reference, candidate)
+        return larger
     difference: FloatArray = np.subtract(candidate, reference, dtype=np.float64)
     return np.abs(difference, out=difference)
 
 
-def over_plane(values: FloatArray, domain: Domain) -> FloatArray:
+def squared_error(reference: Any, candidate: Any, domain: Domain) -> FloatArray:
+    """Compute the squared difference at each place ``H,W``, the mean over channels."""
+    difference = over_plane(absolute_difference(reference, candidate), domain)
+    mean: FloatArray
+    if difference.dtype != np.uint8:
+        mean = np.square(difference).mean(axis=-1)
+        return mean
+    squares = np.square(difference, dtype=np.uint16)  # 255 squared just fits
+    total = squares[..., 0].astype(np.uint32)
+    for channel in range(1, squares.shape[-1]):  # numpy is slow at adding up along so short an axis
+        total += squares[..., channel]
+    mean = total / squares.shape[-1]
+    return mean
+
+
+def over_plane(values: Array, domain: Domain) -> Array:
     """Reorder ``H,W,3`` or ``C,H,W`` to ``H,W,channels``."""
     return values if domain == "image" else np.moveaxis(values, 0, -1)
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from harness.metrics._arrays import Box, FloatArray, absolute_difference, finite, over_plane, pixels_per_cell
+from harness.metrics._arrays import Box, FloatArray, finite, pixels_per_cell, squared_error
 from harness.types import PIXELS_PER_TOKEN, Domain, Figure, ShardPlan
 
 REACH_PX = PIXELS_PER_TOKEN
@@ -47,7 +47,7 @@ class Seam:
             border, nothing beside the borders, no error on one of the two sides, or a value that is not finite.
         """
         plan, scale = self.plan, pixels_per_cell(domain)
-        squares = np.square(over_plane(absolute_difference(reference, candidate), domain)).mean(axis=-1)
+        squares = squared_error(reference, candidate, domain)
         lines = squares.mean(axis=1 if plan is None or plan.axis == "h" else 0)
         reach = REACH_PX // scale
         starts = [origin * PIXELS_PER_TOKEN // scale for origin in plan.origins[1:]] if plan else []

@@ -10,12 +10,11 @@ import numpy.typing as npt
 from harness.metrics._arrays import (
     Box,
     FloatArray,
-    absolute_difference,
     data_range,
     finite,
-    over_plane,
     pixels_per_cell,
     range_name,
+    squared_error,
 )
 from harness.types import Domain, Figure
 
@@ -47,8 +46,7 @@ class WorstTile:
             and where a value is not finite.
         """
         side = TILE_PX // pixels_per_cell(domain)
-        plane = over_plane(absolute_difference(reference, candidate), domain)
-        squares = np.square(plane).mean(axis=-1)
+        squares = squared_error(reference, candidate, domain)
         errors, tops, lefts = _tile_errors(squares, side)
         row, column = np.unravel_index(int(np.argmax(errors)), errors.shape)
         with np.errstate(divide="ignore", invalid="ignore"):

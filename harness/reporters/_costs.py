@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from statistics import median
-
 from harness.reporters._words import NOTHING, judged, plural, run_of
 from harness.types import Outcome, Relation, Report, Row, Run
 
@@ -27,9 +25,13 @@ def megabytes(count: float | None) -> str:
 
 
 def step_s(run: Run | None) -> float | None:
-    """Seconds of a typical step: the median without the first, which also warms caches up."""
-    steps = run.times.steps_s if run and run.failure is None else ()
-    return median(steps[1:] or steps) if steps else None
+    """Seconds of a typical step; ``None`` where the run broke or timed none."""
+    return run.times.typical_step_s if run and run.failure is None else None
+
+
+def peak_memory_bytes(run: Run | None) -> int | None:
+    """Memory of the rank that needed most; ``None`` where it was not measured."""
+    return max(run.peak_memory_bytes, default=None) if run else None
 
 
 def seconds(value: float | None) -> str:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from harness.reporters._costs import exchanged_bytes, request_number, served_steps, step_s
+from harness.reporters._costs import exchanged_bytes, peak_memory_bytes, request_number, served_steps, step_s
 from harness.reporters._files import write_text
 from harness.reporters._words import judged, outcome_of, outcome_word, run_of, sentence_of
 from harness.types import Comparison, Figure, Report, Row
@@ -95,6 +95,8 @@ def _outcome(report: Report, row: Row) -> dict[str, Any]:
         "candidate_wall_s": candidate.wall_s if candidate else None,
         "candidate_step_s": step_s(drawn),
         "baseline_step_s": step_s(run_of(report, row, "baseline")),
+        "candidate_peak_memory_bytes": peak_memory_bytes(drawn),
+        "baseline_peak_memory_bytes": peak_memory_bytes(run_of(report, row, "baseline")),
         "exchanged_bytes": exchanged_bytes(drawn),
         "cache_served_steps": served_steps(drawn),
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,6 +9,7 @@ from harness.reporters._costs import cache_note, megabytes, request_text, second
 from harness.reporters._files import write_text
 from harness.reporters._layouts import LEAD, meaning, side_by_side
 from harness.reporters._story import findings, headline, summary_sentences
+from harness.reporters._text import escape
 from harness.reporters._words import (
     COLUMNS,
     EXIT_WORDS,
@@ -60,13 +60,6 @@ class MarkdownReporter:
         head, foot = f"{_head(report)}\n{_evidence(report)}{_layouts(report)}", _foot(report)
         room = MAX_CHARACTERS - len(head) - len(foot) - 200
         return write_text(folder / "summary.md", f"{head}{_table(report, worst_first(report.rows), room)}\n{foot}")
-
-
-def escape(text: str) -> str:
-    """Make any text plain inside a table cell: no markup, no HTML, no mention, one line."""
-    # backslashes first: the entities below hold a "#" of their own
-    plain = re.sub(r"([\\`*_{}\[\]#|!~])", r"\\\1", " ".join(text.split()))
-    return plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "&#64;")
 
 
 def _shortened(text: str) -> str:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 import torch
 import torch.distributed as dist
 
+from harness.probe.collectives import PATIENCE
+
 
 @dataclass
 class Traffic:
@@ -88,7 +90,7 @@ def build(sequences: Sequence[Sequence[int]], ulysses: int, ring: int) -> Sequen
 
 
 def _group(ranks: Sequence[int], traffic: Traffic) -> Group:
-    handle = dist.new_group(list(ranks))  # collective over all processes, members or not
+    handle = dist.new_group(list(ranks), timeout=PATIENCE)  # collective over all processes, members or not
     me = dist.get_rank()
     return Group(list(ranks).index(me) if me in ranks else -1, len(ranks), handle, traffic)
 

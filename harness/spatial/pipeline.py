@@ -46,10 +46,11 @@ class SpatialPipeline:
             return None
         images = self._decode(trajectory[-1])
         decode_s = clock.lap()
+        moved = trajectory.float().cpu().numpy()
         return Drawing(
             images=images,
-            latents=trajectory[-1].float().cpu().numpy(),
-            trajectory=trajectory.float().cpu().numpy(),
+            latents=moved[-1],
+            trajectory=moved,
             times=Times(text_s, tuple(steps_s), decode_s, clock.total()),
             caption_tokens=tuple(len(caption) for caption in captions[:: case.num_images_per_prompt]),
         )

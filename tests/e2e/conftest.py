@@ -107,7 +107,7 @@ class Started:
     def ranks(self) -> list[psutil.Process]:
         """Its living ranks, in order."""
         try:
-            children = psutil.Process(self.process.pid).children()
+            children = psutil.Process(self.process.pid).children(recursive=True)  # they are forked from a template
         except psutil.NoSuchProcess:
             return []
         return sorted(filter(is_rank, children), key=lambda rank: (rank.create_time(), rank.pid))
@@ -118,7 +118,7 @@ class Started:
 
 def is_rank(process: psutil.Process) -> bool:
     try:
-        return "harness.worker" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE
+        return process.name() == "sp-rank" and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 

@@ -54,6 +54,7 @@ def only_run(out: Path) -> Path:
 
 
 COMMANDS = ["run", "plan", "compare", "approve", "golden verify", "report", "models build", "models ls", "ls"]
+COMMANDS += ["history", "issue", "table", "pack", "merge"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

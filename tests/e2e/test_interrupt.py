@@ -44,7 +44,7 @@ def case(name: str, **fields: object) -> str:
 
 def is_rank(process: psutil.Process) -> bool:
     try:
-        return "harness.worker" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE
+        return process.name() == "sp-rank" and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
@@ -194,6 +194,19 @@ def test_ranks_of_a_split_run_do_not_outlive_it_either(start: Start, write: Writ
     command.until(in_the_split_run_of(out, "only"))
     command.until(lambda: len(command.ranks()) == 2)
     ranks = command.ranks()
+    command.process.kill()
+    command.process.wait()
+    psutil.wait_procs([rank for rank in ranks if is_rank(rank)], timeout=30)
+    assert not any(map(is_rank, ranks))
+
+
+def test_a_rank_that_is_stopped_does_not_outlive_it_either(start: Start, write: Write, out: Path) -> None:
+    """It cannot see that its parent is gone, and would hold its memory for ever."""
+    command = start("run", write(HEAD + case("only", steps=40) + slow(0.1)), "--out", out)
+    command.until(in_the_split_run_of(out, "only"))
+    command.until(lambda: len(command.ranks()) == 2)
+    ranks = command.ranks()
+    ranks[1].suspend()
     command.process.kill()
     command.process.wait()
     psutil.wait_procs([rank for rank in ranks if is_rank(rank)], timeout=30)

@@ -23,7 +23,7 @@ def write(pytester: pytest.Pytester, text: str, name: str = "m.toml") -> Path:
 def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
     """Warnings are errors here too: a worker or a file that is left open shows."""
     result = pytester.runpytest_subprocess("-W", "error", "-p", "no:cacheprovider", *arguments, timeout=120)
-    assert not [child for child in psutil.Process().children(recursive=True) if "harness.worker" in child.cmdline()]
+    assert not [child for child in psutil.Process().children(recursive=True) if child.name() == "sp-rank"]
     return result
 
 

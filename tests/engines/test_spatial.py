@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 from harness import models, plan
 from harness.engines.spatial import SpatialEngine
 from harness.pool import Finished, Pool, Stepped
+from harness.rank import ForkedRank
 from harness.types import Case, FailureKind, ModelSpec, Run, RunSpec, Size, Variant
 
 PROMPT = "a purple ring right and a yellow ball left on tiles at day"
@@ -160,7 +161,9 @@ def test_a_rank_killed_inside_a_collective_is_named_and_not_its_peer(drawn: Draw
         if isinstance(event, Stepped) and not killed:
             killed = True
             (group,) = [group for (key, _), group in drawn.pool._groups.items() if key.world_size == 2]
-            os.kill(group._ranks[1].process.pid, signal.SIGKILL)
+            rank = group._ranks[1]
+            assert isinstance(rank, ForkedRank)
+            os.kill(rank.pid or 0, signal.SIGKILL)
         if isinstance(event, Finished):
             runs.append(event.run)
     failure = runs[0].failure

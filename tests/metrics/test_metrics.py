@@ -84,9 +84,18 @@ class TestPsnr:
         assert figure.value == pytest.approx(20 * math.log10(8 / 0.5), abs=1e-4)
         assert "span of the reference" in figure.variant
 
-    def test_agrees_with_skimage(self) -> None:
-        a, b = noise("image"), noise("image", seed=1)
-        assert measure("psnr", a, b, "image").value == pytest.approx(peak_signal_noise_ratio(a, b))
+    @pytest.mark.parametrize("by", [1, 40, 255])
+    def test_agrees_with_skimage(self, by: int) -> None:
+        a = noise("image")
+        b = np.clip(a + np.random.default_rng(1).integers(-by, by + 1, a.shape), 0, 255).astype(np.uint8)
+        assert measure("psnr", a, b, "image").value == pytest.approx(peak_signal_noise_ratio(a, b), abs=1e-9)
+
+    def test_agrees_with_skimage_on_latents(self) -> None:
+        a, b = noise("latents").astype(np.float64), noise("latents", seed=1).astype(np.float64)
+        expected = peak_signal_noise_ratio(a, b, data_range=a.max() - a.min())
+        assert measure("psnr", a.astype(np.float32), b.astype(np.float32), "latents").value == pytest.approx(
+            expected, abs=1e-9
+        )
 
     def test_resolves_differences_of_one_float32_step(self) -> None:
         reference = noise("latents")
@@ -104,7 +113,7 @@ class TestPsnr:
 
 
 class TestSsim:
-    @pytest.mark.parametrize("size", [(11, 11), (16, 300), (75, 41), (26, 42), (144, 176)])
+    @pytest.mark.parametrize("size", [(11, 11), (16, 300), (19, 1070), (75, 41), (26, 42), (144, 176)])
     @pytest.mark.parametrize("kind", ["noise", "near", "flat", "half"])
     def test_equals_skimage(self, size: tuple[int, int], kind: str) -> None:
         shape = (*size, 3)
@@ -194,3 +203,10 @@ class TestMaxAbsAndP999:
         assert measure("p999", reference, candidate, "image").value == 0
         candidate.flat[:11] = 200
         assert measure("p999", reference, candidate, "image").value == 200
+
+    @pytest.mark.parametrize("shape", [(1, 1, 3), (16, 16, 3), (33, 95, 3), (100, 100, 1)])
+    @pytest.mark.parametrize("spread", [2, 9, 256])
+    def test_counted_grey_levels_have_the_percentile_of_sorted_ones(self, shape: tuple[int, ...], spread: int) -> None:
+        a, b = (np.random.default_rng(seed).integers(0, spread, shape, dtype=np.uint8) for seed in (0, 1))
+        expected = np.percentile(np.abs(a.astype(int) - b), 99.9)
+        assert measure("p999", a, b, "image").value == pytest.approx(expected, abs=1e-9)

@@ -26,7 +26,7 @@ def write(name: str, sample: Any) -> Path:
 
 
 def test_the_five_formats() -> None:
-    assert names("reporters") == ["csv", "html", "json", "junit", "markdown"]
+    assert names("reporters") == ["csv", "html", "issue", "json", "junit", "markdown"]
 
 
 @pytest.mark.parametrize("name", names("reporters"))

@@ -1,0 +1,163 @@
+"""What the benchmarks share: their arguments, the machine they name, runs of a matrix, and what they print."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+import harness
+from harness import session
+from harness.console import make_console
+from harness.graph import Graph
+from harness.record import RunFolder
+from harness.types import Matrix
+
+PACKAGE_PARENT = Path(harness.__file__).resolve().parent.parent
+LONG_TIMEOUT_S = 1800.0
+"""For a run under a benchmark: a slow machine is measured, not judged."""
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """Arguments that every benchmark takes."""
+    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--json", type=Path, metavar="FILE", help="also write what is printed, unrounded, as JSON")
+    return made
+
+
+def add_model(made: argparse.ArgumentParser, model: str = "nano") -> None:
+    """Arguments that say what is drawn, and on what."""
+    made.add_argument("--model", default=model)
+    made.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    made.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+
+
+def add_matrix(made: argparse.ArgumentParser) -> None:
+    """Arguments that say which rows are run."""
+    made.add_argument("--matrix", type=Path, default=Path("matrices/pr.toml"))
+    made.add_argument("--golden", default="required", choices=("required", "off"))
+    made.add_argument("--size", action="append", default=[], metavar="WIDTHxHEIGHT", help="only this size")
+
+
+def machine(device: str = "cpu") -> dict[str, Any]:
+    """Name the machine, and the libraries that decide how fast it is."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    named: dict[str, Any] = {
+        "cpu": _cpu_name(),
+        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "python": platform.python_version(),
+        **{name: _version(name) for name in ("torch", "diffusers", "transformers", "numpy")},
+    }
+    if device == "cuda":
+        import torch
+
+        named["gpus"] = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return named
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:  # on the path, and not installed
+        return str(getattr(importlib.import_module(name), "__version__", "unknown"))
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], num_names: int = 1) -> Group:
+    """Make a table under its title; its first columns hold names, the others figures."""
+    made = Table(box=None, header_style="bold", pad_edge=False)
+    for index, column in enumerate(columns):
+        made.add_column(column, justify="left" if index < num_names else "right")
+    for row in rows:
+        made.add_row(*row)
+    return Group(Text(f"\n{title}", style="bold"), made)
+
+
+def finish(arguments: argparse.Namespace, device: str, tables: Sequence[Group | str], figures: dict[str, Any]) -> None:
+    """Print the tables under the name of the machine; write the figures where a file is asked for."""
+    named = machine(device)
+    console = make_console()
+    gpus = named.get("gpus", [])
+    on = f"{len(gpus)} x {gpus[0]}, " if gpus else ""
+    console.print(f"{on}{named['cpu']}, {named['cores']} cores, Python {named['python']}, torch {named['torch']}")
+    for each in tables:
+        console.print(Text(each) if isinstance(each, str) else each)
+    if arguments.json:
+        document = {"command": " ".join(sys.argv), "machine": named, **figures}
+        arguments.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def retargeted(matrix: Matrix, model: str, device: str, dtype: str) -> tuple[Matrix, Graph]:
+    """The same cases on another model, device and dtype; nothing is held to a golden or to a time limit."""
+    changes: dict[str, Any] = {"model": model, "device": device, "dtype": dtype, "golden": "off"}
+    cases = tuple(replace(case, **changes, timeout_s=LONG_TIMEOUT_S) for case in matrix.cases)
+    changed = replace(matrix, cases=cases)
+    return changed, session.plan(changed)
+
+
+@dataclass(frozen=True)
+class HarnessRun:
+    """One ``sp-harness run``, seen from outside: when it began and ended, and the folder it left."""
+
+    began_at: float
+    wall_s: float
+    exit_code: int
+    folder: RunFolder
+
+    def journal(self) -> list[dict[str, Any]]:
+        """What happened, in order; ``time`` is in seconds since the epoch."""
+        lines = (self.folder.path / "journal.jsonl").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]
+
+
+def run_harness(matrix: Path, out: Path, golden: str = "required", sizes: Sequence[str] = ()) -> HarnessRun:
+    """Time ``sp-harness run`` on a matrix, as a user starts it.
+
+    Raises
+    ------
+    SystemExit
+        If a run has no picture: what is left out would count as speed.
+    """
+    command = [sys.executable, "-m", "harness.cli", "run", str(matrix), "--out", str(out), "--golden", golden]
+    command += [argument for size in sizes for argument in ("--size", size)]
+    before = set(out.glob("*/plan.json"))
+    began_at, started = time.time(), time.perf_counter()
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    wall_s = time.perf_counter() - started
+    found = set(out.glob("*/plan.json")) - before
+    if done.returncode not in (0, 1) or len(found) != 1:
+        raise SystemExit(
+            f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
+        )
+    folder = RunFolder.open(found.pop().parent)
+    drawn = [run for run in folder.runs().values() if run.failure is None]
+    if len(drawn) != len(folder.plan.specs):
+        said = (done.stdout + done.stderr)[-4000:]
+        raise SystemExit(f"{matrix}: {len(drawn)} of {len(folder.plan.specs)} runs have a picture\n{said}")
+    return HarnessRun(began_at, wall_s, done.returncode, folder)
+
+
+def environment(extra: Mapping[str, str] = {}) -> dict[str, str]:
+    """Environment of a process that imports ``harness``, installed or not."""
+    path = [str(PACKAGE_PARENT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path), **extra}

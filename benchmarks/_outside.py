@@ -1,0 +1,178 @@
+"""What can be done to a run from outside, and seen of it: its processes, its journal, the GPUs' memory.
+
+Linux alone: processes are read from ``/proc``. Those of a run are known by an environment variable, which
+every process it starts inherits; a rank is known by the log it prints into.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+MARK = "SP_BREAKDOWNS_RUN"
+DEADLINE_S = 300.0
+MIB = 1 << 20
+
+
+class Command:
+    """``sp-harness run`` in a process of its own, with all that it starts."""
+
+    def __init__(self, *arguments: object, log: Path) -> None:
+        self.log = log
+        self._mark = uuid.uuid4().hex
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "harness.cli", "run", *map(str, arguments)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, MARK: self._mark},
+            )
+
+    def wait(self) -> int:
+        """Its exit code; negative if a signal ended it."""
+        return self.process.wait(DEADLINE_S)
+
+    def until(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait for something that the run does.
+
+        Raises
+        ------
+        RuntimeError
+            If it ends before, or takes too long.
+        """
+        deadline = time.monotonic() + DEADLINE_S
+        while not condition():
+            ended = self.process.poll()
+            if ended is not None or time.monotonic() > deadline:
+                state = "is still running" if ended is None else f"has ended with {ended}"
+                text = self.log.read_text(errors="replace")[-2000:]
+                raise RuntimeError(f"waited for {what}, and the run {state}; it printed:\n{text}")
+            time.sleep(0.005)
+
+    def pids(self) -> list[int]:
+        """All living processes of this run, orphans too; not the run itself."""
+        return [pid for pid in _processes(self._mark) if pid != self.process.pid]
+
+    def ranks(self) -> dict[int, int]:
+        """Process ids of the split group, by rank."""
+        groups: dict[str, dict[int, int]] = {}
+        for pid in self.pids():
+            found = re.search(r"^(.*)/rank-(\d+)\.log$", _link(pid, "fd/1"))
+            if found:
+                groups.setdefault(found[1], {})[int(found[2])] = pid
+        return next((ranks for ranks in groups.values() if len(ranks) > 1), {})
+
+    def left(self, within_s: float = 20.0) -> int:
+        """How many of the run's processes have not ended, soon."""
+        deadline = time.monotonic() + within_s
+        while (pids := self.pids()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return len(pids)
+
+    def end(self) -> None:
+        """Leave nothing running, whatever went wrong here."""
+        for pid in [*self.pids(), *([] if self.process.poll() is not None else [self.process.pid])]:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        self.process.wait()
+
+
+def limit_memory(pid: int, spare_bytes: int) -> None:
+    """Let a process have little more than it has now."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmSize:"):
+            limit = int(line.split()[1]) * 1024 + spare_bytes
+            resource.prlimit(pid, resource.RLIMIT_AS, (limit, limit))
+
+
+def gpu_used_bytes() -> dict[str, int]:
+    """Memory in use on every GPU of the machine, by UUID; empty where there is none."""
+    query = ["nvidia-smi", "--query-gpu=uuid,memory.used", "--format=csv,noheader,nounits"]
+    try:
+        text = subprocess.run(query, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    return {name: int(used) * MIB for name, used in (line.split(", ") for line in text.splitlines())}
+
+
+class Ballast:
+    """A process that fills a GPU's memory when it is told to, and gives it back when it ends."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self._line()  # ready, after some seconds: what follows is quick
+
+    def fill(self, device_index: int, spare_bytes: int) -> int:
+        """Take all memory of a GPU but a little; returns the bytes taken."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{device_index} {spare_bytes}\n")
+        self._process.stdin.flush()
+        return int(self._line())
+
+    def release(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("the process that fills the GPU's memory has ended")
+        return line
+
+
+def _serve_ballast() -> None:
+    import torch
+
+    for index in range(torch.cuda.device_count()):
+        torch.empty(1, device=f"cuda:{index}")
+    print("ready", flush=True)
+    blocks = []
+    for line in sys.stdin:
+        index, spare = map(int, line.split())
+        while (free := torch.cuda.mem_get_info(index)[0]) > spare + 2 * MIB:
+            try:
+                blocks.append(torch.empty(min(free - spare, 1 << 30), dtype=torch.uint8, device=f"cuda:{index}"))
+            except torch.OutOfMemoryError:
+                break  # others take memory as well
+        print(sum(block.numel() for block in blocks), flush=True)
+
+
+def _processes(mark: str) -> Iterator[int]:
+    wanted = f"{MARK}={mark}".encode()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            if wanted in (entry / "environ").read_bytes().split(b"\0") and "\nState:\tZ" not in (
+                entry / "status"
+            ).read_text(errors="replace"):
+                yield int(entry.name)
+        except OSError:
+            continue  # ended meanwhile, or another user's
+
+
+def _link(pid: int, name: str) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/{name}")
+    except OSError:
+        return ""
+
+
+if __name__ == "__main__":
+    _serve_ballast()

@@ -1,0 +1,84 @@
+"""What to record of ranks that raise, die or do not answer: whose fault it is, in one line, and what they printed."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.probe import exhaustion
+from harness.rank import Rank
+from harness.types import Failure, FailureKind
+
+STACK_GRACE_S = 5.0
+"""Time a rank gets to print its stacks."""
+STACK_SETTLE_S = 0.3
+"""What a rank waits for is printed by a thread of its own, just after the stacks."""
+PEER_GRACE_S = 1.0
+"""A dying process closes its connections a moment before its end can be seen."""
+
+
+def raised(ranks: Sequence[Rank], index: int, reply: Mapping[str, Any]) -> Failure:
+    """A rank has raised; the one whose death made it raise is named instead."""
+    dead = _dead_peer(ranks, index)
+    if dead is not None:
+        return died(ranks, dead)
+    kind = FailureKind.OUT_OF_MEMORY if reply["out_of_memory"] else FailureKind.RAISED
+    return Failure(kind, f"rank {index} raised {reply['message']}", index, reply["detail"])
+
+
+def _dead_peer(ranks: Sequence[Rank], index: int) -> int | None:
+    """The rank whose death made another raise: a collective fails when a peer's connection closes."""
+    deadline = time.monotonic() + PEER_GRACE_S
+    others = [other for other in range(len(ranks)) if other != index]
+    while others and time.monotonic() < deadline:
+        for other in others:
+            if ranks[other].poll() is not None:
+                return other
+        time.sleep(0.02)
+    return None
+
+
+def died(ranks: Sequence[Rank], index: int) -> Failure:
+    """A rank has ended by itself, by a signal, or with its machine."""
+    rank = ranks[index]
+    code = rank.wait()
+    if rank.lost:
+        return Failure(FailureKind.KILLED, f"rank {index} was lost: {rank.lost}", index, rank.log_since()[-8000:])
+    name, printed = signal.Signals(-code).name if code < 0 else f"exit code {code}", rank.log_since()[-8000:]
+    # Nobody but a user, the kernel's out-of-memory killer or a batch system sends these two.
+    if code in (-signal.SIGKILL, -signal.SIGTERM):
+        kind, verb = FailureKind.KILLED, "was killed from outside"
+    elif exhaustion.told_in(printed):  # below Python nobody raises: a library ends the process
+        kind, verb = FailureKind.OUT_OF_MEMORY, "ran out of memory and crashed"
+    else:
+        kind, verb = FailureKind.RAISED, "crashed"
+    return Failure(kind, f"rank {index} {verb} ({name})", index, printed)
+
+
+def hung(ranks: Sequence[Rank], missing: Sequence[int], timeout_s: float) -> Failure:
+    """Ranks have not answered within the time limit."""
+    stacks, asleep = _stacks(ranks, missing), {index: ranks[index].asleep() for index in missing}
+    message = f"no answer within {timeout_s:g} s from rank{'s' if len(missing) > 1 else ''} "
+    message += ", ".join(map(str, missing))
+    message += "".join(f"; rank {index} does not run: {state}" for index, state in asleep.items() if state)
+    # Ranks that wait for one which does not run are not to blame.
+    rank = next((index for index, state in asleep.items() if state), missing[0])
+    return Failure(FailureKind.HUNG, message, rank, stacks)
+
+
+def _stacks(ranks: Sequence[Rank], missing: Sequence[int]) -> str:
+    """Stacks of the ranks that do not answer, printed by themselves into their logs."""
+    offsets = {index: ranks[index].log.stat().st_size for index in missing}
+    for index in missing:
+        ranks[index].print_stacks()
+    awaited = [index for index in missing if not ranks[index].asleep()]
+    deadline = time.monotonic() + STACK_GRACE_S
+    while time.monotonic() < deadline and not all(
+        "most recent call first" in ranks[index].log_since(offsets[index]) for index in awaited
+    ):
+        time.sleep(0.05)
+    time.sleep(STACK_SETTLE_S)
+    texts = {index: ranks[index].log_since(offset).strip() for index, offset in offsets.items()}
+    return "\n".join(f"--- rank {index}\n{text or '(prints nothing)'}" for index, text in texts.items())

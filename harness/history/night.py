@@ -1,0 +1,117 @@
+"""One run as one line of ``history.jsonl``: small enough to be kept when its pictures are gone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.types import Comparison, Domain, Outcome, Relation, Report, Row, Run
+
+SCHEMA = 1
+"""Version of a line of ``history.jsonl``."""
+
+FIGURES: Mapping[str, tuple[Relation, Domain]] = {
+    "exchange_db": (Relation.EXCHANGE, "latents"),
+    "pair_db": (Relation.PAIR, "latents"),
+    "layout_db": (Relation.LAYOUT, "latents"),
+    "pair_image_db": (Relation.PAIR, "image"),
+}
+"""Figures of a row that are followed: PSNR of a relation, in dB."""
+
+OURSELVES = "sp-harness"
+"""Of the environment, what is under development and no surrounding."""
+
+
+@dataclass(frozen=True)
+class RowOfNight:
+    """One row on one night; what was not measured is ``None``."""
+
+    outcome: str | None = None
+    cause: str | None = None
+    sentence: str = ""
+    """Only of rows that do not pass."""
+    figures_db: Mapping[str, float | None] = field(default_factory=dict)
+    """By the names of :data:`FIGURES`; ``None`` where both sides are equal to the last bit."""
+    step_s: float | None = None
+    baseline_step_s: float | None = None
+    peak_memory_bytes: int | None = None
+    """Of the rank that needed most."""
+    wall_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Night:
+    """One run of a matrix."""
+
+    run: str
+    matrix: str
+    started_at: str
+    exit_code: int
+    complete: bool
+    wall_s: float
+    platform: str
+    environment: Mapping[str, str]
+    rows: Mapping[str, RowOfNight]
+    schema: int = SCHEMA
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Tells nights apart, also where two runs of different machines have one name."""
+        return self.run, self.started_at
+
+    @property
+    def surroundings(self) -> tuple[tuple[str, str], ...]:
+        """Devices, driver, libraries and weights: figures and times are comparable only where these are equal."""
+        return tuple(sorted((name, value) for name, value in self.environment.items() if name != OURSELVES))
+
+
+def night_of(report: Report) -> Night:
+    """Boil a report down to what is followed from night to night."""
+    return Night(
+        run=report.name,
+        matrix=report.matrix.name,
+        started_at=report.started_at,
+        exit_code=report.exit_code,
+        complete=report.complete,
+        wall_s=report.wall_s,
+        platform=report.platform,
+        environment={**report.environment, **_weights(report)},
+        rows={row.name: _row(report, row) for row in report.rows},
+    )
+
+
+def _weights(report: Report) -> dict[str, str]:
+    return {f"weights of {run.spec.case.model}": run.spec.weights[:12] for run in report.runs.values()}
+
+
+def _row(report: Report, row: Row) -> RowOfNight:
+    verdict = row.verdict
+    outcome = verdict.outcome if verdict else Outcome.SKIP if row.skip is not None else None
+    candidate, baseline = (report.runs.get(row.runs.get(role, "")) for role in ("candidate", "baseline"))
+    compared = {name: _figure(row.comparison(relation), domain) for name, (relation, domain) in FIGURES.items()}
+    return RowOfNight(
+        outcome=outcome.value if outcome else None,
+        cause=verdict.cause if verdict else None,
+        sentence="" if verdict is None or outcome in (Outcome.PASS, Outcome.SKIP) else verdict.sentence,
+        figures_db={name: found[0] for name, found in compared.items() if found},
+        step_s=_seconds(candidate),
+        baseline_step_s=_seconds(baseline),
+        peak_memory_bytes=max(candidate.peak_memory_bytes, default=None) if candidate else None,
+        wall_s=candidate.wall_s if candidate else None,
+    )
+
+
+def _figure(comparison: Comparison | None, domain: Domain) -> tuple[float | None] | None:
+    """PSNR of a comparison in a tuple, in which ``None`` says equal; ``None`` alone where there is no figure."""
+    if comparison is None or comparison.problem is not None:
+        return None
+    if comparison.same_run or (comparison.exact_latents if domain == "latents" else comparison.exact_image):
+        return (None,)
+    figure: Any = comparison.figure("psnr", domain)
+    return (round(figure.value, 3),) if figure is not None and figure.value is not None else None
+
+
+def _seconds(run: Run | None) -> float | None:
+    seconds = run.times.typical_step_s if run and run.failure is None else None
+    return None if seconds is None else round(seconds, 6)

@@ -1,0 +1,156 @@
+"""What changed, in words: for the terminal, for Markdown, and for the pages."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from datetime import datetime
+
+from harness.history.changes import EXACT, FAILING, Changes, Failing, Moved
+from harness.history.night import Night
+
+NOTHING = "\N{EN DASH}"
+MAX_ROWS = 30
+"""Rows of each kind that are listed."""
+
+MAX_NAMES = 8
+"""Of rows of which there is nothing else to say."""
+
+MAX_SENTENCE = 300
+NIGHTS_IN_TABLE = 10
+
+KINDS = {
+    "exchange_db": "exchange",
+    "pair_db": "pair",
+    "layout_db": "layout",
+    "pair_image_db": "pair of the pictures",
+    "step_s": "a step",
+}
+
+
+def value(what: str, number: float) -> str:
+    """Write a number of the table of nights with its unit."""
+    if math.isnan(number):
+        return NOTHING
+    if number == EXACT:
+        return "exact"
+    if what.endswith("_db"):
+        return f"{number:.1f} dB"
+    if what.endswith("_bytes"):
+        return f"{number / 1e9:.2f} GB"
+    return f"{number:.3f} s" if what.endswith("step_s") else f"{number:.1f} s"
+
+
+def day(started_at: str) -> str:
+    """Day and minute of a time; the text itself where it is none."""
+    try:
+        return f"{datetime.fromisoformat(started_at):%Y-%m-%d %H:%M}"
+    except ValueError:
+        return started_at
+
+
+def headline(changes: Changes) -> str:
+    """Say in one line how the last night was beside the one before."""
+    parts = [
+        f"{len(rows)} {words}"
+        for rows, words in (
+            (changes.newly_failing, "newly failing"),
+            (changes.still_failing, "still failing"),
+            (changes.mended, "mended"),
+            (changes.slower, "slower"),
+            (changes.figures, "figures moved"),
+            (changes.appeared, "new rows"),
+            (changes.gone, "rows gone"),
+        )
+        if rows
+    ]
+    well = "all well" if changes.last.exit_code == 0 else f"exit code {changes.last.exit_code}"
+    told = ", ".join(parts) or (f"{well}, nothing changed" if changes.before else f"{well}, the first night")
+    return f"{changes.last.matrix}, {day(changes.last.started_at)}: {told}"
+
+
+def sections(changes: Changes) -> list[tuple[str, list[str]]]:
+    """What changed, kind by kind: a head and a sentence for each row. Kinds without any are left out."""
+    found = [
+        ("Newly failing", _failing(changes.newly_failing)),
+        ("Still failing", _failing(changes.still_failing)),
+        ("Mended", list(changes.mended)),
+        ("Slower", [_moved(moved) for moved in changes.slower]),
+        ("Figures moved", [_moved(moved) for moved in changes.figures]),
+        ("The surroundings changed, so figures and times are not compared", list(changes.surroundings)),
+        ("New rows", _cut(list(changes.appeared), MAX_NAMES)),
+        ("Rows that were there the night before", _cut(list(changes.gone), MAX_NAMES)),
+        ("Not judged", list(changes.others)),
+    ]
+    return [(head, _cut(lines)) for head, lines in found if lines]
+
+
+def markdown(changes: Sequence[tuple[Changes, Sequence[Night]]], problems: Sequence[str] = ()) -> str:
+    """``summary.md``: of each matrix what changed and its last nights."""
+    lines = []
+    for one, nights in changes:
+        lines += [f"## {plain(headline(one))}", ""]
+        for head, told in sections(one):
+            lines += [f"**{head}**", "", *(f"- {plain(line)}" for line in told), ""]
+        lines += _table(nights[-NIGHTS_IN_TABLE:])
+    lines += [f"- left out: {plain(problem)}" for problem in problems]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def plain(text: str) -> str:
+    """Make any text plain in Markdown: no markup, no HTML, no mention, one line."""
+    marked = re.sub(r"([\\`*_{}\[\]#|!~])", r"\\\1", " ".join(text.split()))
+    return marked.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "&#64;")
+
+
+def _table(nights: Sequence[Night]) -> list[str]:
+    kinds = list(dict.fromkeys(night.surroundings for night in nights))
+    lines = [
+        "| night | run | exit code | rows that do not pass | wall time | surroundings |",
+        "|---|---|---|---|---|---|",
+    ]
+    for night in reversed(nights):
+        broken = sum(row.outcome in FAILING for row in night.rows.values())
+        label = surroundings_label(kinds.index(night.surroundings) + 1)
+        cells = [day(night.started_at), plain(night.run), str(night.exit_code), f"{broken} of {len(night.rows)}"]
+        lines.append(f"| {' | '.join([*cells, f'{night.wall_s:.0f} s', label])} |")
+    return [*lines, ""]
+
+
+def surroundings_label(number: int) -> str:
+    """Name surroundings A, B, ... in the order in which they were met."""
+    letters = ""
+    while number:
+        number, rest = divmod(number - 1, 26)
+        letters = chr(ord("A") + rest) + letters
+    return letters
+
+
+def _failing(failing: Sequence[Failing]) -> list[str]:
+    """One line for all rows that fail for the same reason since the same night."""
+    groups: dict[tuple[str | None, str, str], list[Failing]] = {}
+    for one in failing:
+        groups.setdefault((one.cause, one.sentence, one.since_run), []).append(one)
+    return [_group(group) for group in groups.values()]
+
+
+def _group(group: Sequence[Failing]) -> str:
+    one = group[0]
+    names = ", ".join(_cut([each.row for each in group], MAX_NAMES))
+    nights = max(each.num_nights for each in group)
+    since = f" since {day(one.since)} ({one.since_run}, {nights} nights)" if nights > 1 else ""
+    cause = f" [{one.cause}]" if one.cause else ""
+    sentence = one.sentence if len(one.sentence) <= MAX_SENTENCE else one.sentence[:MAX_SENTENCE] + " …"
+    return f"{names}{cause}{since}: {sentence}"
+
+
+def _moved(moved: Moved) -> str:
+    before, now = value(moved.what, moved.before), value(moved.what, moved.now)
+    ratio = f" ({moved.now / moved.before:.2f} times)" if moved.what == "step_s" else ""
+    return f"{moved.row}: {KINDS[moved.what]} {before} -> {now}{ratio}"
+
+
+def _cut(lines: list[str], at_most: int = MAX_ROWS) -> list[str]:
+    rest = len(lines) - at_most
+    return [*lines[:at_most], f"and {rest} more"] if rest > 0 else lines

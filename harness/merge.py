@@ -1,0 +1,283 @@
+"""Run folders of one matrix made into one: shards that were drawn on different machines."""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from harness import codec
+from harness.errors import UsageError
+from harness.graph import case_groups
+from harness.matrix import read_matrix
+from harness.record import Plan, RunFolder
+from harness.shards import Merged, divide
+from harness.types import Matrix, Run, RunSpec
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A folder to merge, and what it holds."""
+
+    folder: RunFolder
+
+    @property
+    def path(self) -> Path:
+        return self.folder.path
+
+    @property
+    def whole(self) -> Plan:
+        """The plan of the whole matrix."""
+        return self.folder.plan.whole or self.folder.plan
+
+    @property
+    def of(self) -> int:
+        """Shards that the matrix was divided into."""
+        plan = self.folder.plan
+        return plan.shard.of if plan.shard else plan.merged.of if plan.merged else 1
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the folders whose runs it holds."""
+        plan = self.folder.plan
+        return plan.merged.runs if plan.merged else (plan.name,)
+
+    @cached_property
+    def runs(self) -> dict[str, Run]:
+        return self.folder.runs()
+
+    @property
+    def place(self) -> tuple[int, str, str]:
+        """Where it stands among the others, whatever the order in which they are named."""
+        shard = self.folder.plan.shard
+        return (shard.index if shard else 0, self.folder.plan.started_at, self.folder.plan.name)
+
+
+def merge(paths: Sequence[Path], out: Path, mixed: bool = False) -> RunFolder:
+    """Make a new run folder with the runs of others, which stay as they are.
+
+    Parameters
+    ----------
+    paths
+        Run folders of one matrix: its shards, whole or interrupted, and what was merged of them before.
+        Their order is of no account.
+    out
+        Where the new folder goes.
+    mixed
+        Take runs of different devices and library versions together.
+
+    Raises
+    ------
+    UsageError
+        If the folders do not belong together, or hold different results of one run.
+    FileError
+        If one is no run folder.
+    """
+    unique = {path.resolve(): path for path in paths}
+    sources = sorted((_Source(RunFolder.open(path)) for path in unique.values()), key=lambda source: source.place)
+    first = sources[0]
+    for other in sources[1:]:
+        _check_same_matrix(first, other)
+        _check_same_runs(first, other)
+    if not mixed:
+        _check_same_machines(sources)
+    chosen = _choose(sources)
+    _check_one_machine_for_a_case(first.whole, chosen)
+    merged = Merged(first.of, tuple(sorted({name for source in sources for name in source.names})))
+    started_at = min(source.whole.started_at for source in sources)
+    plan = replace(first.whole, merged=merged, started_at=started_at, matrix=_here(first.whole.matrix))
+    folder = RunFolder.of(out, plan)
+    try:
+        _fill(folder, sources, chosen)
+    except OSError as error:
+        shutil.rmtree(folder.path, ignore_errors=True)
+        raise UsageError(f"{folder.path}: cannot be written ({error.strerror}); nothing was merged") from None
+    return folder
+
+
+def division_notes(folder: RunFolder, runs: Mapping[str, Run]) -> Iterator[str]:
+    """What a report says about a shard, or about what a merged folder lacks."""
+    plan = folder.plan
+    if plan.shard:
+        yield f"This is shard {plan.shard} of the matrix; see all of it with: sp-harness merge RUN ..."
+    if plan.merged is None:
+        return
+    yield f"Merged from {', '.join(plan.merged.runs)}."
+    for index, cases in enumerate(divide(plan.graph, plan.merged.of), start=1):
+        wanted = {digest for row in plan.rows if row.case.name in cases for digest in row.runs.values()}
+        lacking = len(wanted - set(runs))
+        if lacking:
+            state = "is missing" if lacking == len(wanted) else f"lacks {lacking} of its {len(wanted)} runs"
+            yield f"Shard {index}/{plan.merged.of} {state}: {', '.join(cases)}."
+
+
+# ---------------------------------------------------------------- what belongs together
+
+
+def _check_same_matrix(first: _Source, other: _Source) -> None:
+    if other.of != first.of:
+        raise UsageError(
+            f"{other.path}: is of a matrix divided into {other.of}, {first.path} of one divided into {first.of}; "
+            "merge the shards of one division"
+        )
+    if other.whole.golden != first.whole.golden:
+        raise UsageError(
+            f"{other.path}: was run with --golden {other.whole.golden}, {first.path} with --golden {first.whole.golden}"
+        )
+    ours, theirs = _content(first.whole.matrix), _content(other.whole.matrix)
+    differing = [key for key in ours if ours[key] != theirs[key]]
+    if differing:
+        raise UsageError(
+            f"{other.path}: was planned from another matrix than {first.path} (its {' and '.join(differing)} differ); "
+            "run every shard with one matrix file and the same filters"
+        )
+
+
+def _content(matrix: Matrix) -> dict[str, Any]:
+    """What a matrix asks for, wherever its files lie."""
+    left_out = ("path", "golden_store", "golden_keys")
+    return {key: value for key, value in codec.encode(matrix).items() if key not in left_out}
+
+
+def _check_same_runs(first: _Source, other: _Source) -> None:
+    for ours, theirs in zip(first.whole.rows, other.whole.rows, strict=True):
+        if ours.skip != theirs.skip:
+            sides = [f"{row.skip!r}" if row.skip else "none" for row in (theirs, ours)]
+            raise UsageError(
+                f"{other.path}: the skip of {ours.name} is {sides[0]}, in {first.path} {sides[1]}; "
+                "install the same engines on every machine"
+            )
+        for role, digest in ours.runs.items():
+            if theirs.runs.get(role) != digest:
+                what = _difference(first.whole.specs[digest], other.whole.specs.get(theirs.runs.get(role, "")))
+                raise UsageError(f"{other.path}: {ours.name} was planned with {what} than in {first.path}")
+
+
+def _difference(ours: RunSpec, theirs: RunSpec | None) -> str:
+    if theirs and theirs.weights != ours.weights:
+        return f"other weights of {ours.case.model} ({theirs.weights[:12]}, not {ours.weights[:12]})"
+    if theirs and theirs.source != ours.source:
+        return f"other code or library versions ({theirs.source[:12]}, not {ours.source[:12]})"
+    return "another plan"
+
+
+def _check_same_machines(sources: Sequence[_Source]) -> None:
+    differing = _differing((source, run) for source in sources for run in source.runs.values())
+    if differing:
+        raise UsageError(
+            f"the machines differ: {differing}; add --mixed to merge all the same (the report says which case was "
+            "drawn where)"
+        )
+
+
+def _differing(drawn: Iterable[tuple[_Source, Run]]) -> str:
+    """Say how the machines of some runs differ: in devices, or in what one engine was run with."""
+    found: dict[tuple[str, str], dict[str, Path]] = {}
+    for source, run in drawn:
+        for name, version in run.versions.items():
+            engine = "" if name == "device" else run.spec.engine
+            found.setdefault((engine, name), {}).setdefault(version, source.path)
+    for (_, name), paths in found.items():
+        if len(paths) > 1:
+            return f"{name} is " + ", ".join(f"{version} in {path}" for version, path in paths.items())
+    return ""
+
+
+def _choose(sources: Sequence[_Source]) -> dict[str, _Source]:
+    """For each run the folder to take it from: a result before a failure of the machine."""
+    chosen: dict[str, _Source] = {}
+    for source in sources:
+        for digest, run in source.runs.items():
+            known = chosen.get(digest)
+            if known is None or _is_lost(known.runs[digest]):
+                chosen[digest] = source
+            elif not _is_lost(run) and not _agree(known, source, digest):
+                raise UsageError(
+                    f"{known.path} and {source.path} hold different results of run {digest} ({run.spec.case.name}, "
+                    f"{run.spec.engine}); leave one of the folders out"
+                )
+    return chosen
+
+
+def _check_one_machine_for_a_case(whole: Plan, chosen: Mapping[str, _Source]) -> None:
+    """See that nothing is compared across devices or versions, whoever wants it."""
+    for group in case_groups(whole.specs.values()):
+        digests = [spec.digest for spec in group if spec.digest in chosen]
+        differing = _differing((chosen[digest], chosen[digest].runs[digest]) for digest in digests)
+        if differing:
+            raise UsageError(
+                f"{group[0].case.name}: its runs are of different machines ({differing}) and cannot be compared; leave "
+                "one of the folders out, and finish what is merged with sp-harness run --resume"
+            )
+
+
+def _is_lost(run: Run) -> bool:
+    return run.failure is not None and run.failure.kind.infrastructure
+
+
+def _agree(first: _Source, other: _Source, digest: str) -> bool:
+    ours, theirs = first.runs[digest], other.runs[digest]
+    if ours.failure or theirs.failure:
+        return (ours.failure and ours.failure.kind) == (theirs.failure and theirs.failure.kind)
+    names = [*ours.images, *([ours.latents] if ours.latents else [])]
+    places = [source.folder.folder_of(ours.spec) for source in (first, other)]
+    return ours.images == theirs.images and all(
+        filecmp.cmp(places[0] / name, places[1] / name, shallow=False) for name in names
+    )
+
+
+# ---------------------------------------------------------------- the new folder
+
+
+def _here(matrix: Matrix) -> Matrix:
+    """Find the goldens on this machine: where the shards had them, or beside the same matrix file."""
+    if not Path(matrix.golden_store).is_dir() and Path(matrix.path).is_file():
+        return replace(matrix, golden_store=read_matrix(Path(matrix.path)).golden_store)
+    return matrix
+
+
+def _fill(folder: RunFolder, sources: Sequence[_Source], chosen: Mapping[str, _Source]) -> None:
+    for digest, source in chosen.items():
+        for file in sorted((source.path / "runs" / digest).iterdir()):
+            _link(file, folder.path / "runs" / digest / file.name)
+    for source in sources:
+        for file in sorted((source.path / "explained").glob("*.json")):
+            _link(file, folder.path / "explained" / file.name)
+        if (source.path / "proposals").is_dir():
+            shutil.copytree(source.path / "proposals", folder.path / "proposals", dirs_exist_ok=True)
+        if (source.path / "logs").is_dir():
+            shutil.copytree(source.path / "logs", folder.path / "logs" / source.path.name)
+    lines = [line for source in sources for line in _journal(source)]
+    (folder.path / "journal.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def _link(source: Path, target: Path) -> None:
+    """Link where the file system can, copy elsewhere: what is linked here is replaced and never written to."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        return
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _journal(source: _Source) -> Iterator[str]:
+    """Lines of a journal behind a beginning of their own, so that the pause before them counts for nothing."""
+    journal = source.path / "journal.jsonl"
+    lines = []
+    for line in journal.read_text(encoding="utf-8").splitlines() if journal.is_file() else []:
+        try:
+            lines.append((json.loads(line)["time"], line))
+        except ValueError:
+            continue  # cut short when its writer was killed
+    if lines:
+        yield json.dumps({"time": lines[0][0], "event": "begun", "merged": source.folder.plan.name})
+    for _, line in lines:
+        yield line

@@ -1,0 +1,318 @@
+"""The head of a run over several nodes: who has joined, and ranks on other machines that look like one's own.
+
+A group that needs more ranks than the head has slots is started by torchrun, with one agent on each node;
+each of its ranks reports here, and from then on everything it says and leaves comes over that connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from harness import wire
+from harness.graph import source_digest
+from harness.rank import Rank, StartFailed
+from harness.remote import RemoteRank
+from harness.torchrun import Agent, LaunchOrder
+from harness.wire import Endpoint, Line
+
+JOIN_TIMEOUT_S = 600.0
+"""How long the first group waits for its nodes: batch systems start them one by one."""
+RANKS_TIMEOUT_S = 120.0
+"""How long torchrun may take to start its ranks once all nodes are there."""
+POLL_S = 0.25
+SAME_EVERYWHERE = ("torch", "diffusers", "transformers")
+
+
+def source() -> str:
+    """Digest of what has to be the same on all nodes: our code and the libraries it computes with."""
+    return source_digest(SAME_EVERYWHERE)
+
+
+class Nodes:
+    """Nodes that have joined; close it, or use it as a context.
+
+    Parameters
+    ----------
+    endpoint
+        Where nodes and ranks report.
+    num_nodes
+        Nodes of the run, this one included.
+    num_ranks
+        Ranks that fit on this node; a group of no more is started here without torchrun.
+    token
+        Known to all nodes.
+
+    Raises
+    ------
+    InfrastructureError
+        If nobody can listen there.
+    """
+
+    def __init__(self, endpoint: Endpoint, num_nodes: int, num_ranks: int, token: bytes) -> None:
+        self.endpoint = endpoint
+        self.num_nodes = num_nodes
+        self.num_ranks = num_ranks
+        self._token = token
+        self._joined: list[_Node] = []
+        self._launches: dict[str, _Launch] = {}
+        self._lost = ""
+        """The node that was lost last: from then on nobody waits for nodes any more."""
+        self._changed = threading.Condition()
+        self._server = wire.listen(endpoint)
+        threading.Thread(target=self._accept, daemon=True, name="nodes").start()
+
+    def __enter__(self) -> Nodes:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Send all nodes home."""
+        with contextlib.suppress(OSError):  # wakes who waits in accept
+            self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        with self._changed:
+            nodes, self._joined = self._joined, []
+        for node in nodes:
+            with contextlib.suppress(OSError):
+                node.line.send({"bye": True})
+
+    def start(self, num_ranks: int, logs: Path, modules: Sequence[str], wanted: Callable[[], bool]) -> Sequence[Rank]:
+        """Start the ranks of one group; they end when they are killed and closed, and torchrun with them.
+
+        Parameters
+        ----------
+        num_ranks
+            World size.
+        logs
+            Folder for the ranks' logs.
+        modules
+            What ranks need, imported before they are forked.
+        wanted
+            Asked now and then; ``False`` gives up.
+
+        Raises
+        ------
+        StartFailed
+            If there are too few nodes or slots, or torchrun does not get its ranks started.
+        """
+        shares = self._shares(num_ranks, wanted)
+        launch = _Launch(secrets.token_hex(8), num_ranks, logs, modules, self._changed)
+        self._launches[launch.name] = launch
+        rendezvous = str(Endpoint(self.endpoint.host, wire.free_port(self.endpoint.host)))
+        for index, (node, share) in enumerate(shares):
+            order = LaunchOrder(
+                launch.name, str(self.endpoint), rendezvous, index, len(shares), share, timeout_s=RANKS_TIMEOUT_S
+            )
+            launch.begin(node, order, self._token)
+        try:
+            return launch.ranks(wanted)
+        except StartFailed:
+            launch.end()
+            raise
+
+    # ------------------------------------------------------------ who is there
+
+    def _shares(self, num_ranks: int, wanted: Callable[[], bool]) -> list[tuple[_Node | None, int]]:
+        """Deal ranks to nodes, the head first (``None``); waits for nodes that have not joined yet."""
+        deadline = time.monotonic() + JOIN_TIMEOUT_S
+        with self._changed:
+            while True:
+                shares = list(_deal(num_ranks, self.num_ranks, self._joined))
+                slots = sum(share for _, share in shares)
+                if slots == num_ranks:
+                    return shares
+                here = 1 + len(self._joined)
+                if here == self.num_nodes:
+                    raise StartFailed(f"{num_ranks} ranks need as many slots; the {here} nodes have {slots}")
+                if self._lost or not wanted() or time.monotonic() > deadline:
+                    why = f" ({self._lost} was lost)" if self._lost else ""
+                    raise StartFailed(f"{num_ranks} ranks need more than {here} of {self.num_nodes} nodes{why}")
+                self._changed.wait(POLL_S)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                accepted, _ = self._server.accept()
+            except OSError:
+                return  # closed
+            threading.Thread(target=self._admit, args=(accepted,), daemon=True, name="node").start()
+
+    def _admit(self, accepted: socket.socket) -> None:
+        line = wire.admit(accepted, self._token)
+        if line is None:
+            return
+        with contextlib.suppress(EOFError, OSError, LookupError, TypeError, ValueError):  # it speaks another language
+            message, _ = line.receive()
+            if "launch" in message:
+                self._launches[message["launch"]].arrived(line, message)
+                return  # the rank has the line now
+            self._serve(_Node(message["name"], message["num_ranks"], line), message)
+        line.close()
+
+    def _serve(self, node: _Node, message: dict[str, Any]) -> None:
+        """Take a node in, and listen to it until it goes."""
+        with self._changed:
+            refused = self._refusal(message)
+            if not refused:
+                self._joined.append(node)
+                self._changed.notify_all()
+        node.line.send({"refused": refused} if refused else {"welcome": True})
+        if refused:
+            return
+        try:
+            while True:
+                message, data = node.line.receive()
+                self._launches[message["exited"]].agent_exited(node.name, message["code"], data)
+        except (EOFError, OSError):
+            self._lose(node)
+
+    def _refusal(self, message: dict[str, Any]) -> str:
+        if message["num_nodes"] != self.num_nodes:
+            return f"--nnodes is {message['num_nodes']} here and {self.num_nodes} on the head; write the same twice"
+        if 1 + len(self._joined) >= self.num_nodes:
+            return f"all {self.num_nodes} nodes of the run are there already"
+        if message["source"] != source():
+            return f"sp-harness, {' or '.join(SAME_EVERYWHERE)} is not what the head has; install the same on all nodes"
+        return ""
+
+    def _lose(self, node: _Node) -> None:
+        with self._changed:
+            if node not in self._joined:
+                return  # sent home
+            self._joined.remove(node)
+            self._lost = f"node {node.name}"
+            launches = list(self._launches.values())
+            self._changed.notify_all()
+        for launch in launches:
+            launch.lost(node)
+
+
+class _Node:
+    """A node that has joined."""
+
+    def __init__(self, name: str, num_ranks: int, line: Line) -> None:
+        self.name = name
+        self.num_ranks = num_ranks
+        self.line = line
+
+
+class _Launch:
+    """One start of one group: its agents, and its ranks as they arrive."""
+
+    def __init__(
+        self, name: str, num_ranks: int, logs: Path, modules: Sequence[str], changed: threading.Condition
+    ) -> None:
+        self.name = name
+        self._num_ranks = num_ranks
+        self._logs = logs
+        self._modules = modules
+        self._changed = changed
+        self._nodes: list[_Node | None] = []
+        self._agent: Agent | None = None
+        self._ranks: dict[int, RemoteRank] = {}
+        self._problem: StartFailed | None = None
+        self._over = False
+
+    def begin(self, node: _Node | None, order: LaunchOrder, token: bytes) -> None:
+        """Start the agent of one node."""
+        self._nodes.append(node)
+        if node is None:
+            self._agent = Agent(
+                order, token, Endpoint.parse(order.head).host, self._logs / "torchrun.log", self._own_agent_exited
+            )
+            return
+        with contextlib.suppress(OSError):  # lost at this moment: its thread tells
+            node.line.send({"begin": asdict(order)})
+
+    def ranks(self, wanted: Callable[[], bool]) -> Sequence[Rank]:
+        """Wait until all ranks have reported."""
+        deadline = time.monotonic() + RANKS_TIMEOUT_S
+        with self._changed:
+            while len(self._ranks) < self._num_ranks:
+                if self._problem:
+                    raise self._problem
+                if not wanted() or time.monotonic() > deadline:
+                    log = self._agent.tail() if self._agent else ""
+                    found = f"{len(self._ranks)} of {self._num_ranks} ranks reported within {RANKS_TIMEOUT_S:g} s"
+                    raise StartFailed(found, log)
+                self._changed.wait(POLL_S)
+            return [self._ranks[index] for index in range(self._num_ranks)]
+
+    def arrived(self, line: Line, message: dict[str, Any]) -> None:
+        """Take a rank over."""
+        line.send({"modules": list(self._modules)})
+        with self._changed:
+            node = self._nodes[message["node"]]
+            index = message["rank"]
+            if self._over:
+                line.close()
+                return
+            log = self._logs / f"rank-{index}.log"
+            self._ranks[index] = RemoteRank(line, log, message["place"], node.name if node else "", self._closed)
+            self._changed.notify_all()
+
+    def agent_exited(self, where: str, code: int, log: bytes) -> None:
+        """Take note that the agent of one node has ended."""
+        text = log.decode("utf-8", "replace")
+        (self._logs / f"torchrun-{where}.log").write_text(text, encoding="utf-8")
+        self._failed(StartFailed(f"torchrun ended with exit code {code} on {where}", text))
+
+    def lost(self, node: _Node) -> None:
+        """Take note that a node is gone, and its ranks with it."""
+        if node not in self._nodes:
+            return
+        self._failed(StartFailed(f"node {node.name} was lost"))
+        for rank in list(self._ranks.values()):
+            if rank.node == node.name:
+                rank.lose()
+
+    def end(self) -> None:
+        """End what has been started."""
+        with self._changed:
+            self._over = True
+            ranks = list(self._ranks.values())
+        for rank in ranks:
+            rank.kill()
+            rank.close()
+        self._end_agents()
+
+    def _own_agent_exited(self, code: int) -> None:
+        detail = self._agent.tail() if self._agent else ""
+        self._failed(StartFailed(f"torchrun ended with exit code {code} on the head", detail))
+
+    def _failed(self, problem: StartFailed) -> None:
+        with self._changed:
+            self._problem = self._problem or problem
+            self._changed.notify_all()
+
+    def _closed(self) -> None:
+        """End the agents with the last rank."""
+        if all(rank.is_closed for rank in self._ranks.values()):
+            self._end_agents()
+
+    def _end_agents(self) -> None:
+        if self._agent:
+            self._agent.end()
+        for node in self._nodes:
+            if node:
+                with contextlib.suppress(OSError):
+                    node.line.send({"end": self.name})
+
+
+def _deal(num_ranks: int, head: int, joined: Iterable[_Node]) -> Iterator[tuple[_Node | None, int]]:
+    """As many ranks to each as fit, in the order in which they joined."""
+    for node, slots in ((None, head), *((node, node.num_ranks) for node in joined)):
+        share = min(num_ranks, slots)
+        if share:
+            yield node, share
+        num_ranks -= share

@@ -1,0 +1,27 @@
+"""Whether memory ran out, told from what was raised or printed: libraries say it in words of their own."""
+
+from __future__ import annotations
+
+WORDS = (
+    "out of memory",  # CUDA, through torch and NCCL
+    "cannot allocate memory",  # the system, and the loader of shared libraries
+    "can't allocate memory",  # torch's allocator on the CPU
+    "status_alloc_failed",  # cuBLAS, cuDNN
+    "bad_alloc",  # C++
+)
+
+
+def raised_by(error: BaseException) -> bool:
+    """Whether an exception says so, or one that led to it: engines wrap what they meet."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, RuntimeError | OSError) and told_in(str(error)):
+        return True
+    earlier = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return earlier is not None and raised_by(earlier)
+
+
+def told_in(text: str) -> bool:
+    """Whether an error message, or what a process printed before it crashed, says so."""
+    text = text.lower()
+    return any(words in text for words in WORDS) or "\nmemoryerror" in text

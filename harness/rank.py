@@ -1,0 +1,264 @@
+"""One rank as its parent sees it: a process that takes orders, replies, writes a log and ends.
+
+Ranks are forked from a template process, so that what they need is imported once and not by each. It stays
+for as long as this process lives: every group after the first starts at once. When the environment or the
+working directory has changed meanwhile, it is replaced.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from harness.wire import TOKEN
+
+STACK_SIGNAL = signal.SIGUSR1  # as in harness.worker, which is started and never imported here
+
+TEMPLATE_GRACE_S = 0.5
+"""A template without ranks ends within milliseconds."""
+
+
+class StartFailed(Exception):
+    """Ranks could not be started: one line, and what there is to read beyond it."""
+
+    def __init__(self, message: str, detail: str = "") -> None:
+        super().__init__(message)
+        self.detail = detail
+
+
+class Rank(ABC):
+    """A rank, wherever it runs.
+
+    Parameters
+    ----------
+    log
+        File that gets what the rank prints.
+    replies
+        Descriptor its replies are read from; it closes when the rank ends.
+    device_index
+        GPU it is to use, on its own machine.
+    """
+
+    lost = ""
+    """Why nothing can be known of a rank any more, where its machine is to blame."""
+
+    def __init__(self, log: Path, replies: int, device_index: int) -> None:
+        self.log = log
+        self.replies = replies
+        self.device_index = device_index
+        self._buffer = b""
+        self._log_offset = 0
+
+    def read(self) -> list[dict[str, Any]] | None:
+        """Replies that have arrived since; ``None`` when there will be no more."""
+        data = os.read(self.replies, 1 << 20)
+        if not data:
+            return None
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        return [json.loads(line) for line in lines]
+
+    def mark_log(self) -> int:
+        """From here on the log speaks of a new request."""
+        self._log_offset = self.log.stat().st_size
+        return self._log_offset
+
+    def log_since(self, offset: int | None = None) -> str:
+        """What was printed since an offset, by default since :meth:`mark_log`."""
+        with self.log.open("rb") as file:
+            file.seek(self._log_offset if offset is None else offset)
+            return file.read().decode("utf-8", "replace")
+
+    @abstractmethod
+    def write(self, order: Mapping[str, Any]) -> None:
+        """Send an order; a dead rank is noticed where its reply is awaited."""
+
+    @abstractmethod
+    def poll(self) -> int | None:
+        """Exit code of a rank that has ended, negative for a signal; ``None`` while it lives."""
+
+    @abstractmethod
+    def wait(self) -> int:
+        """Wait for the end and return the exit code."""
+
+    @abstractmethod
+    def print_stacks(self) -> None:
+        """Make the rank print the stacks of its threads into its log."""
+
+    def asleep(self) -> str:
+        """Why the system does not let the rank run, such as ``T (stopped)``; empty where it does, or is silent."""
+        return ""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """End the rank now, with all that its engine started."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what is held for the rank; it has ended."""
+
+
+class ForkedRank(Rank):
+    """A rank on this machine, which leads a process session of its own."""
+
+    def __init__(self, log: Path, modules: Sequence[str], device_index: int = 0) -> None:
+        orders, self._orders = os.pipe()
+        replies, told = os.pipe()
+        self._fate, ended = os.pipe()
+        super().__init__(log, replies, device_index)
+        self._template = Template.here(log)
+        self._lock = threading.Lock()
+        self._lines = b""
+        self._over: int | None = None
+        with log.open("ab") as output:
+            self._template.fork(modules, (orders, told, output.fileno(), ended))
+        for descriptor in (orders, told, ended):
+            os.close(descriptor)
+
+    @property
+    def pid(self) -> int | None:
+        """The process; ``None`` until it has been forked."""
+        self._listen()
+        pid, _, _ = self._lines.partition(b"\n")
+        return int(pid) if pid else None
+
+    def write(self, order: Mapping[str, Any]) -> None:
+        """Send an order."""
+        data = json.dumps(order).encode() + b"\n"
+        with contextlib.suppress(BrokenPipeError):
+            while data:
+                data = data[os.write(self._orders, data) :]
+
+    def poll(self) -> int | None:
+        """Exit code, if it has ended."""
+        self._listen()
+        return self._over
+
+    def wait(self) -> int:
+        """Wait for the end."""
+        while self._over is None:
+            self._listen(timeout_ms=100)
+        return self._over
+
+    def print_stacks(self) -> None:
+        """Send the signal that a rank answers with its stacks."""
+        if self.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, STACK_SIGNAL)
+
+    def asleep(self) -> str:
+        """Its state as Linux tells it, if a signal or a debugger has stopped it."""
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8", errors="replace").splitlines():
+                name, _, state = line.partition(":")
+                if name == "State" and state.strip()[0] in "Tt":
+                    return state.strip()
+        return ""
+
+    def kill(self) -> None:
+        """End its process session; a rank that is not forked yet is given up, and ends at its first breath."""
+        pid = self.pid
+        if pid is None:
+            return
+        for kill in (os.killpg, os.kill):  # the second finds a rank that does not lead its session yet
+            with contextlib.suppress(ProcessLookupError):
+                kill(pid, signal.SIGKILL)
+        self.wait()
+
+    def close(self) -> None:
+        """Close our ends of its pipes."""
+        with self._lock:
+            if self._over is None:
+                self._over = -signal.SIGKILL
+            for descriptor in (self._orders, self.replies, self._fate):
+                os.close(descriptor)
+
+    def _listen(self, timeout_ms: int = 0) -> None:
+        """Take what the template tells of this rank: a line with its pid, then one with its exit code."""
+        with self._lock:
+            poll = select.poll()
+            poll.register(self._fate, select.POLLIN)
+            while self._over is None and poll.poll(timeout_ms):
+                data = os.read(self._fate, 64)
+                self._lines += data
+                if self._lines.count(b"\n") == 2:
+                    self._over = int(self._lines.split()[1])
+                elif not data:  # the template is gone: nobody can tell any more
+                    self._over = self._template.process.wait()
+
+
+class Template:
+    """The process that ranks are forked from (:mod:`harness.template`)."""
+
+    _known: ClassVar[Template | None] = None
+    _lock: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self, log: Path) -> None:
+        self._place = _place()
+        self._control, theirs = socket.socketpair()
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "harness.template", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+                env=environment(),
+            )
+        theirs.close()
+        atexit.register(self.close)
+
+    @classmethod
+    def here(cls, log: Path) -> Template:
+        """The template of this place and environment; a new one prints into ``log``."""
+        with cls._lock:
+            known = cls._known
+            if known is None or known._place != _place() or known.process.poll() is not None:
+                if known:
+                    known.close()
+                known = cls._known = cls(log)
+            return known
+
+    def fork(self, modules: Sequence[str], descriptors: Sequence[int]) -> None:
+        """Ask for one rank and go on; a template that is gone is noticed where the rank's reply is awaited."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            socket.send_fds(self._control, [" ".join(modules).encode() + b"\n"], descriptors)
+
+    def close(self) -> None:
+        """Ask for no more ranks: it ends with the last it has."""
+        atexit.unregister(self.close)
+        self._control.close()
+        try:
+            self.process.wait(TEMPLATE_GRACE_S)
+        except subprocess.TimeoutExpired:  # it still has ranks
+            threading.Thread(target=self.process.wait, daemon=True, name="template").start()
+
+
+def environment() -> dict[str, str]:
+    """Environment of a rank: one thread for each, no hub, and no key to other machines."""
+    threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+    fixed = dict.fromkeys(threads, "1") | {
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONUNBUFFERED": "1",
+        # Asks the driver's library whether there is a GPU: a process that asked CUDA itself cannot be forked.
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+    }
+    return {name: value for name, value in os.environ.items() if name != TOKEN} | fixed
+
+
+def _place() -> tuple[str, dict[str, str]]:
+    """What a rank inherits from its template; pytest's note of the test at work decides nothing."""
+    return os.getcwd(), {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}

@@ -1,0 +1,121 @@
+"""A rank on any node of a run, spoken to over the network and otherwise like one of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.rank import Rank
+from harness.wire import Line
+
+KILL_GRACE_S = 10.0
+"""A node that is alive kills its rank within milliseconds, and says so."""
+
+
+class RemoteRank(Rank):
+    """A rank behind an :mod:`harness.outpost`.
+
+    Parameters
+    ----------
+    line
+        The line to its outpost.
+    log
+        File that gets what the rank prints, over there.
+    device_index
+        GPU it is to use, over there.
+    node
+        Name of its node; empty on the head.
+    on_close
+        Called when the rank has been closed.
+    """
+
+    def __init__(self, line: Line, log: Path, device_index: int, node: str, on_close: Callable[[], None]) -> None:
+        replies, told = os.pipe()
+        super().__init__(log, replies, device_index)
+        self.node = node
+        self.is_closed = False
+        self._line = line
+        self._on_close = on_close
+        self._folder = Path()
+        self._asleep = ""
+        self._over: int | None = None
+        self._ended = threading.Event()
+        log.touch()
+        self._thread = threading.Thread(target=self._listen, args=(told,), daemon=True, name="remote rank")
+        self._thread.start()
+
+    def write(self, order: Mapping[str, Any]) -> None:
+        """Send an order; files of a run come back into its ``folder``."""
+        self._folder = Path(order.get("folder", ""))
+        self._tell({"order": dict(order)})
+
+    def poll(self) -> int | None:
+        """Exit code, if it has ended."""
+        return self._over if self._ended.is_set() else None
+
+    def wait(self) -> int:
+        """Wait for the end."""
+        self._ended.wait()
+        assert self._over is not None
+        return self._over
+
+    def print_stacks(self) -> None:
+        """Ask for the stacks, and for why there may be none."""
+        self._tell({"stacks": True})
+
+    def asleep(self) -> str:
+        """Its state over there, as told when it was last asked for stacks."""
+        return self._asleep
+
+    def kill(self) -> None:
+        """Have it killed over there; a node that does not answer is hung up on, and kills it when it notices."""
+        self._tell({"kill": True})
+        if not self._ended.wait(KILL_GRACE_S):
+            self._line.end()
+            self._ended.wait()
+
+    def lose(self) -> None:
+        """Give the rank up: its node is gone."""
+        self.lost = f"node {self.node} is gone"
+        self._line.end()
+
+    def close(self) -> None:
+        """Hang up."""
+        self._line.end()
+        self._thread.join()
+        self._line.close()
+        os.close(self.replies)
+        self.is_closed = True
+        self._on_close()
+
+    def _tell(self, message: Mapping[str, Any]) -> None:
+        with contextlib.suppress(OSError):  # a rank that is gone is noticed where its reply is awaited
+            self._line.send(message)
+
+    def _listen(self, told: int) -> None:
+        """Put what comes where that of a rank of this machine would be."""
+        with os.fdopen(told, "wb", buffering=0) as replies, self.log.open("ab", buffering=0) as log:
+            with contextlib.suppress(EOFError, OSError):
+                while self._over is None:
+                    message, data = self._line.receive()
+                    if "log" in message:
+                        log.write(data)
+                    elif "file" in message:
+                        with (self._folder / Path(message["file"]).name).open("ab") as file:
+                            file.write(data)
+                    elif "reply" in message:
+                        replies.write(json.dumps(message["reply"]).encode() + b"\n")
+                    elif "asleep" in message:
+                        self._asleep = message["asleep"]
+                    elif "ended" in message:
+                        self._over = message["ended"]
+            if self._over is None:
+                self._over = -signal.SIGKILL
+                self.lost = self.lost or f"the connection to {f'node {self.node}' if self.node else 'it'} broke"
+            self._ended.set()  # before its replies end: who notices that asks why

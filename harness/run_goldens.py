@@ -1,0 +1,238 @@
+"""Goldens of a run: compared with, and proposed where missing; a person approves them in ``approval.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from harness import compare, golden, models
+from harness.errors import ConfigError, GoldenError
+from harness.measure import Measurer
+from harness.record import RunFolder
+from harness.store import Look, Store, is_url, open_store
+from harness.store import verify as verify_store
+from harness.types import Case, Comparison, GoldenPolicy, Matrix, Outcome, Relation, Report, Row, Run
+
+
+def store_of(matrix: Matrix) -> Store:
+    """Open the store of a matrix."""
+    return open_store(matrix.golden_store, models.cache_dir())
+
+
+def check_store(matrix: Matrix) -> None:
+    """Look at every golden's description, and at the pin, before anything is computed.
+
+    Raises
+    ------
+    FileError
+        If one is no golden.json, or of a newer schema.
+    ConfigError
+        If the store does not hold what the matrix pins.
+    """
+    if not matrix.golden_keys:
+        return
+    store = store_of(matrix)
+    look = store.look(matrix.golden_keys)
+    for address in look.descriptions:
+        store.read(address)
+    check_pin(matrix, look)
+
+
+def check_pin(matrix: Matrix, look: Look) -> None:
+    """Hold what a store was seen to hold to the matrix' pin.
+
+    Raises
+    ------
+    ConfigError
+        If they differ, or if a URL store has goldens and no pin.
+    """
+    where = f"{matrix.path}: golden_store {matrix.golden_store}"
+    count = len(look.descriptions)
+    if matrix.golden_digest not in (None, look.digest):
+        raise ConfigError(
+            f"{where} holds {count} goldens of this matrix that come to {look.digest}, but golden_digest says "
+            f"{matrix.golden_digest}; restore the store, or write the new digest if a person approved what it holds"
+        )
+    if matrix.golden_digest is None and is_url(matrix.golden_store) and count:
+        raise ConfigError(
+            f"{where} holds {count} goldens of this matrix and nothing pins them; if a person approved what it "
+            f'holds, write: golden_digest = "{look.digest}"'
+        )
+
+
+def verify(matrices: Sequence[Matrix]) -> tuple[int, list[str]]:
+    """Count the goldens that matrices ask for, and say in a line each what is wrong with them.
+
+    Which GPU will draw is not known here: of a ``cuda`` case every platform that is there is looked at, and
+    none is missed.
+    """
+    asked, lines = 0, []
+    for place in dict.fromkeys(matrix.golden_store for matrix in matrices):
+        its = [matrix for matrix in matrices if matrix.golden_store == place]
+        store = store_of(its[0])
+        looks = [(matrix, store.look(matrix.golden_keys)) for matrix in its]
+        wanted = {
+            golden.address_of(case, golden.platform_of(case, {}))
+            for matrix in its
+            for case in matrix.cases
+            if case.golden == "required" and case.device == "cpu"
+        }
+        found = {address for matrix, look in looks for address in look.descriptions if _asks(matrix, address)}
+        asked += len(wanted | found)
+        for matrix, look in looks:
+            try:
+                check_pin(matrix, look)
+            except ConfigError as error:
+                lines.append(f"pin: {error}")
+        lines += verify_store(store, wanted, found)
+    return asked, lines
+
+
+def _asks(matrix: Matrix, address: str) -> bool:
+    """Whether a matrix may ask for a golden on some machine: its device and dtype are those of a case."""
+    return any(
+        address.startswith(f"{golden.model_of(case)}/{case.device}-")
+        and address.endswith(f"-{case.dtype}/{case.key}")
+        and case.golden == "required"
+        for case in matrix.cases
+    )
+
+
+class Goldens:
+    """The goldens of one run folder: found once, compared with, proposed where missing."""
+
+    def __init__(self, folder: RunFolder, runs: Mapping[str, Run], pinned: bool = True) -> None:
+        self._folder = folder
+        self._runs = runs
+        self._found: dict[str, golden.Golden | GoldenError | None] = {}
+        self._places: dict[str, Path] = {}
+        matrix = folder.plan.matrix
+        required = [case for case in matrix.cases if self.policy(case) == "required"]
+        if not required:
+            return  # and the store is not touched
+        store = store_of(matrix)
+        look = store.look(_keys(matrix), fresh=False)
+        if pinned:
+            check_pin(matrix, look)
+        for case in required:
+            try:
+                self._places[case.name] = store.fetch(golden.address_of(case, self.platform(case)))
+                self._found[case.name] = golden.load(self._places[case.name])
+            except GoldenError as error:
+                self._found[case.name] = error
+
+    def policy(self, case: Case) -> GoldenPolicy:
+        """Whether a case is held to a golden in this run."""
+        return "off" if self._folder.plan.golden == "off" else case.golden
+
+    def platform(self, case: Case) -> str:
+        """Platform of a case, from what its baseline reported."""
+        run = self._baseline(case)
+        return golden.platform_of(case, run.versions if run else {})
+
+    def folders(self) -> dict[str, str]:
+        """Case key to golden folder, where there is a golden."""
+        return {
+            case.key: str(self._places[case.name])
+            for case in self._folder.plan.matrix.cases
+            if isinstance(self._found.get(case.name), golden.Golden)
+        }
+
+    def is_missing(self, case: Case) -> bool:
+        """Whether a golden is asked for and there is none."""
+        return self.policy(case) == "required" and self._found[case.name] is None
+
+    def approved(self, row: Row) -> compare.Approved | None:
+        """Figures approved for a row's variant."""
+        found = self._found.get(row.case.name)
+        return found.approved.get(row.variant.label) if isinstance(found, golden.Golden) else None
+
+    def comparisons(self, row: Row, measurer: Measurer) -> list[Comparison]:
+        """Baseline and candidate, each against the golden.
+
+        A cached row has none: the golden is the picture drawn without a cache.
+        """
+        found = self._found.get(row.case.name)
+        if found is None or row.variant.cache != "none":
+            return []
+        key = f"golden:{row.case.key}"
+        problem = None
+        if isinstance(found, GoldenError):
+            problem = str(found)
+        elif found.weights != self._folder.plan.specs[row.runs["baseline"]].weights:
+            problem = f"the golden was approved for other weights of {row.case.model}; approve the case anew"
+        if problem:
+            return [Comparison(Relation.GOLDEN_BASELINE, key, row.runs["baseline"], problem=problem)]
+        assert isinstance(found, golden.Golden)
+        measurer.add(key, lambda: golden.load_sample(self._places[row.case.name], found))
+        return [
+            measurer.measure(Relation.GOLDEN_BASELINE, key, row.runs["baseline"]),
+            measurer.measure(Relation.GOLDEN_CANDIDATE, key, row.runs["candidate"]),
+        ]
+
+    def notes(self) -> tuple[str, ...]:
+        """What the report says about goldens as a whole."""
+        cases = self._folder.plan.matrix.cases
+        if all(self.policy(case) == "off" for case in cases):
+            return ("Goldens are off: nothing was held to an approved picture.",)
+        if all(self._found.get(case.name) is None for case in cases):
+            platforms = ", ".join(sorted({self.platform(case) for case in cases}))
+            return (f"There are no goldens for the platform {platforms}; proposals lie in the run folder.",)
+        return ()
+
+    def propose(self, report: Report) -> None:
+        """Leave a golden in ``proposals/`` for every case that lacks one and whose baseline was drawn."""
+        for case in self._folder.plan.matrix.cases:
+            baseline = self._baseline(case)
+            if self.is_missing(case) and baseline is not None and baseline.failure is None:
+                golden.write(
+                    golden.folder_of(self._folder.path / "proposals", case, self.platform(case)),
+                    baseline,
+                    self._folder.folder_of(baseline.spec),
+                    approvable(report, case),
+                    self.platform(case),
+                    {"run": report.name},
+                )
+
+    def _baseline(self, case: Case) -> Run | None:
+        return baseline_of(self._folder, self._runs, case)
+
+
+def baseline_of(folder: RunFolder, runs: Mapping[str, Run], case: Case) -> Run | None:
+    """The baseline run of a case, drawn without a cache, if it is over."""
+    for row in folder.plan.rows:
+        if row.case == case and row.runs and row.variant.cache == "none":
+            return runs.get(row.runs["baseline"])
+    return None
+
+
+def approvable(report: Report, case: Case) -> dict[str, dict[str, float | None]]:
+    """Figures of a case's variants that may be approved: of rows whose split is sound.
+
+    A row that fails only against what was approved before is sound: approving anew is its cure.
+    """
+    figures = {}
+    for row in report.rows:
+        if row.case == case and _is_sound(row):
+            figures[row.variant.label] = {
+                relation.value: latents_db(row.comparison(relation)) for relation in (Relation.PAIR, Relation.LAYOUT)
+            }
+    return figures
+
+
+def _is_sound(row: Row) -> bool:
+    if row.verdict is None or row.verdict.outcome not in (Outcome.PASS, Outcome.NO_GOLDEN, Outcome.FAIL):
+        return False
+    broken = {judgement.relation for judgement in row.verdict.judgements if judgement.ok is False}
+    return not broken & {Relation.EXCHANGE, Relation.CONTROL}
+
+
+def latents_db(comparison: Comparison | None) -> float | None:
+    """Latents PSNR of a comparison in dB; ``None`` where it is exact."""
+    figure = comparison.figure("psnr", "latents") if comparison and not comparison.exact_latents else None
+    return round(figure.value, 3) if figure and figure.value is not None else None
+
+
+def _keys(matrix: Matrix) -> tuple[str, ...]:
+    """What to look for; a plan of older days names cases alone."""
+    return matrix.golden_keys or tuple(f"{golden.model_of(case)}/{case.key}" for case in matrix.cases)

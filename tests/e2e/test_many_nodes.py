@@ -1,0 +1,83 @@
+"""One picture over two nodes by the command line, with the embedded model."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness import codec, wire
+from harness.types import Relation, Report
+
+NANO = """\
+schema = 1
+name = "nodes"
+model = "nano"
+steps = 2
+golden = "off"
+
+[[case]]
+size = "128x128"
+prompt = "a purple ring right and a yellow ball left on tiles at day"
+
+[[variant]]
+engine = "spatial"
+ulysses = 2
+axis = "h"
+"""
+
+
+@pytest.fixture
+def options(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    monkeypatch.setenv(wire.TOKEN, "a token of many letters")
+    endpoint = f"127.0.0.1:{wire.free_port('127.0.0.1')}"
+    return ["--nnodes", 2, "--rdzv-endpoint", endpoint, "--nproc-per-node", 1]
+
+
+def test_two_nodes_draw_what_one_device_draws(
+    start: Callable, write: Callable, options: list[object], tmp_path: Path
+) -> None:
+    head = start("run", write(NANO), "--out", tmp_path / "runs", *options)
+    member = start("join", *options)
+    assert (head.wait(), member.wait()) == (0, 0), head.output + member.output
+    (run,) = (tmp_path / "runs").iterdir()
+    (row,) = codec.read_json(run / "report.json", Report).rows
+    exchange = row.comparison(Relation.EXCHANGE)
+    assert exchange is not None
+    assert exchange.exact  # no surplus pads, tokens in their order: not a bit may differ
+    assert {path.name for path in (run / "logs").iterdir()} >= {"0-world-1"}
+    (wide,) = (run / "logs").glob("*-world-2")
+    assert {path.name for path in wide.iterdir()} >= {"rank-0.log", "rank-1.log", "torchrun.log"}
+
+
+def test_interrupting_the_head_ends_everything(
+    start: Callable, write: Callable, options: list[object], tmp_path: Path
+) -> None:
+    slow = NANO.replace("nano", "fake").replace('"spatial"', '"fake"') + "options = { step_s = 30.0 }\n"
+    head = start("run", write(slow), "--out", tmp_path / "runs", *options)
+    member = start("join", *options)
+    head.until(lambda: "joined as" in member.output)
+    os.kill(head.process.pid, signal.SIGINT)
+    assert head.wait() == 130
+    assert member.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--nnodes", 2], "--nnodes 2 needs --rdzv-endpoint HOST:PORT"),
+        (["--nproc-per-node", 2], "mean several nodes; add --nnodes"),
+        (["--nnodes", 2, "--rdzv-endpoint", "gpu-1"], "write HOST:PORT"),
+        (["--nnodes", 2, "--rdzv-endpoint", "gpu-1:1", "--executor", "ray"], "leave one out"),
+        (["--nnodes", 2, "--rdzv-endpoint", "gpu-1:1"], "SP_HARNESS_TOKEN"),
+    ],
+)
+def test_options_that_do_not_fit_are_named(
+    cli: Callable, write: Callable, monkeypatch: pytest.MonkeyPatch, arguments: list[object], message: str
+) -> None:
+    monkeypatch.delenv(wire.TOKEN, raising=False)
+    done = cli("run", write(), *arguments)
+    assert done.code == 2
+    assert message in done.err
+    assert len(done.err.splitlines()) == 1

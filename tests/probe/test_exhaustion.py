@@ -1,0 +1,69 @@
+"""Memory that has run out is known by what is raised and printed, whoever does it."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+import torch
+
+from harness.probe.exhaustion import raised_by, told_in
+
+
+def out_of_words(error: type[BaseException], words: str, cause: BaseException | None = None) -> BaseException:
+    try:
+        raise error(words) from cause
+    except BaseException as raised:
+        return raised
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), True),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"), True),
+        (RuntimeError("NCCL error: unhandled cuda error\nLast error:\nCuda failure 2 'out of memory'"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (out_of_words(RuntimeError, "generation failed", MemoryError()), True),  # an engine that wraps what it meets
+        (RuntimeError("the size of tensor a (3) must match the size of tensor b (4)"), False),
+        (ValueError("write 'out of memory' in a prompt"), False),
+        (OSError(errno.ENOENT, os.strerror(errno.ENOENT)), False),
+    ],
+    ids=lambda value: f"{type(value).__name__}-{value}"[:40] if isinstance(value, BaseException) else None,
+)
+def test_running_out_of_memory_is_known_by_its_words(error: BaseException, expected: bool) -> None:
+    assert raised_by(error) is expected
+
+
+def test_torch_runs_out_of_memory_on_the_processor_in_words_of_its_own() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert raised_by(caught.value)
+
+
+def test_a_handled_error_is_not_what_led_here() -> None:
+    def load() -> None:
+        try:
+            raise MemoryError
+        except MemoryError:
+            raise RuntimeError("the file is no checkpoint") from None
+
+    with pytest.raises(RuntimeError) as caught:
+        load()
+    assert not raised_by(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("printed", "expected"),
+    [
+        ("terminate called after throwing an instance of 'std::bad_alloc'\n  what():  std::bad_alloc\n", True),
+        ("libtorch_cpu.so: cannot map zero-fill pages: Cannot allocate memory\n", True),
+        ("Traceback (most recent call last):\n  ...\nMemoryError\n", True),
+        ("Fatal Python error: Segmentation fault\n", False),
+        ("", False),
+    ],
+)
+def test_a_crash_is_told_by_its_last_words(printed: str, expected: bool) -> None:
+    assert told_in(printed) is expected

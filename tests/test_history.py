@@ -1,0 +1,299 @@
+"""Nights in a row: what is newly broken, since when, what moved; and lines that outlive their pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import codec, history_command, session
+from harness.errors import UsageError
+from harness.history import files, page, words
+from harness.history.changes import EXACT, Changes, Limits, changes, table
+from harness.history.night import Night, RowOfNight, night_of
+from harness.types import Report
+
+ROW = "720x720/spatial-u2-h"
+HERE = {"sp-harness": "0.1.0", "torch": "2.13.0", "device": "NVIDIA H200", "driver": "570.86"}
+WELL = RowOfNight("pass", figures_db={"exchange_db": 60.0, "pair_db": 26.0}, step_s=0.060, peak_memory_bytes=12 * 10**9)
+BROKEN = RowOfNight("fail", "attention local", "Splitting damages the picture.", {"exchange_db": 21.0}, 0.060)
+
+
+def night(number: int, rows: Mapping[str, RowOfNight], **changed: Any) -> Night:
+    failing = any(row.outcome not in ("pass", "skip") for row in rows.values())
+    made = Night(
+        run=f"nightly-{number}",
+        matrix="nightly",
+        started_at=f"2026-01-{number:02d}T02:17:00+00:00",
+        exit_code=int(failing),
+        complete=True,
+        wall_s=600.0 + number,
+        platform="cuda-nvidia-h200-bfloat16",
+        environment=HERE,
+        rows=rows,
+    )
+    return replace(made, **changed)
+
+
+def series(*rows: RowOfNight | None, **changed: Any) -> list[Night]:
+    """Nights of one row, which may be absent."""
+    return [night(number, {} if row is None else {ROW: row}, **changed) for number, row in enumerate(rows, 1)]
+
+
+class TestFailing:
+    def test_newly(self) -> None:
+        found = changes(series(WELL, WELL, BROKEN))
+        (failing,) = found.newly_failing
+        assert (failing.row, failing.cause, failing.since_run, failing.num_nights) == (
+            ROW,
+            "attention local",
+            "nightly-3",
+            1,
+        )
+        assert found.still_failing == found.mended == ()
+
+    def test_since_the_first_of_the_nights_on_which_it_fails_without_a_pass_between(self) -> None:
+        found = changes(series(BROKEN, WELL, BROKEN, BROKEN, BROKEN))
+        (failing,) = found.still_failing
+        assert (failing.since_run, failing.num_nights) == ("nightly-3", 3)
+        assert found.newly_failing == ()
+
+    @pytest.mark.parametrize(
+        "between", [None, RowOfNight("skip"), RowOfNight(None)], ids=["absent", "skip", "unjudged"]
+    )
+    def test_a_night_without_a_verdict_says_nothing(self, between: RowOfNight | None) -> None:
+        (failing,) = changes(series(WELL, BROKEN, between, BROKEN)).still_failing
+        assert (failing.since_run, failing.num_nights) == ("nightly-2", 2)
+        assert changes(series(BROKEN, between, WELL)).mended == (ROW,)
+
+    def test_mended(self) -> None:
+        found = changes(series(BROKEN, WELL))
+        assert (found.mended, found.failing) == ((ROW,), ())
+
+    @pytest.mark.parametrize("outcome", ["fail", "error", "timeout", "no_golden"])
+    def test_every_way_of_not_passing(self, outcome: str) -> None:
+        (failing,) = changes(series(WELL, RowOfNight(outcome, None, "broke"))).newly_failing
+        assert failing.sentence == "broke"
+
+    def test_a_row_that_fails_on_its_first_night(self) -> None:
+        found = changes([night(1, {"a": WELL}), night(2, {"a": WELL, ROW: BROKEN})])
+        assert [failing.row for failing in found.newly_failing] == [ROW]
+        assert found.appeared == (ROW,)
+
+    def test_the_first_night_of_all(self) -> None:
+        found = changes(series(WELL))
+        assert found == Changes(found.last, None)
+        assert words.headline(found) == "nightly, 2026-01-01 02:17: all well, the first night"
+
+
+class TestMoved:
+    def test_a_figure_that_moved_beyond_the_limit(self) -> None:
+        for db, moved in ((25.1, False), (24.9, True), (27.1, True)):
+            found = changes(series(WELL, replace(WELL, figures_db={"exchange_db": 60.0, "pair_db": db})))
+            assert [(m.what, m.before, m.now) for m in found.figures] == ([("pair_db", 26.0, db)] if moved else [])
+
+    def test_exact_and_not_exact_always_counts(self) -> None:
+        exact = replace(WELL, figures_db={"exchange_db": None, "pair_db": 26.0})
+        (gone,) = changes(series(exact, WELL), Limits(moved_db=1000)).figures
+        assert (gone.what, gone.before, gone.now) == ("exchange_db", EXACT, 60.0)
+        assert words.sections(changes(series(exact, WELL)))[0][1] == [f"{ROW}: exchange exact -> 60.0 dB"]
+        assert changes(series(exact, exact)).figures == ()
+
+    def test_times_go_by_the_median_of_the_nights_before(self) -> None:
+        usual = [replace(WELL, step_s=step_s) for step_s in (0.06, 0.5, 0.06)]  # one night was disturbed
+        (slow,) = changes(series(*usual, replace(WELL, step_s=0.08))).slower
+        assert (slow.before, slow.now) == (0.06, 0.08)
+        assert changes(series(*usual, replace(WELL, step_s=0.07))).slower == ()
+        assert changes(series(*usual, replace(WELL, step_s=0.07)), Limits(slower=1.1)).slower != ()
+
+    def test_nothing_is_compared_across_surroundings(self) -> None:
+        before = night(1, {ROW: WELL})
+        moved = replace(WELL, figures_db={"exchange_db": None, "pair_db": 40.0}, step_s=1.0)
+        after = night(2, {ROW: moved}, environment={**HERE, "driver": "580.1"})
+        found = changes([before, after])
+        assert (found.figures, found.slower) == ((), ())
+        assert found.surroundings == ("driver 570.86 -> 580.1",)
+        back = night(3, {ROW: moved})
+        assert [moved.what for moved in changes([before, after, back]).slower] == ["step_s"]
+
+    def test_another_version_of_ourselves_is_no_other_surrounding(self) -> None:
+        """What is under development is what the history is about."""
+        after = night(2, {ROW: replace(WELL, step_s=1.0)}, environment={**HERE, "sp-harness": "0.2.0"})
+        assert len(changes([night(1, {ROW: WELL}), after]).slower) == 1
+
+
+def test_the_table_tells_equal_from_not_measured() -> None:
+    frame = table(series(replace(WELL, figures_db={"exchange_db": None})))
+    assert frame.exchange_db[0] == EXACT
+    assert frame.pair_db.isna()[0]
+    assert len(table([night(1, {})])) == 0
+
+
+class TestPages:
+    def draw(self, nights: Sequence[Night], folder: Path) -> tuple[page.Trend, str]:
+        trend = page.trend(nights, changes(nights))
+        page.write([trend], folder)
+        return trend, (folder / trend.page).read_text(encoding="utf-8")
+
+    def test_a_curve_is_broken_where_the_surroundings_change(self, tmp_path: Path) -> None:
+        nights = series(WELL, WELL, WELL, WELL)
+        nights[2:] = [replace(one, environment={**HERE, "torch": "2.14.0"}) for one in nights[2:]]
+        trend, text = self.draw(nights, tmp_path)
+        (line,) = trend.lines
+        assert line.curves[0] is not None
+        assert len(line.curves[0].lines) == 2
+        (at,) = trend.breaks
+        xs = [dot.x for dot in line.curves[0].dots]
+        assert xs[1] < at < xs[2]
+        assert "torch 2.14.0" in text
+        assert "torch 2.13.0" in text
+
+    def test_exact_stands_above_every_figure(self, tmp_path: Path) -> None:
+        nights = series(WELL, replace(WELL, figures_db={"exchange_db": None}), WELL)
+        (line,) = self.draw(nights, tmp_path)[0].lines
+        assert line.curves[0] is not None
+        low, exact, _ = line.curves[0].dots
+        assert exact.exact
+        assert exact.y < low.y
+        assert line.curves[1] is not None
+        assert line.curves[1].last == "26.0 dB"
+
+    def test_any_text_is_shown_as_text(self, tmp_path: Path) -> None:
+        nasty = '<script>alert("x")</script>'
+        rows = {f"{nasty}/a": RowOfNight("error", nasty, nasty)}
+        _, text = self.draw([night(1, rows, platform=nasty)], tmp_path)
+        assert "<script" not in text
+        assert "<script" not in words.markdown([(changes([night(1, rows)]), [night(1, rows)])])
+
+    def test_rows_that_fail_come_first_and_old_nights_are_not_drawn(self, tmp_path: Path) -> None:
+        nights = [night(1, {"a": WELL, "b": BROKEN}, run=f"n{number}") for number in range(page.SHOWN_NIGHTS + 5)]
+        trend, _ = self.draw(nights, tmp_path)
+        assert [line.name for line in trend.lines] == ["b", "a"]
+        assert len(trend.nights) == page.SHOWN_NIGHTS
+
+
+def test_rows_that_fail_alike_share_a_line() -> None:
+    rows = {f"{number}x16/a": BROKEN for number in range(100)}
+    ((head, lines),) = words.sections(changes([night(1, rows)]))
+    assert head == "Newly failing"
+    (line,) = lines
+    assert "and 92 more [attention local]: Splitting damages the picture." in line
+
+
+# ---------------------------------------------------------------- on disk
+
+
+@pytest.fixture
+def report(bench: Any) -> Report:
+    folder = bench.drawn(golden="off")
+    made: Report = session.conclude(folder)
+    session.write_reports(made, folder.path)
+    return made
+
+
+def folder_of(bench: Any, report: Report) -> Path:
+    return Path(bench.root / "reports" / report.name)
+
+
+class TestFiles:
+    def test_a_report_becomes_a_line_and_is_read_again(self, bench: Any, report: Report, tmp_path: Path) -> None:
+        made = night_of(report)
+        assert set(made.rows) == {row.name for row in report.rows}
+        padded, plain = made.rows["144x144/fake-u2-h"], made.rows["128x128/fake-u2-h"]
+        assert padded.outcome == plain.outcome == "pass"
+        assert set(padded.figures_db) == {"exchange_db", "pair_db", "layout_db", "pair_image_db"}
+        assert plain.figures_db["pair_db"] is None
+        assert padded.figures_db["pair_db"] is not None
+        assert padded.step_s is not None
+        assert made.environment["weights of fake"]
+        kept = tmp_path / "kept" / "history.jsonl"
+        assert files.keep(kept, [made]) == 1
+        assert files.keep(kept, [made]) == 0
+        assert files.lines(kept) == ([made], [])
+        assert len(kept.read_bytes()) < len((folder_of(bench, report) / "report.json").read_bytes()) / 10
+
+    def test_pictures_and_reports_may_be_thrown_away(self, bench: Any, report: Report, tmp_path: Path) -> None:
+        kept = tmp_path / "history.jsonl"
+        nights, _ = files.read([folder_of(bench, report)], kept)
+        files.keep(kept, nights)
+        (folder_of(bench, report) / "report.json").unlink()
+        assert files.read([bench.root / "reports"], kept) == (nights, [])
+
+    def test_one_that_was_judged_again_counts_once(self, report: Report, tmp_path: Path) -> None:
+        kept = tmp_path / "history.jsonl"
+        made = night_of(report)
+        files.keep(kept, [made])
+        files.keep(kept, [replace(made, exit_code=1)])
+        assert len(kept.read_text().splitlines()) == 2
+        assert [one.exit_code for one in files.lines(kept)[0]] == [1]
+
+    def test_kept_reports_in_folders_as_a_chain_of_artifacts_leaves_them(self, report: Report, tmp_path: Path) -> None:
+        for number in (1, 2, 3):
+            started_at = f"2026-01-0{number}T00:00:00+00:00"
+            codec.write_json(tmp_path / "kept" / str(number) / "report.json", replace(report, started_at=started_at))
+        nights, _ = files.read([tmp_path / "kept"], tmp_path / "none.jsonl")
+        assert [one.started_at[:10] for one in nights] == ["2026-01-01", "2026-01-02", "2026-01-03"]
+
+    def test_what_cannot_be_read_is_named_and_left_out(self, report: Report, tmp_path: Path) -> None:
+        old = json.loads(json.dumps(codec.encode(report)))
+        del old["rows"][0]["case"]["prompts"]
+        for name, text in (("old", json.dumps(old)), ("torn", "{"), ("newer", json.dumps({**old, "schema": 99}))):
+            (tmp_path / "kept" / name).mkdir(parents=True)
+            (tmp_path / "kept" / name / "report.json").write_text(text)
+        kept = tmp_path / "history.jsonl"
+        files.keep(kept, [night_of(report)])
+        with kept.open("a") as file:
+            file.write(json.dumps({**codec.encode(night_of(report)), "schema": 99}) + "\n" + '{"run": "cut sh')
+        nights, problems = files.read([tmp_path / "kept"], kept)
+        assert nights == [night_of(report)]
+        assert len(problems) == 5
+        for word in (
+            "old/report.json",
+            "torn/report.json",
+            "newer/report.json",
+            "jsonl:2: schema 99",
+            "jsonl:3: is no",
+        ):
+            assert any(word in problem for problem in problems), problems
+
+    def test_a_line_cut_short_does_not_swallow_the_next(self, report: Report, tmp_path: Path) -> None:
+        kept = tmp_path / "history.jsonl"
+        kept.write_text('{"run": "cut sh')
+        files.keep(kept, [night_of(report)])
+        assert files.lines(kept)[0] == [night_of(report)]
+
+    def test_nothing_at_all_is_an_error(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match="no judged run is there"):
+            files.read([tmp_path], tmp_path / "history.jsonl")
+        with pytest.raises(UsageError, match="absent: does not exist"):
+            files.read([tmp_path / "absent"], tmp_path / "history.jsonl")
+
+
+class TestIssue:
+    def test_says_since_when(self, bench: Any, repaint: Any) -> None:
+        past = bench.root / "history"
+        for edit in (None, repaint("candidate"), repaint("candidate")):
+            folder = bench.drawn(golden="off", edit=edit)
+            session.write_reports(session.conclude(folder), folder.path)
+        history_command.history([bench.root / "reports"], past, 1e9, 1.0)
+        title, empty, *rest = history_command.issue(bench.root / "reports", past, None, "https://x/1").splitlines()
+        assert title.startswith("bench: Splitting damages the picture at 128x128 on ")
+        assert empty == ""
+        text = "\n".join(rest)
+        assert "**Still failing**" in text
+        assert "2 nights)" in text
+        assert text.endswith("Look at it: https://x/1")
+
+    def test_without_a_report_the_log_has_to_do(self, tmp_path: Path) -> None:
+        log = tmp_path / "night.log"
+        log.write_text("setting up\nsp-harness: matrices/nightly.toml: golden_store s3://b holds 3 goldens\n")
+        title, _, *rest = history_command.issue(tmp_path, None, log, None).splitlines()
+        assert title == "The run ended without a report: matrices/nightly.toml: golden_store s3://b holds 3 goldens"
+        assert "    setting up" in rest
+        assert history_command.issue(tmp_path / "absent", None, None, None).startswith(
+            "The run ended without a report\n"
+        )

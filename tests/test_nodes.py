@@ -1,0 +1,234 @@
+"""Groups over several nodes: two nodes on one machine, each with an agent of torchrun and processes of its own."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+from harness import nodes as nodes_module
+from harness import plan, wire
+from harness.launch import Aborted, GroupKey, WorkerGroup
+from harness.nodes import Nodes
+from harness.remote import RemoteRank
+from harness.types import Case, FailureKind, Run, RunSpec, Size
+from harness.wire import TOKEN, Endpoint
+
+SECRET = "a token of many letters"
+DEADLINE_S = 60.0
+
+
+def spec(fault: str | None = None, step_s: float = 0.0, steps: int = 2, timeout_s: float = 60.0) -> RunSpec:
+    case = Case("c", "fake", Size(144, 144), ("waves",), steps=steps, timeout_s=timeout_s)
+    cut = plan.cut(case.size, 2, "h")
+    return RunSpec(case, "fake", "", "fake", "test", ulysses=2, fault=fault, options={"step_s": step_s}, plan=cut)
+
+
+def join(endpoint: Endpoint, num_nodes: int = 2, token: str = SECRET) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "harness.cli", "join", "--rdzv-endpoint", str(endpoint)),
+            *("--nnodes", str(num_nodes), "--nproc-per-node", "1"),
+        ],
+        env={**os.environ, TOKEN: token},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.fixture
+def head() -> Iterator[Nodes]:
+    endpoint = Endpoint("127.0.0.1", wire.free_port("127.0.0.1"))
+    with Nodes(endpoint, num_nodes=2, num_ranks=1, token=SECRET.encode()) as nodes:
+        yield nodes
+
+
+@pytest.fixture
+def member(head: Nodes) -> Iterator[subprocess.Popen[str]]:
+    process = join(head.endpoint)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+@pytest.fixture
+def group(head: Nodes, tmp_path: Path) -> Iterator[WorkerGroup]:
+    made = WorkerGroup(GroupKey.of(spec()), tmp_path / "logs", nodes=head)
+    yield made
+    made.kill()
+
+
+def until(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return condition()
+
+
+def processes(word: str) -> set[psutil.Process]:
+    """Living processes of this test whose command line holds a word; those of other runs hold other ports."""
+    found = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if word in " ".join(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
+                found.add(process)
+    return found
+
+
+def ranks_of(head: Nodes) -> list[psutil.Process]:
+    """Ranks of a group over nodes: each is forked from the template of its outpost."""
+    outposts = processes(f"harness.outpost {head.endpoint}") - processes("torch.distributed.run")
+    ranks = [rank for outpost in outposts for rank in outpost.children(recursive=True) if rank.name() == "sp-rank"]
+    assert len(ranks) == 2
+    return ranks
+
+
+def drawn_alike(first: Path, second: Path) -> bool:
+    one, other = (load_file(folder / "latents.safetensors") for folder in (first, second))
+    same = all(np.array_equal(one[name], other[name]) for name in one)
+    return same and np.array_equal(*(np.asarray(Image.open(folder / "image-0.png")) for folder in (first, second)))
+
+
+@pytest.mark.usefixtures("member")
+def test_a_group_over_two_nodes_is_like_one_of_this_machine(head: Nodes, group: WorkerGroup, tmp_path: Path) -> None:
+    seen: list[int] = []
+    run = group.run(spec(), tmp_path / "run", seen.append)
+    assert (run.outcome, run.failure, run.images, seen) == ("ok", None, ("image-0.png",), [1, 2])
+    assert len(run.peak_memory_bytes) == 2
+    here = WorkerGroup(GroupKey.of(spec()), tmp_path / "local")
+    here.run(spec(), tmp_path / "reference")
+    here.kill()
+    assert drawn_alike(tmp_path / "run", tmp_path / "reference")
+    assert [rank.node for rank in group._ranks if isinstance(rank, RemoteRank)].count("") == 1
+    for environment in map(psutil.Process.environ, ranks_of(head)):
+        assert environment["MASTER_ADDR"] == "127.0.0.1"  # where the nodes meet, not what the machine calls itself
+        assert TOKEN not in environment
+
+    hung = group.run(spec(fault="hang", timeout_s=1), tmp_path / "hung")
+    assert hung.failure is not None
+    assert (hung.outcome, hung.failure.kind) == ("timeout", FailureKind.HUNG)
+    for stacks in hung.failure.detail.removeprefix("--- rank 0").split("--- rank 1"):
+        assert "in _misbehave" in stacks
+    word = f"harness.outpost {head.endpoint}"
+    assert until(lambda: not processes(word))  # the group was killed everywhere
+
+    failed = group.run(spec(fault="crash"), tmp_path / "crashed")  # and starts anew
+    assert failed.failure is not None
+    assert failed.failure.message.startswith("rank 1 raised RuntimeError")
+    assert "Traceback" in failed.failure.detail
+
+
+def test_a_node_that_is_killed_costs_what_needs_it_and_no_more(
+    head: Nodes, group: WorkerGroup, member: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    def kill_node(step: int) -> None:
+        if step == 1:
+            agents = psutil.Process(member.pid).children()
+            assert agents
+            for process in (psutil.Process(member.pid), *agents):
+                process.send_signal(signal.SIGKILL)
+
+    run = group.run(spec(step_s=0.5, steps=100, timeout_s=60), tmp_path / "run", kill_node)
+    assert run.failure is not None
+    assert (run.outcome, run.failure.kind) == ("error", FailureKind.KILLED)
+    assert run.failure.kind.infrastructure
+    assert "was lost: node" in run.failure.message
+    assert until(lambda: not processes(f"harness.outpost {head.endpoint}"))
+
+    later = group.run(spec(), tmp_path / "later")
+    assert later.failure is not None
+    assert (later.failure.kind, later.failure.kind.infrastructure) == (FailureKind.LAUNCH, True)
+    assert "2 ranks need more than 1 of 2 nodes" in later.failure.message
+
+    back = join(head.endpoint)  # a node may come back
+    try:
+        assert back.stdout is not None
+        assert "joined as" in back.stdout.readline()
+        assert group.run(spec(), tmp_path / "again").outcome == "ok"
+    finally:
+        group.kill()
+        head.close()
+        assert back.wait(DEADLINE_S) == 0  # it ends with the head
+        back.communicate()
+
+
+@pytest.mark.usefixtures("member")
+def test_abort_ends_the_ranks_everywhere(head: Nodes, group: WorkerGroup, tmp_path: Path) -> None:
+    def interrupt(step: int) -> None:
+        if step == 1:
+            threading.Thread(target=group.abort).start()
+
+    with pytest.raises(Aborted):
+        group.run(spec(step_s=0.1, steps=100), tmp_path / "runs" / "run", interrupt)
+    assert list((tmp_path / "runs").iterdir()) == []
+    assert until(lambda: not processes(f"harness.outpost {head.endpoint}"))
+
+
+def test_a_node_that_does_not_fit_is_told_why(head: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes_module, "source", lambda: "another")
+    endings = []
+    for process in (join(head.endpoint, num_nodes=3), join(head.endpoint), join(head.endpoint, token="x" * 20)):
+        output, _ = process.communicate(timeout=DEADLINE_S)
+        endings.append((process.returncode, output.strip()))
+    assert endings[0][0] == 2
+    assert "the head refuses this node: --nnodes is 3 here and 2 on the head" in endings[0][1]
+    assert endings[1][0] == 2
+    assert "is not what the head has; install the same on all nodes" in endings[1][1]
+    assert endings[2][0] == 3
+    assert "token is not the one known there" in endings[2][1]
+
+
+def test_a_head_that_is_killed_ends_its_nodes(tmp_path: Path) -> None:
+    program = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from harness.launch import Aborted, GroupKey, WorkerGroup\n"
+        "from harness.nodes import Nodes\n"
+        "from harness.wire import Endpoint\n"
+        f"nodes = Nodes(Endpoint.parse(sys.argv[1]), 2, 1, {SECRET.encode()!r})\n"
+        "WorkerGroup(GroupKey(2, 'cpu', 'float32', ''), Path(sys.argv[2]), nodes=nodes).ensure('fake')\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    endpoint = Endpoint("127.0.0.1", wire.free_port("127.0.0.1"))
+    member = join(endpoint)
+    arguments = [sys.executable, "-c", program, str(endpoint), str(tmp_path)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        assert len(processes(f"harness.outpost {endpoint}")) >= 2
+        process.kill()
+    output, _ = member.communicate(timeout=DEADLINE_S)
+    assert member.returncode == 3
+    assert "the head of the run is gone" in output
+    assert until(lambda: not processes(f"harness.outpost {endpoint}"))
+
+
+def test_ranks_are_dealt_to_the_head_first() -> None:
+    joined = [nodes_module._Node(name, slots, None) for name, slots in (("b", 4), ("c", 2))]  # type: ignore[arg-type]
+    dealt = [
+        [(node.name if node else "head", share) for node, share in nodes_module._deal(ranks, 2, joined)]
+        for ranks in (3, 8, 9)
+    ]
+    assert dealt[0] == [("head", 2), ("b", 1)]
+    assert dealt[1] == [("head", 2), ("b", 4), ("c", 2)]
+    assert sum(share for _, share in dealt[2]) == 8  # one is left without a slot
+
+
+def test_too_few_slots_are_said_at_once(tmp_path: Path, head: Nodes) -> None:
+    head.num_nodes = 1  # nobody else is expected
+    run: Run = WorkerGroup(GroupKey.of(spec()), tmp_path / "logs", nodes=head).run(spec(), tmp_path / "run")
+    assert run.failure is not None
+    assert run.failure.kind is FailureKind.LAUNCH
+    assert run.failure.message == "fake did not start: 2 ranks need as many slots; the 1 nodes have 1"

@@ -1,0 +1,412 @@
+"""Golden stores at a URL: proposed on the first night, approved by a person, held to its pin from then on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from harness import approval, golden_command, models, run_goldens, session, store
+from harness.errors import ConfigError, FileError, GoldenError, InfrastructureError
+from harness.matrix import read_matrix
+from harness.record import RunFolder
+from harness.types import Outcome, Report
+
+MATRIX = """
+schema = 1
+name = "bench"
+model = "fake"
+steps = 2
+golden_store = "{url}"
+{pin}
+[[case]]
+size = {sizes}
+prompt = "a red ball"
+
+[[variant]]
+engine = "fake"
+ulysses = 2
+axis = "h"
+"""
+BOTH = '["128x128", "144x144"]'
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of this test's own, and no store that is still open."""
+    monkeypatch.setenv("SP_HARNESS_CACHE", str(tmp_path / "cache"))
+    store.open_store.cache_clear()
+    return tmp_path / "cache" / "goldens"
+
+
+@pytest.fixture(params=["memory", "file"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return f"memory://{tmp_path.name}/goldens" if request.param == "memory" else f"file://{tmp_path}/bucket/goldens"
+
+
+@dataclass(frozen=True)
+class Nights:
+    """Nights of one matrix against one store."""
+
+    bench: Any
+    url: str
+
+    def text(self, pin: str | None = None, sizes: str = BOTH) -> str:
+        return MATRIX.format(url=self.url, pin=f'golden_digest = "{pin}"' if pin else "", sizes=sizes)
+
+    def run(self, pin: str | None = None, sizes: str = BOTH, **kwargs: Any) -> tuple[RunFolder, Report]:
+        """What a night does, in another process than the one before it."""
+        store.open_store.cache_clear()
+        folder = self.bench.drawn(self.text(pin, sizes), **kwargs)
+        return folder, session.conclude(folder)
+
+    def approve(self, folder: RunFolder, report: Report, *names: str) -> str:
+        pending = approval.changes(folder, report, names)
+        approval.check_known(folder)
+        for change in pending:
+            approval.approve(folder, report, change, by="a person")
+        digest = approval.pin(folder)
+        assert digest is not None
+        return digest
+
+    @property
+    def fs(self) -> Any:
+        return fsspec.core.url_to_fs(self.url)[0]
+
+    def files(self) -> dict[str, str]:
+        """Name to path of everything in the store that ends so."""
+        root = fsspec.core.url_to_fs(self.url)[1]
+        return {path.rpartition(root)[2].strip("/"): path for path in self.fs.find(root)}
+
+
+@pytest.fixture
+def nights(bench: Any, url: str) -> Nights:
+    return Nights(bench, url)
+
+
+def outcomes(report: Report) -> set[Outcome]:
+    return {row.verdict.outcome for row in report.rows if row.verdict}
+
+
+class TestNights:
+    def test_the_first_proposes_a_person_approves_the_next_is_held_to_it(self, nights: Nights, cache: Path) -> None:
+        folder, first = nights.run()
+        assert (outcomes(first), first.exit_code) == ({Outcome.NO_GOLDEN}, 1)
+        assert len(list((folder.path / "proposals").rglob("golden.json"))) == 2
+        assert nights.files() == {}
+
+        pin = nights.approve(folder, first)
+        cases = {case.key for case in folder.plan.matrix.cases}
+        names = {"golden.json", "image.png", "latents.safetensors"}
+        assert set(nights.files()) == {f"fake/cpu-float32/{key}/{name}" for key in cases for name in names}
+
+        _, second = nights.run(pin)
+        assert (outcomes(second), second.exit_code) == ({Outcome.PASS}, 0)
+        assert set(second.golden_dirs) == cases
+        assert all(Path(place).parent == cache for place in second.golden_dirs.values())
+
+    def test_another_picture_is_drift(self, nights: Nights, repaint: Callable[..., Any]) -> None:
+        pin = nights.approve(*nights.run())
+        _, report = nights.run(pin, edit=repaint(by=0.1))
+        assert {row.verdict.cause for row in report.rows if row.verdict} == {"golden drift"}
+
+    def test_a_golden_is_fetched_once(self, nights: Nights, cache: Path) -> None:
+        pin = nights.approve(*nights.run())
+        nights.run(pin)
+        copies = {path: path.stat().st_mtime_ns for path in cache.rglob("*.safetensors")}
+        assert len(copies) == 2
+        for name, path in nights.files().items():
+            if name.endswith("safetensors"):
+                nights.fs.rm_file(path)  # what has been fetched is not asked for again
+        _, report = nights.run(pin)
+        assert outcomes(report) == {Outcome.PASS}
+        assert {path: path.stat().st_mtime_ns for path in cache.rglob("*.safetensors")} == copies
+
+    def test_a_damaged_copy_is_fetched_again(self, nights: Nights, cache: Path) -> None:
+        pin = nights.approve(*nights.run())
+        nights.run(pin)
+        for picture in cache.rglob("image.png"):
+            picture.write_bytes(b"painted over")
+        assert outcomes(nights.run(pin)[1]) == {Outcome.PASS}
+
+    def test_goldens_off_leaves_the_store_alone(self, nights: Nights) -> None:
+        """Also where the pin is wrong: nothing is held to it."""
+        matrix = nights.bench.matrix_file(nights.text("sha256:" + "0" * 64))
+        session.prepare(matrix, golden="off")
+        with pytest.raises(ConfigError):
+            session.prepare(matrix)
+
+
+class TestPin:
+    def test_another_content_names_both_digests(self, nights: Nights) -> None:
+        pin = nights.approve(*nights.run())
+        path = next(path for name, path in nights.files().items() if name.endswith("golden.json"))
+        told = json.loads(nights.fs.cat_file(path))
+        nights.fs.pipe_file(path, json.dumps(told | {"weights": "others"}).encode())
+        with pytest.raises(ConfigError) as error:
+            nights.run(pin)
+        for word in (nights.url, "golden_digest", "bench.toml"):
+            assert word in str(error.value)
+        found, pinned = re.findall(r"sha256:[0-9a-f]{64}", str(error.value))
+        assert pinned == pin != found
+
+    def test_a_golden_that_is_gone_is_no_first_night(self, nights: Nights) -> None:
+        pin = nights.approve(*nights.run())
+        for path in nights.files().values():
+            nights.fs.rm_file(path)
+        with pytest.raises(ConfigError, match="holds 0 goldens"):
+            nights.run(pin)
+
+    def test_goldens_that_nothing_pins_are_refused(self, nights: Nights) -> None:
+        pin = nights.approve(*nights.run())
+        with pytest.raises(ConfigError, match=f'nothing pins them.*golden_digest = "{pin}"'):
+            nights.run()
+
+    def test_a_folder_may_be_pinned_and_need_not(self, bench: Any, tmp_path: Path) -> None:
+        nights = Nights(bench, str(tmp_path / "kept"))
+        folder, first = nights.run()
+        assert approval.pin(folder) is None  # nobody asked for one
+        for change in approval.changes(folder, first):
+            approval.approve(folder, first, change, by="a person")
+        assert outcomes(nights.run()[1]) == {Outcome.PASS}
+        with pytest.raises(ConfigError, match="golden_digest says sha256:0000"):
+            nights.run("sha256:" + "0" * 64)
+        look = run_goldens.store_of(first.matrix).look(first.matrix.golden_keys)
+        assert outcomes(nights.run(look.digest)[1]) == {Outcome.PASS}
+
+    def test_another_matrix_in_the_same_store_keeps_its_pin(self, nights: Nights) -> None:
+        mine = nights.approve(*nights.run(sizes='"128x128"'))
+        nights.approve(*nights.run(sizes='"144x144"'))
+        assert outcomes(nights.run(mine, sizes='"128x128"')[1]) == {Outcome.PASS}
+
+    def test_covers_all_platforms_of_the_matrix(self, nights: Nights) -> None:
+        """A pin can be checked before anything is drawn, when the kind of GPU is not known yet."""
+        pin = nights.approve(*nights.run(sizes='"128x128"'))
+        for name, path in nights.files().items():
+            other = path.replace("cpu-float32", "cuda-h200-bfloat16")
+            nights.fs.makedirs(other.rpartition("/")[0], exist_ok=True)
+            nights.fs.pipe_file(other, nights.fs.cat_file(path))
+            assert name in nights.files()
+        with pytest.raises(ConfigError, match="holds 2 goldens"):
+            nights.run(pin, sizes='"128x128"')
+
+    def test_covers_the_whole_file_also_where_rows_are_selected(self, nights: Nights) -> None:
+        pin = nights.approve(*nights.run())
+        matrix, graph = session.prepare(
+            nights.bench.matrix_file(nights.text(pin)), session.Selection(cases=["128x128"])
+        )
+        assert {row.case.name for row in graph.rows} == {"128x128"}
+        assert len(matrix.golden_keys) == 2
+
+
+class TestAltered:
+    def test_a_file_that_does_not_match_fails_its_row_and_is_named(self, nights: Nights) -> None:
+        pin = nights.approve(*nights.run(sizes='"128x128"'))
+        (path,) = [path for name, path in nights.files().items() if name.endswith("image.png")]
+        nights.fs.pipe_file(path, b"painted over")
+        _, report = nights.run(pin, sizes='"128x128"')
+        (row,) = report.rows
+        assert row.verdict is not None
+        assert (row.verdict.outcome, report.exit_code) == (Outcome.FAIL, 1)
+        assert f"{nights.url}/fake/cpu-float32/{row.case.key}/image.png: does not match" in row.verdict.sentence
+
+    def test_a_name_that_leads_elsewhere_is_not_followed(self, nights: Nights, cache: Path) -> None:
+        nights.approve(*nights.run(sizes='"128x128"'))
+        (path,) = [path for name, path in nights.files().items() if name.endswith("golden.json")]
+        told = json.loads(nights.fs.cat_file(path))
+        told["files"] = {"../../escaped": hashlib.sha256(b"").hexdigest()}
+        nights.fs.pipe_file(path, json.dumps(told).encode())
+        opened = store.open_store(nights.url, models.cache_dir())
+        matrix = read_matrix(nights.bench.matrix_file(nights.text(sizes='"128x128"')))
+        (address,) = opened.look(matrix.golden_keys).descriptions
+        with pytest.raises(GoldenError, match="is no plain file name"):
+            opened.fetch(address)
+        assert not list(cache.parent.rglob("escaped"))
+
+    def test_a_description_that_is_none_is_said_before_anything_is_drawn(self, nights: Nights) -> None:
+        nights.approve(*nights.run(sizes='"128x128"'))
+        (path,) = [path for name, path in nights.files().items() if name.endswith("golden.json")]
+        nights.fs.pipe_file(path, b"<<<<<<< ours")
+        with pytest.raises(FileError, match=r"goldens/fake/cpu-float32/.*golden\.json: is no valid JSON"):
+            nights.run(sizes='"128x128"')
+
+
+class TestApprove:
+    def test_case_by_case_from_one_run(self, nights: Nights) -> None:
+        """The first approval changes the store; the second is on top of what the first left."""
+        folder, report = nights.run()
+        first = nights.approve(folder, report, "128x128")
+        second = nights.approve(folder, report, "144x144")
+        assert first != second
+        assert outcomes(nights.run(second)[1]) == {Outcome.PASS}
+
+    def test_not_on_top_of_what_nobody_pinned(self, nights: Nights) -> None:
+        """The new digest would cover the stranger's golden too."""
+        pin = nights.approve(*nights.run(sizes='"128x128"'))
+        text = nights.text(pin, sizes='"128x128"')
+        folder = nights.bench.drawn(text)
+        report = session.conclude(folder)
+        (path,) = [path for name, path in nights.files().items() if "128x128" in name and name.endswith("golden.json")]
+        told = json.loads(nights.fs.cat_file(path))
+        nights.fs.pipe_file(path, json.dumps(told | {"weights": "others"}).encode())
+        assert [change.what for change in approval.changes(folder, report)] == ["other weights"]
+        with pytest.raises(ConfigError, match="restore the store") as error:
+            approval.check_known(folder)
+        assert pin in str(error.value)
+
+    def test_replacing_leaves_no_file_of_the_old_golden(self, nights: Nights, repaint: Callable[..., Any]) -> None:
+        pin = nights.approve(*nights.run(sizes='"128x128"'))
+        (path,) = [path for name, path in nights.files().items() if name.endswith("golden.json")]
+        nights.fs.pipe_file(path.replace("golden.json", "image-1.png"), b"of a larger batch")
+        after = nights.approve(*nights.run(pin, sizes='"128x128"', edit=repaint(by=0.1)))
+        assert after != pin
+        assert sorted(name.rpartition("/")[2] for name in nights.files()) == [
+            "golden.json",
+            "image.png",
+            "latents.safetensors",
+        ]
+        _, report = nights.run(after, sizes='"128x128"', edit=repaint(by=0.1))
+        assert outcomes(report) == {Outcome.PASS}
+
+    @pytest.mark.parametrize("upload", [1, 2, 3])
+    def test_an_upload_that_breaks_leaves_no_half_golden(
+        self, nights: Nights, monkeypatch: pytest.MonkeyPatch, upload: int, repaint: Callable[..., Any]
+    ) -> None:
+        pin = nights.approve(*nights.run(sizes='"128x128"'))
+        folder, report = nights.run(pin, sizes='"128x128"', edit=repaint(by=0.1))
+        (change,) = approval.changes(folder, report)
+        put, calls = type(nights.fs).put_file, []
+
+        def breaks(fs: Any, source: str, target: str, **kwargs: Any) -> Any:
+            calls.append(target)
+            if len(calls) == upload:
+                raise ConnectionResetError("the line is gone")
+            return put(fs, source, target, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(nights.fs), "put_file", breaks)
+            with pytest.raises(
+                InfrastructureError, match=r"cannot be written \(ConnectionResetError: the line is gone\)"
+            ):
+                approval.approve(folder, report, change)
+        assert not [name for name in nights.files() if name.endswith("golden.json")]
+        again = nights.approve(folder, report)
+        assert outcomes(nights.run(again, sizes='"128x128"', edit=repaint(by=0.1))[1]) == {Outcome.PASS}
+
+    def test_the_command_says_what_to_write(self, nights: Nights, capsys: pytest.CaptureFixture[str]) -> None:
+        folder, _ = nights.run()
+        golden_command.approve(folder.path, [], yes=True, by="a person")
+        *approved, last = capsys.readouterr().out.splitlines()
+        assert f"approved {nights.url}/fake/cpu-float32/" in approved[-1]
+        (pin,) = [word.strip('"') for word in last.split() if "sha256:" in word]
+        assert last == f'write into {folder.plan.matrix.path}: golden_digest = "{pin}"'
+        assert outcomes(nights.run(pin)[1]) == {Outcome.PASS}
+
+    def test_a_report_is_enough(self, nights: Nights) -> None:
+        """What a night keeps for a person holds no pictures of the rows that pass."""
+        folder, report = nights.run()
+        session.write_reports(report, folder.path)
+        for row in report.rows:
+            for latents in (folder.path / "runs" / row.runs["candidate"]).glob("*.safetensors"):
+                latents.unlink()
+        golden_command.approve(folder.path, [], yes=True, by="a person")
+        assert len([name for name in nights.files() if name.endswith("golden.json")]) == 2
+
+
+class TestVerify:
+    def verify(self, nights: Nights, pin: str | None, sizes: str = BOTH) -> tuple[int, list[str]]:
+        store.open_store.cache_clear()
+        return run_goldens.verify([read_matrix(nights.bench.matrix_file(nights.text(pin, sizes)))])
+
+    def test_all_well(self, nights: Nights) -> None:
+        pin = nights.approve(*nights.run())
+        assert self.verify(nights, pin) == (2, [])
+
+    def test_not_what_is_pinned(self, nights: Nights) -> None:
+        pin = nights.approve(*nights.run())
+        count, (line,) = self.verify(nights, "sha256:" + "0" * 64)
+        assert count == 2
+        assert line.startswith("pin: ")
+        assert pin in line
+
+    def test_missing(self, nights: Nights) -> None:
+        """A case that is new to the matrix leaves the pin of the others in force."""
+        pin = nights.approve(*nights.run(sizes='"128x128"'))
+        count, (missing,) = self.verify(nights, pin)
+        assert count == 2
+        assert missing.startswith(f"missing: {nights.url}/fake/cpu-float32/144x144-")
+
+    def test_altered_also_where_a_good_copy_is_in_the_cache(self, nights: Nights) -> None:
+        pin = nights.approve(*nights.run())
+        nights.run(pin)
+        path = next(path for name, path in nights.files().items() if name.endswith("image.png"))
+        nights.fs.pipe_file(path, b"painted over")
+        _, (line,) = self.verify(nights, pin)
+        assert line.startswith(f"altered: {nights.url}/fake/cpu-float32/")
+        assert "image.png: does not match" in line
+
+    def test_what_others_keep_there_is_no_problem(self, nights: Nights) -> None:
+        pin = nights.approve(*nights.run(sizes='"128x128"'))
+        nights.approve(*nights.run(sizes='"144x144"'))
+        assert self.verify(nights, pin, '"128x128"') == (1, [])
+
+    def test_of_a_gpu_what_is_there_is_verified_and_nothing_missed(self, nights: Nights) -> None:
+        text = nights.text(sizes='"128x128"').replace("steps = 2", 'steps = 2\ndevice = "cuda"\ndtype = "bfloat16"')
+        matrix = read_matrix(nights.bench.matrix_file(text))
+        assert run_goldens.verify([matrix]) == (0, [])
+        folder, _ = nights.run(sizes='"128x128"')
+        proposal = next((folder.path / "proposals").rglob("golden.json")).parent
+        (key,) = matrix.golden_keys
+        address = f"fake/cuda-h200-bfloat16/{key.partition('/')[2]}"
+        for file in proposal.iterdir():
+            target = f"{fsspec.core.url_to_fs(nights.url)[1]}/{address}/{file.name}"
+            nights.fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+            nights.fs.pipe_file(target, file.read_bytes() + (b"x" if file.name == "image.png" else b""))
+        store.open_store.cache_clear()
+        look = run_goldens.store_of(matrix).look(matrix.golden_keys)
+        count, (line,) = run_goldens.verify([replace(matrix, golden_digest=look.digest)])
+        assert count == 1
+        assert line.startswith(f"altered: {nights.url}/{address}/image.png: does not match")
+
+
+class TestCannotBeRead:
+    def test_an_unknown_protocol_names_the_file_and_the_key(self, bench: Any) -> None:
+        path = bench.matrix_file(MATRIX.format(url="s4://bucket/goldens", pin="", sizes=BOTH))
+        with pytest.raises(ConfigError, match=r"bench\.toml: golden_store: 's4://bucket/goldens': no file .* 's4'"):
+            read_matrix(path)
+
+    def test_a_missing_package_is_named(self, bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "s3fs", None)  # as where it is not installed
+        monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)
+        path = bench.matrix_file(MATRIX.format(url="s3://bucket/goldens", pin="", sizes=BOTH))
+        assert read_matrix(path).golden_store == "s3://bucket/goldens"  # planning needs no package
+        with pytest.raises(ConfigError, match=r"golden_store s3://bucket/goldens: .*; install it: pip install s3fs$"):
+            session.prepare(path)
+
+    def test_no_network_is_one_line(self, bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        def offline(*args: Any, **kwargs: Any) -> Any:
+            raise TimeoutError("no route\nto host")
+
+        monkeypatch.setattr(type(fsspec.filesystem("memory")), "ls", offline)
+        path = bench.matrix_file(MATRIX.format(url="memory://x", pin="", sizes=BOTH))
+        with pytest.raises(InfrastructureError) as error:
+            session.prepare(path)
+        assert str(error.value) == (
+            "golden_store memory://x: cannot be read (TimeoutError: no route to host); "
+            "check the address, the network and the credentials"
+        )
+        assert error.value.exit_code == 3
+
+    @pytest.mark.parametrize("pin", ["latest", "sha256:12", "0" * 64])
+    def test_a_pin_that_is_none(self, bench: Any, pin: str) -> None:
+        path = bench.matrix_file(MATRIX.format(url="memory://x", pin=f'golden_digest = "{pin}"', sizes=BOTH))
+        with pytest.raises(ConfigError, match="golden_digest"):
+            read_matrix(path)
