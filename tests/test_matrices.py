@@ -122,3 +122,21 @@ class TestPullRequests:
         assert lengths["caption-32"] == 32
         assert any(length % 32 for length in lengths.values())
         assert len({length // 32 for length in lengths.values() if length % 32}) > 1, "one bucket of 32 tokens alone"
+
+
+def test_the_night_draws_the_sizes_of_the_report_and_many_others_full_size() -> None:
+    matrix, graph = session.prepare(MATRICES / "nightly.toml", golden="off")
+    assert {case.model for case in matrix.cases} == {"z-image-random"}
+    assert {(case.device, case.dtype, case.steps) for case in matrix.cases} == {("cuda", "bfloat16", 8)}
+    sizes = {str(case.size) for case in matrix.cases}
+    assert sizes >= REPORT_SIZES
+    assert len(sizes - REPORT_SIZES) >= 8
+    assert max(max(case.size.width_px, case.size.height_px) for case in matrix.cases) == 2048
+    # Two GPUs are what the job is given.
+    assert max(spec.world_size for spec in graph.specs.values()) == 2
+
+
+def test_goldens_of_the_night_lie_outside_the_checkout() -> None:
+    """A runner empties it before every night."""
+    store = Path(session.prepare(MATRICES / "nightly.toml", golden="off")[0].golden_store)
+    assert not store.resolve().is_relative_to(MATRICES.parent)
