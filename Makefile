@@ -42,7 +42,10 @@ check: $(READY)  ## lint, formatting, types
 bench: $(READY)  ## run every script in benchmarks/
 	@shopt -s nullglob; scripts=(benchmarks/[!_]*.py); \
 	[ $${#scripts[@]} -gt 0 ] || echo "no benchmarks yet"; \
-	for script in "$${scripts[@]}"; do echo "== $$script"; $(BIN)/python "$$script"; done
+	failed=(); for script in "$${scripts[@]}"; do \
+		echo "== $$script"; $(BIN)/python "$$script" || failed+=("$$script"); \
+	done; \
+	[ $${#failed[@]} -eq 0 ] || { echo "failed: $${failed[*]}" >&2; exit 1; }
 
 .PHONY: lock
 lock: $(READY)  ## write requirements.lock from pyproject.toml (UPGRADE="NAME ..." takes newer versions of these)

@@ -11,10 +11,10 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Group
 from rich.table import Table
@@ -23,9 +23,10 @@ from rich.text import Text
 import harness
 from harness import session
 from harness.console import make_console
+from harness.errors import HarnessError, UsageError
 from harness.graph import Graph
 from harness.record import RunFolder
-from harness.types import Matrix
+from harness.types import Matrix, Row
 
 PACKAGE_PARENT = Path(harness.__file__).resolve().parent.parent
 LONG_TIMEOUT_S = 1800.0
@@ -35,8 +36,32 @@ LONG_TIMEOUT_S = 1800.0
 def parser(doc: str | None) -> argparse.ArgumentParser:
     """Arguments that every benchmark takes."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--json", type=Path, metavar="FILE", help="also write what is printed, unrounded, as JSON")
+    made.add_argument("--json", type=_new_file, metavar="FILE", help="also write what is printed, unrounded, as JSON")
     return made
+
+
+def _new_file(text: str) -> Path:
+    """A file in a folder that is there: what was measured for an hour is not lost for want of one."""
+    if not Path(text).absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: there is no folder {Path(text).parent}; make it first")
+    return Path(text)
+
+
+def positive(text: str) -> int:
+    """A number of things, one at least."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def start(main: Callable[[], int | None]) -> NoReturn:
+    """Run a benchmark and end with its exit code: what a user can mend is one line, as in ``sp-harness``."""
+    try:
+        code = main() or 0
+    except HarnessError as error:
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        code = error.exit_code
+    sys.exit(code)
 
 
 def add_model(made: argparse.ArgumentParser, model: str = "nano") -> None:
@@ -93,8 +118,20 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], num
     return Group(Text(f"\n{title}", style="bold"), made)
 
 
-def finish(arguments: argparse.Namespace, device: str, tables: Sequence[Group | str], figures: dict[str, Any]) -> None:
-    """Print the tables under the name of the machine; write the figures where a file is asked for."""
+def finish(
+    arguments: argparse.Namespace,
+    device: str,
+    tables: Sequence[Group | str],
+    figures: dict[str, Any],
+    broken: Sequence[str] = (),
+) -> int:
+    """Print the tables under the name of the machine; write the figures where a file is asked for.
+
+    Returns
+    -------
+    int
+        Exit code: 1 where bounds are broken (one line for each), else 0.
+    """
     named = machine(device)
     console = make_console()
     gpus = named.get("gpus", [])
@@ -102,9 +139,26 @@ def finish(arguments: argparse.Namespace, device: str, tables: Sequence[Group | 
     console.print(f"{on}{named['cpu']}, {named['cores']} cores, Python {named['python']}, torch {named['torch']}")
     for each in tables:
         console.print(Text(each) if isinstance(each, str) else each)
+    for line in broken:
+        console.print(Text(f"bound broken: {line}", style="bold red"))
     if arguments.json:
-        document = {"command": " ".join(sys.argv), "machine": named, **figures}
+        document = {"command": " ".join(sys.argv), "machine": named, "broken": list(broken), **figures}
         arguments.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    return 1 if broken else 0
+
+
+def drawable(matrix: Matrix, graph: Graph) -> list[Row]:
+    """Rows that are not skipped.
+
+    Raises
+    ------
+    UsageError
+        If all are.
+    """
+    rows = [row for row in graph.rows if row.skip is None]
+    if not rows:
+        raise UsageError(f"{matrix.path}: every row is skipped, the first because {graph.rows[0].skip}")
+    return rows
 
 
 def retargeted(matrix: Matrix, model: str, device: str, dtype: str) -> tuple[Matrix, Graph]:

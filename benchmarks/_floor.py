@@ -89,18 +89,11 @@ def spatial(shapes: Shapes, plan: ShardPlan, caption_tokens: int, sent_bytes: fl
     return Work(_operations(shapes, sum(plan.sequence_lengths), caption, image, caption, ranks), sent_bytes)
 
 
-def even(shapes: Shapes, image_tokens: int, caption_tokens: int, ranks: int, element_bytes: int) -> Work:
-    """Both padded sequences in equal parts, as diffusers' context parallelism has them.
-
-    Query, key, value and the result each trade all but one rank's share; each refiner's last block and the
-    final layer are gathered.
-    """
+def even(shapes: Shapes, image_tokens: int, caption_tokens: int, ranks: int, sent_bytes: float) -> Work:
+    """Both padded sequences in equal parts, as diffusers' context parallelism has them. Bytes are those counted."""
     image, caption = (tokens + pads_of(tokens) for tokens in (image_tokens, caption_tokens))
-    blocks = shapes.refiners * (image + caption) + shapes.layers * (image + caption)
-    traded = 4 * blocks * shapes.dim / ranks * (ranks - 1) / ranks
-    gathered = (ranks - 1) / ranks * (image + caption) * (shapes.dim + PATCH_CHANNELS)
     operations = _operations(shapes, image, caption, image / ranks, caption / ranks, ranks, split_caption=True)
-    return Work(operations, element_bytes * (traded + gathered))
+    return Work(operations, sent_bytes)
 
 
 def _operations(

@@ -7,8 +7,11 @@ threads and the interface for gloo that the harness' ranks have, so that only th
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import json
 import os
+import signal
 import socket
 import statistics
 import subprocess
@@ -22,9 +25,9 @@ from typing import Any
 
 from _common import environment
 
-from harness import codec
+from harness import codec, devices
 from harness.pool import num_slots
-from harness.types import RunSpec
+from harness.types import Device, RunSpec
 
 HERE = Path(__file__).resolve().parent
 DRAW = HERE / "_draw.py"
@@ -46,6 +49,17 @@ class Launch:
         return sums[0] if self.world_size > 1 else statistics.fmean(sums)
 
 
+@functools.cache
+def num_singles(device: Device) -> int:
+    """How many runs on one device the harness draws side by side: one on each GPU, or on each core."""
+    return len(devices.visible(device)) or num_slots(device)
+
+
+def batch_of(spec: RunSpec) -> tuple[Any, ...]:
+    """What runs have in common that processes can draw without loading anything else."""
+    return (spec.world_size, spec.case.device, spec.case.dtype, spec.model_path)
+
+
 def draw(
     specs: Sequence[RunSpec], threads: int = 1, torchrun: bool = False, side_by_side: int = 0, **job: Any
 ) -> Launch:
@@ -63,20 +77,35 @@ def draw(
         Processes for runs on one device; as many as the harness takes where 0.
     job
         More for ``_draw.py``: ``latents`` (folder), ``weights`` (count copies), ``engine`` (another one).
+
+    Raises
+    ------
+    SystemExit
+        If a process fails, or a run was not drawn: what is left out would count as speed.
     """
     case, world_size = specs[0].case, specs[0].world_size
-    alone = min(side_by_side or num_slots(case.device), len(specs))
+    alone = min(side_by_side or num_singles(case.device), len(specs))
     num_processes = world_size if world_size > 1 else alone
     job = {"specs": [codec.encode(spec) for spec in specs], "threads": threads, **job}
-    return launch(DRAW, job, num_processes, world_size, threads, torchrun)
+    done = launch(DRAW, job, num_processes, world_size, threads, torchrun)
+    _check_all_drawn(specs, done)
+    return done
+
+
+def _check_all_drawn(specs: Sequence[RunSpec], done: Launch) -> None:
+    """Several ranks draw every run together; single processes share them out."""
+    wanted = sorted(spec.digest for spec in specs)
+    by_process = [[run["digest"] for run in reply["runs"]] for reply in done.replies]
+    for drawn in by_process if done.world_size > 1 else [[*itertools.chain(*by_process)]]:
+        if sorted(drawn) != wanted:
+            raise SystemExit(f"{DRAW}: {len(drawn)} of {len(wanted)} runs of {specs[0].case.name} and others drawn")
 
 
 def draw_all(specs: Sequence[RunSpec]) -> tuple[float, list[Launch]]:
     """Draw every run, one launch for each world size and model; the seconds from first start to last end."""
     batches: dict[tuple[Any, ...], list[RunSpec]] = {}
     for spec in specs:
-        key = (spec.world_size, spec.case.device, spec.case.dtype, spec.model_path)
-        batches.setdefault(key, []).append(spec)
+        batches.setdefault(batch_of(spec), []).append(spec)
     started = time.perf_counter()
     launches = [draw(batch) for _, batch in sorted(batches.items(), key=lambda item: item[0])]
     return time.perf_counter() - started, launches
@@ -90,7 +119,7 @@ def launch(
     Raises
     ------
     SystemExit
-        If one fails; the others are ended.
+        If one fails, or a signal ends it; the others are ended, and the first one's log is told.
     """
     with tempfile.TemporaryDirectory() as place:
         task = Path(place, "job.json")
@@ -136,21 +165,32 @@ def _run(starts: Sequence[tuple[list[str], dict[str, str]]], place: Path) -> Non
             subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT)
             for (command, env), log in zip(starts, logs, strict=True)
         ]
+        failed = None  # the first that did not end well: the others fail for its sake, or are killed below
         try:
-            while any(process.poll() is None for process in processes):
-                if any(process.returncode for process in processes):
+            while failed is None:
+                codes = [process.poll() for process in processes]
+                failed = next((index for index, code in enumerate(codes) if code), None)
+                if None not in codes:
                     break
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    next(p for p in processes if p.poll() is None).wait(0.05)
+                    processes[codes.index(None)].wait(0.05)
         finally:
             for process in processes:
                 if process.poll() is None:
                     process.kill()
                 process.wait()
-    for index, process in enumerate(processes):
-        if process.returncode > 0:
-            text = Path(place, f"log-{index}").read_text("utf-8", "replace")[-4000:]
-            raise SystemExit(f"{' '.join(starts[index][0])}: exit code {process.returncode}\n{text}")
+    if failed is not None:
+        code = processes[failed].returncode
+        how = f"exit code {code}" if code > 0 else f"ended by {_signal_name(-code)}"
+        text = Path(place, f"log-{failed}").read_text("utf-8", "replace")[-4000:]
+        raise SystemExit(f"{' '.join(starts[failed][0])} (process {failed} of {len(starts)}): {how}\n{text}")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
 
 
 def _free_port() -> int:

@@ -39,8 +39,23 @@ class Command:
             )
 
     def wait(self) -> int:
-        """Its exit code; negative if a signal ended it."""
-        return self.process.wait(DEADLINE_S)
+        """Its exit code; negative if a signal ended it.
+
+        Raises
+        ------
+        RuntimeError
+            If it takes too long; it is killed, with all that it started.
+        """
+        try:
+            return self.process.wait(DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            self.end()
+            message = f"the run did not end within {DEADLINE_S:g} s and was killed; it printed:\n{self.printed()}"
+            raise RuntimeError(message) from None
+
+    def printed(self) -> str:
+        """The end of what it printed."""
+        return self.log.read_text(errors="replace")[-2000:]
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
         """Wait for something that the run does.
@@ -55,8 +70,7 @@ class Command:
             ended = self.process.poll()
             if ended is not None or time.monotonic() > deadline:
                 state = "is still running" if ended is None else f"has ended with {ended}"
-                text = self.log.read_text(errors="replace")[-2000:]
-                raise RuntimeError(f"waited for {what}, and the run {state}; it printed:\n{text}")
+                raise RuntimeError(f"waited for {what}, and the run {state}; it printed:\n{self.printed()}")
             time.sleep(0.005)
 
     def pids(self) -> list[int]:

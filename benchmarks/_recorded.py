@@ -21,7 +21,15 @@ def journal(folder: RunFolder) -> list[dict[str, Any]]:
 
 
 def outcomes(folder: RunFolder) -> dict[str, str]:
-    """Case to outcome, as reported."""
+    """Case to outcome, as reported.
+
+    Raises
+    ------
+    RuntimeError
+        If there is no report.
+    """
+    if not (folder.path / "report.json").is_file():
+        raise RuntimeError(f"{folder.path}: the run left no report.json")
     report = codec.read_json(folder.path / "report.json", Report, SCHEMA)
     return {row.case.name: (row.verdict.outcome if row.verdict else Outcome.SKIP).value for row in report.rows}
 
@@ -64,7 +72,10 @@ def end_of(folder: RunFolder, case: str) -> dict[str, Any] | None:
 
 
 def only_run(out: Path) -> RunFolder:
-    return RunFolder.open(next(path.parent for path in out.glob("*/plan.json")))
+    plans = list(out.glob("*/plan.json"))
+    if len(plans) != 1:
+        raise RuntimeError(f"one run should have left its folder in {out}, {len(plans)} have")
+    return RunFolder.open(plans[0].parent)
 
 
 def held_now(folder: RunFolder) -> list[int]:

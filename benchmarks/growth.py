@@ -4,7 +4,10 @@ Cases: ``sp-harness run`` on matrices of 1, 2, 4, ... equal cases that differ in
 line through the wall times: the harness' start-up and what a case costs. Tokens: every size once on one device and
 on two ranks, one run at a time, with ``a + b * tokens + c * tokens**2`` through the seconds a step (projections and
 feed-forward grow with the tokens, attention with their square). Memory: a rank's peak beyond the weights,
-which it must hold once, whatever engines it serves.
+which it must hold once, whatever engines it serves; ends with 1 if it does not. What is counted there are the
+parameters and buffers in the processes of this benchmark's own script (``_draw.py``), with both engines loaded.
+
+On a CPU every rank computes with one thread, and so does the single device: "of single" is two cores against one.
 
     python benchmarks/growth.py [--device cuda --dtype bfloat16 --model z-image-random] [--size WIDTHxHEIGHT ...]
 """
@@ -18,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import add_model, finish, parser, run_harness, table
+from _common import add_model, finish, parser, positive, run_harness, start, table
 from _launch import draw
 
 from harness import session
@@ -52,14 +55,14 @@ SIZES = ("256x256", "512x512", "768x768", "1024x1024")
 SIZES_CUDA = (*SIZES, "1280x1280", "1536x1536", "2048x2048")
 
 
-def main() -> None:
+def main() -> int:
     """Run, fit and print."""
     made = parser(__doc__)
     add_model(made)
     made.add_argument("--size", action="append", default=[], help="instead of four from 256x256 to 1024x1024")
-    made.add_argument("--cases", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="matrices of this many cases")
+    made.add_argument("--cases", type=positive, nargs="+", default=[1, 2, 4, 8, 16], help="cases of each matrix")
     made.add_argument("--case-size", default="256x256")
-    made.add_argument("--steps", type=int, default=4)
+    made.add_argument("--steps", type=positive, default=4)
     arguments = made.parse_args()
     head = CASES.format(**{key: getattr(arguments, key) for key in ("model", "device", "dtype", "steps")})
     sizes = arguments.size or (SIZES if arguments.device == "cpu" else SIZES_CUDA)
@@ -67,7 +70,7 @@ def main() -> None:
         over_cases = _over_cases(head, arguments.cases, arguments.case_size, Path(place))
         over_tokens = _over_tokens(head, sizes, Path(place))
     figures = {"cases": over_cases, "tokens": over_tokens}
-    finish(arguments, arguments.device, _tables(figures, arguments), figures)
+    return finish(arguments, arguments.device, _tables(figures, arguments), figures, _broken(over_tokens))
 
 
 def _over_cases(head: str, counts: Sequence[int], size: str, place: Path) -> dict[str, Any]:
@@ -177,11 +180,26 @@ def _fitted(name: str, role: dict[str, Any]) -> str:
     )
 
 
+def _broken(tokens: dict[str, Any]) -> list[str]:
+    return [
+        f"{name}: a rank holds {held / weights:.3f} copies of the weights"
+        for name, role in (("single", tokens["baseline"]), ("2 ranks", tokens["candidate"]))
+        for held, weights in zip(role["held_bytes"], role["weights_bytes"], strict=True)
+        if held != weights
+    ]
+
+
 def _copies(name: str, role: dict[str, Any]) -> str:
-    weights, held = role["weights_bytes"], role["held_bytes"]
-    copies = ", ".join(f"{h / w:.3f}" for h, w in zip(held, weights, strict=True))
-    return f"{name}: weights {weights[0] / 1e6:.1f} MB; copies of them that a rank holds: {copies}"
+    """On GPUs also what torch has allocated there after the runs, whoever holds it."""
+    weights = role["weights_bytes"]
+    copies = {
+        what: ", ".join(f"{held / whole:.3f}" for held, whole in zip(role[key], weights, strict=True))
+        for what, key in (("a rank's parameters and buffers", "held_bytes"), ("allocated", "allocated_bytes"))
+        if key in role
+    }
+    told = "; ".join(f"{what} over them: {ratios}" for what, ratios in copies.items())
+    return f"{name}: weights {weights[0] / 1e6:.1f} MB; {told}"
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

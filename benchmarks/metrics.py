@@ -4,7 +4,9 @@ First each metric by itself, on a picture of noise and a disturbed copy, and on 
 processor, over all threads, for each megapixel of picture. PSNR and SSIM stand beside scikit-image's, with
 the difference of the two values. Then a matrix is run as ``sp-harness run`` runs it, with a watch on every
 comparison: the harness measures in a thread while later pictures are still being drawn, so its processor
-time and the time by which it outlasts the last picture (the tail) are two figures.
+time (of the thread that measures, not of the rest of the harness) and the time by which it outlasts the last
+picture (the tail: waiting for that thread, and what is measured after it, such as goldens) are two figures.
+Ends with 1 if a value is not scikit-image's, or metrics take more of a run than they may.
 
     python benchmarks/metrics.py [--matrix FILE] [--golden off] [--size WIDTHxHEIGHT ...] [--no-run]
 """
@@ -16,6 +18,7 @@ import functools
 import io
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,7 +26,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-from _common import add_matrix, finish, parser, table
+from _common import add_matrix, finish, parser, start, table
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from harness import commands, registry, session
@@ -37,7 +40,7 @@ EQUAL_TO = 1e-6
 REPEATS = 15
 
 
-def main() -> None:
+def main() -> int:
     """Time metrics alone and in a run, and print both."""
     made = parser(__doc__)
     add_matrix(made)
@@ -50,7 +53,7 @@ def main() -> None:
     if not arguments.no_run:
         figures["run"] = _in_a_run(arguments.matrix, arguments.golden, arguments.size)
         device = figures["run"]["device"]
-    finish(arguments, device, _tables(figures, arguments), figures)
+    return finish(arguments, device, _tables(figures, arguments), figures, _broken(figures))
 
 
 # ---------------------------------------------------------------- alone
@@ -110,21 +113,27 @@ def _cpu_s(call: Callable[[], Any]) -> float:
 
 
 class _Watch:
-    """Processor and wall seconds spent inside some functions; those called inside another are not added again."""
+    """Seconds spent inside some functions.
+
+    ``cpu_s`` is the processor time of the thread that calls: a run has others (progress, journal, packing), and
+    metrics leave work to none of theirs. ``main_wall_s`` is the part of ``wall_s`` on the main thread.
+    """
 
     def __init__(self) -> None:
-        self.cpu_s = self.wall_s = 0.0
+        self.cpu_s = self.wall_s = self.main_wall_s = 0.0
         self.calls = 0
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def watched(*args: Any, **kwargs: Any) -> Any:
-            wall, cpu = time.perf_counter(), time.process_time()
+            wall, cpu = time.perf_counter(), time.thread_time()
             try:
                 return function(*args, **kwargs)
             finally:
-                self.wall_s += time.perf_counter() - wall
-                self.cpu_s += time.process_time() - cpu
+                wall_s = time.perf_counter() - wall
+                self.wall_s += wall_s
+                self.main_wall_s += wall_s if threading.current_thread() is threading.main_thread() else 0.0
+                self.cpu_s += time.thread_time() - cpu
                 self.calls += 1
 
         return watched
@@ -152,7 +161,8 @@ def _in_a_run(matrix: Path, golden: str, sizes: Sequence[str]) -> dict[str, Any]
         "wall_s": wall_s,
         "metrics_cpu_s": metrics.cpu_s,
         "measuring_cpu_s": measuring.cpu_s,
-        "tail_s": waiting.wall_s,
+        "tail_s": waiting.wall_s + measuring.main_wall_s,
+        "tail_after_waiting_s": measuring.main_wall_s,
         "allowed": ALLOWED[device],
     }
 
@@ -165,6 +175,19 @@ def _watched(metrics: _Watch, measuring: _Watch, waiting: _Watch) -> Iterator[tu
 
 
 # ---------------------------------------------------------------- what is printed
+
+
+def _broken(figures: dict[str, Any]) -> list[str]:
+    broken = [
+        f"{name}: {found['difference']:.1e} from scikit-image, at most {EQUAL_TO:g}"
+        for name, found in figures["alone"].items()
+        if found.get("difference", 0.0) > EQUAL_TO
+    ]
+    run = figures.get("run")
+    if run and run["metrics_cpu_s"] > run["allowed"] * run["wall_s"]:
+        share = run["metrics_cpu_s"] / run["wall_s"]
+        broken.append(f"metrics take {share:.1%} of the run's wall time, at most {run['allowed']:.0%}")
+    return broken
 
 
 def _tables(figures: dict[str, Any], arguments: Any) -> list[Any]:
@@ -196,4 +219,4 @@ def _run_lines(run: dict[str, Any]) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

@@ -17,6 +17,8 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+from _common import positive, start
+
 from harness import session
 from harness.console import name_of
 from harness.executors.ray import RayExecutor
@@ -31,7 +33,7 @@ def main() -> None:
     """Run the matrix and kill a node."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("matrix", type=Path, nargs="?", default=Path("matrices/smoke.toml"))
-    parser.add_argument("--steps", type=int, default=40, help="denoise steps, so that there is time to kill")
+    parser.add_argument("--steps", type=positive, default=40, help="denoise steps, so that there is time to kill")
     arguments = parser.parse_args()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -76,4 +78,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

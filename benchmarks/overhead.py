@@ -8,6 +8,7 @@ loading the model once and looping over its runs (``_draw.py``). It saves, measu
 
 ``start-up`` of the harness is the time of its slots that is no run's, idle slots at the end of a world size
 included; ``replies`` is what a run takes beyond its engine: encoding and saving pictures, and talking.
+Ends with 1 if the harness takes more than it may.
 """
 
 from __future__ import annotations
@@ -16,24 +17,26 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from _common import HarnessRun, add_matrix, finish, parser, run_harness, table
-from _launch import Launch, draw_all
+from _common import HarnessRun, add_matrix, drawable, finish, parser, positive, run_harness, start, table
+from _launch import Launch, batch_of, draw_all, num_singles
 
 from harness import session
-from harness.pool import num_slots
 from harness.types import Run, RunSpec
 
 ALLOWED = {"cpu": 1.10, "cuda": 1.05}
 """What the harness may cost over the bare script: a share of two CPU cores, or of two GPUs."""
+CLOCKS_DIFFER_S = 0.01
+"""The journal keeps milliseconds, and is read against another clock."""
 
 
-def main() -> None:
+def main() -> int:
     """Time both, in turn, and print where they differ."""
     made = parser(__doc__)
     add_matrix(made)
-    made.add_argument("--rounds", type=int, default=1, help="of which the medians are taken")
+    made.add_argument("--rounds", type=positive, default=1, help="of which the medians are taken")
     arguments = made.parse_args()
-    _, graph = session.prepare(arguments.matrix, session.Selection(sizes=arguments.size))
+    matrix, graph = session.prepare(arguments.matrix, session.Selection(sizes=arguments.size), arguments.golden)
+    drawable(matrix, graph)
     specs = list(graph.specs.values())
     device = specs[0].case.device
     draw_all(specs[:1])  # whoever comes first would read the libraries from disk
@@ -52,7 +55,10 @@ def main() -> None:
         "ratio": statistics.median(a["wall_s"] / b["wall_s"] for a, b in zip(ours, bare, strict=True)),
         "allowed": ALLOWED[device],
     }
-    finish(arguments, device, [*_tables(figures)], figures)
+    broken = []
+    if figures["ratio"] > ALLOWED[device]:
+        broken.append(f"the harness takes {figures['ratio']:.3f} times the bare script, at most {ALLOWED[device]:.2f}")
+    return finish(arguments, device, _tables(figures), figures, broken)
 
 
 def _tables(figures: dict) -> list:
@@ -82,14 +88,14 @@ def _medians(rounds: list[dict[str, float]]) -> dict[str, float]:
 
 def _bare_parts(wall_s: float, launches: list[Launch]) -> dict[str, float]:
     generation_s = sum(launch.generation_s for launch in launches)
-    return {
-        "plan_s": 0.0,
-        "start_s": wall_s - generation_s,
-        "generation_s": generation_s,
-        "replies_s": 0.0,
-        "conclude_s": 0.0,
-        "wall_s": wall_s,
-    }
+    return _whole(
+        plan_s=0.0,
+        start_s=wall_s - generation_s,
+        generation_s=generation_s,
+        replies_s=0.0,
+        conclude_s=0.0,
+        wall_s=wall_s,
+    )
 
 
 def _harness_parts(done: HarnessRun) -> dict[str, float]:
@@ -99,22 +105,31 @@ def _harness_parts(done: HarnessRun) -> dict[str, float]:
     last = max(entry["time"] for entry in journal if entry["event"] == "finished")
     generation_s = sum(run.times.total_s / _side_by_side(run.spec, runs) for run in runs.values())
     served_s = sum(run.wall_s / _side_by_side(run.spec, runs) for run in runs.values())
-    return {
-        "plan_s": begun - done.began_at,
-        "start_s": last - begun - served_s,
-        "generation_s": generation_s,
-        "replies_s": served_s - generation_s,
-        "conclude_s": done.began_at + done.wall_s - last,
-        "wall_s": done.wall_s,
-    }
+    return _whole(
+        plan_s=begun - done.began_at,
+        start_s=last - begun - served_s,
+        generation_s=generation_s,
+        replies_s=served_s - generation_s,
+        conclude_s=done.began_at + done.wall_s - last,
+        wall_s=done.wall_s,
+    )
+
+
+def _whole(**parts: float) -> dict[str, float]:
+    """Parts as they are; one below nothing says that another holds more seconds than there were."""
+    for name, seconds in parts.items():
+        if seconds < -CLOCKS_DIFFER_S:
+            raise SystemExit(f"{name} would be {seconds:.2f} s: the other parts take more than {parts['wall_s']:.2f} s")
+    return parts
 
 
 def _side_by_side(spec: RunSpec, runs: dict[str, Run]) -> int:
     """How many runs like this one are drawn at once."""
     if spec.world_size > 1 or spec.sequence:
         return 1
-    return min(num_slots(spec.case.device), sum(run.spec.world_size == 1 for run in runs.values()))
+    alike = sum(batch_of(run.spec) == batch_of(spec) and not run.spec.sequence for run in runs.values())
+    return min(num_singles(spec.case.device), alike)
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

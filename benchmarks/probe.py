@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from _common import positive, start
 from rich.table import Table
 
 from harness import session
@@ -42,7 +43,7 @@ def main() -> None:
     """Draw and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", action="append", default=[], help="instead of 144x144 and 720x720")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=positive, default=5)
     arguments = parser.parse_args()
     sizes = arguments.size or ["144x144", "720x720"]
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -85,4 +86,4 @@ def _steps_s(runs: Sequence[Run]) -> list[float]:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

@@ -12,6 +12,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
+from _common import start
 from PIL import Image, ImageDraw
 from rich.table import Table
 
@@ -111,4 +112,4 @@ def _psnr(row: Row, domain: Domain) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

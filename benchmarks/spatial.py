@@ -7,6 +7,10 @@ single device of the same case, which is diffusers' stock pipeline. ``diffusers-
 take at rates measured on this device, before and after (``_floor.py``). Fidelity is latents PSNR to the single
 device.
 
+On a CPU every rank computes with one thread, and so does the single device: "of single" is two cores against one.
+"MB sent" is counted where it is sent, of all ranks in all steps, with the trajectory that layouts gather once at
+the end of a run for the report; what enters the floor of a step is without it.
+
     python benchmarks/spatial.py [MATRIX] [--size WIDTHxHEIGHT ...]
     python benchmarks/spatial.py --device cuda --dtype bfloat16 --model z-image-random     # two GPUs, NCCL
 """
@@ -23,42 +27,48 @@ from pathlib import Path
 from typing import Any
 
 import _floor
-from _common import add_model, finish, parser, retargeted, table
+from _common import add_model, drawable, finish, parser, positive, retargeted, start, table
 from _launch import draw
 
-from harness import models, session
+from harness import compare, models, session
 from harness.diagnose.sentence import describe
+from harness.errors import UsageError
 from harness.measure import Measurer
 from harness.pool import Finished, Pool
 from harness.record import RunFolder
 from harness.registry import load
-from harness.types import Relation, Row, Run
+from harness.types import Matrix, Relation, Row, Run, ShardPlan
 
 COLUMNS = (
     "size", "axis", "layout", "q, k, v", "pads", "MB sent", "s/step", "of single", "floor", "of floor", "vs single",
 )  # fmt: skip
 
 
-def main() -> None:
+LATENT_BYTES = 4
+"""Of one value: latents are float32 whatever the weights are."""
+
+
+def main() -> int:
     """Run the matrix and print the table."""
     made = parser(__doc__)
     add_model(made)
     made.add_argument("matrix", nargs="?", type=Path, default=Path(__file__).with_suffix(".toml"))
     made.add_argument("--size", action="append", default=[], help="only this size")
-    made.add_argument("--steps", type=int, help="instead of the matrix' own number")
+    made.add_argument("--steps", type=positive, help="instead of the matrix' own number")
     made.add_argument("--quick", action="store_true", help="measure rates on small arrays")
     arguments = made.parse_args()
     figures = measure(arguments)
-    finish(arguments, arguments.device, _tables(figures, arguments), figures)
+    return finish(arguments, arguments.device, _tables(figures, arguments), figures)
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Draw everything, then put each run beside its single device and its floor."""
-    matrix, _ = session.prepare(arguments.matrix, session.Selection(sizes=arguments.size))
+    matrix, _ = session.prepare(arguments.matrix, session.Selection(sizes=arguments.size), golden="off")
+    _check(matrix)
     if arguments.steps:
         matrix = replace(matrix, cases=tuple(replace(case, steps=arguments.steps) for case in matrix.cases))
     matrix, graph = retargeted(matrix, arguments.model, arguments.device, arguments.dtype)
-    rows = [row for row in graph.rows if row.skip is None]
+    rows = drawable(matrix, graph)
     ranks = max(row.variant.degree for row in rows)
     speed = functools.partial(_floor.measure, arguments.device, arguments.dtype, ranks, arguments.quick)
     before = speed()
@@ -69,6 +79,17 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         yardstick = _Yardstick(arguments, ranks, _floor.best(before, speed()))
         lines = _lines(folder, rows, runs, others, yardstick)
     return {"rates": {name: asdict(rate) for name, rate in yardstick.rates.items()}, "lines": lines}
+
+
+def _check(matrix: Matrix) -> None:
+    """Refuse what the floor does not know: it is that of one picture, one forward a step, and Ulysses alone."""
+    for case in matrix.cases:
+        if case.num_images > 1 or case.guidance_scale > 0:
+            raise UsageError(f"{matrix.path}: {case.name}: floors are of one picture without guidance; leave it out")
+    for variant in matrix.variants:
+        if variant.engine != "spatial" or variant.degree < 2 or variant.ring > 1 or variant.cache != "none":
+            known = 'engine = "spatial" on two ranks or more, without ring and cache'
+            raise UsageError(f"{matrix.path}: {variant.label}: floors are of {known}; leave it out")
 
 
 def _lines(
@@ -94,7 +115,7 @@ def _lines(
             own.append(_line(row, split, single, yardstick.spatial(split)) | named)
         other, fidelity = others[baseline]
         named = {"layout": "diffusers-cp", "fidelity": fidelity}
-        own.append(_line(first, other, single, yardstick.even(single)) | named)
+        own.append(_line(first, other, single, yardstick.even(other)) | named)
         lines = own + lines
     return lines
 
@@ -125,7 +146,9 @@ def _context_parallel(
         single = runs[digest]
         times = replace(single.times, steps_s=tuple(drawn["steps_s"]))
         peaks = tuple(reply["runs"][len(found)]["peak_memory_bytes"] for reply in launch.replies)
-        run = replace(single, spec=spec, times=times, counters={}, peak_memory_bytes=peaks)
+        sent = sum(reply["runs"][len(found)]["counters"]["exchanged_bytes"] for reply in launch.replies)
+        counters = {"exchanged_bytes": sent}
+        run = replace(single, spec=spec, times=times, counters=counters, peak_memory_bytes=peaks)
         found[digest] = (run, _fidelity(folder, single, place / f"{spec.digest}.safetensors"))
     return found
 
@@ -133,12 +156,8 @@ def _context_parallel(
 def _fidelity(folder: RunFolder, single: Run, file: Path) -> str:
     from safetensors.numpy import load_file
 
-    theirs, ours = load_file(file)["latents"], folder.sample(single).latents
-    assert ours is not None
-    if (theirs == ours).all():
-        return "exact"
-    values = [load("metrics", "psnr")().measure(a, b, "latents").value for a, b in zip(ours, theirs, strict=True)]
-    return f"{min(value for value in values if value is not None):.1f} dB"
+    theirs = compare.Sample("diffusers-cp", None, load_file(file)["latents"])
+    return describe(compare.measure(Relation.PAIR, folder.sample(single), theirs, [load("metrics", "psnr")()]))
 
 
 class _Yardstick:
@@ -155,20 +174,32 @@ class _Yardstick:
         return self._figures("single", _floor.single(self.shapes, run.spec.case.size.tokens, run.caption_tokens[0]))
 
     def spatial(self, run: Run) -> dict[str, float]:
-        """Floor of a cut run; what it sent is divided over ranks and steps."""
+        """Floor of a cut run; what it sent is divided over ranks and steps, the trajectory taken off."""
         assert run.spec.plan is not None
-        sent = run.counters.get("exchanged_bytes", 0) / run.spec.world_size / run.spec.case.steps
+        sent = _sent_bytes(run) / run.spec.case.steps - trajectory_bytes(run.spec.plan)
         return self._figures("split", _floor.spatial(self.shapes, run.spec.plan, run.caption_tokens[0], sent))
 
     def even(self, run: Run) -> dict[str, float]:
         """Floor of a run whose sequence is cut into equal parts."""
-        tokens = run.spec.case.size.tokens
-        work = _floor.even(self.shapes, tokens, run.caption_tokens[0], self.ranks, self.element_bytes)
-        return self._figures("split", work)
+        tokens, sent = run.spec.case.size.tokens, _sent_bytes(run) / run.spec.case.steps
+        return self._figures("split", _floor.even(self.shapes, tokens, run.caption_tokens[0], self.ranks, sent))
 
     def _figures(self, which: str, work: _floor.Work) -> dict[str, float]:
         floor_s = self.rates[which].floor_s(work, self.shapes.weight_bytes(self.element_bytes))
         return {"operations": work.operations, "sent_bytes": work.sent_bytes, "floor_s": floor_s}
+
+
+def _sent_bytes(run: Run) -> float:
+    """Bytes that a rank sent in all steps; ranks of different shards send different amounts, here their mean."""
+    return run.counters.get("exchanged_bytes", 0) / run.spec.world_size
+
+
+def trajectory_bytes(plan: ShardPlan) -> int:
+    """Bytes of the latents after a step that a rank sends to the others, once the run is over.
+
+    Every part is padded to the largest (``harness/spatial/shard.py``).
+    """
+    return LATENT_BYTES * _floor.PATCH_CHANNELS * max(plan.local_tokens) * (len(plan.local_tokens) - 1)
 
 
 def step_s(run: Run) -> float:
@@ -189,7 +220,7 @@ def _line(row: Row, run: Run, single: Run, floor: dict[str, float]) -> dict[str,
         "step_s": seconds,
         "of_single": seconds / step_s(single),
         "of_floor": seconds / floor["floor_s"],
-        "sent_in_all_bytes": floor["sent_bytes"] * run.spec.world_size * run.spec.case.steps,
+        "sent_in_all_bytes": run.counters.get("exchanged_bytes", 0),
         "peak_memory_bytes": list(run.peak_memory_bytes),
         "fidelity": "",
         **floor,
@@ -214,4 +245,4 @@ def _tables(figures: dict[str, Any], arguments: argparse.Namespace) -> list[Any]
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,15 +13,11 @@ from pathlib import Path
 from harness import compare, golden
 from harness.diagnose.sentence import describe
 from harness.errors import ConfigError, GoldenError, UsageError, did_you_mean
-from harness.matrix import read_matrix
 from harness.measure import Measurer
 from harness.record import RunFolder
-from harness.run_goldens import approvable, baseline_of, store_of
-from harness.store import is_url
+from harness.run_goldens import APPROVED, approvable, baseline_of, known_digests, store_of
+from harness.store import Look, is_url
 from harness.types import Case, Matrix, Relation, Report, Run
-
-APPROVED = "approved.txt"
-"""File of a run folder: what its goldens' store came to after each approval of it."""
 
 Figures = Mapping[str, compare.Approved]
 """Variant label to the figures approved for it."""
@@ -41,7 +38,7 @@ class Change:
 
 
 def changes(folder: RunFolder, report: Report, names: Sequence[str] = ()) -> list[Change]:
-    """List what approving a run's baselines would change.
+    """List what approving a run's baselines would change; cases whose pictures were left out go unlisted.
 
     Parameters
     ----------
@@ -53,7 +50,7 @@ def changes(folder: RunFolder, report: Report, names: Sequence[str] = ()) -> lis
     Raises
     ------
     UsageError
-        If a named case is not in the run, or its baseline was not drawn.
+        If a named case is not in the run, or its baseline was not drawn, or its pictures are not here.
     """
     cases = {case.name: case for case in folder.plan.matrix.cases}
     store_of(folder.plan.matrix).look(folder.plan.matrix.golden_keys)
@@ -68,11 +65,25 @@ def changes(folder: RunFolder, report: Report, names: Sequence[str] = ()) -> lis
             if names:
                 raise UsageError(f"{folder.path}: the baseline of case {name!r} was not drawn; run it again")
             continue
+        if folder.lost(run):
+            if names:
+                raise UsageError(
+                    f"{folder.path}: holds no picture of case {name!r}, which was left out when it was packed, as it "
+                    "passes; approve it from the run folder that was packed"
+                )
+            continue
         address = golden.address_of(case, golden.platform_of(case, run.versions))
         figures = approvable(report, case)
         what, kept = _what_changes(folder, run, address, figures)
         found.append(Change(case, address, what, figures, kept))
     return found
+
+
+def left_out(folder: RunFolder, report: Report) -> list[str]:
+    """Cases held to a golden whose baseline was drawn, and whose pictures are not in this folder."""
+    cases = [case for case in folder.plan.matrix.cases if case.golden == "required"]
+    runs = [(case.name, baseline_of(folder, report.runs, case)) for case in cases]
+    return [name for name, run in runs if run is not None and run.failure is None and folder.lost(run)]
 
 
 def approve(folder: RunFolder, report: Report, change: Change, by: str | None = None) -> None:
@@ -90,15 +101,25 @@ def approve(folder: RunFolder, report: Report, change: Change, by: str | None = 
         "approved_by": by or _user(),
         "run": report.name,
         "drawn_at": run.started_at,
-        "source_commit": _commit(),
+        "source": run.spec.source,
+        "approver_commit": _commit(),
         **run.versions,
     }
     platform = golden.platform_of(change.case, run.versions)
     figures = {**change.kept, **change.figures}
-    store_of(folder.plan.matrix).write(
-        change.address,
-        lambda place: golden.write(place, run, folder.folder_of(run.spec), figures, platform, provenance),
-    )
+    matrix = folder.plan.matrix
+    store = store_of(matrix)
+    others = dict(store.look(matrix.golden_keys, fresh=False).descriptions) if _is_pinned(matrix) else {}
+    others.pop(change.address, None)
+
+    def make(place: Path) -> None:
+        golden.write(place, run, folder.folder_of(run.spec), figures, platform, provenance)
+        if _is_pinned(matrix):
+            # An upload that breaks leaves the store without this golden, or, at its very end, with it.
+            written = golden.sha256((place / golden.DESCRIPTION).read_bytes())
+            _note(folder, Look(others).digest, Look({**others, change.address: written}).digest)
+
+    store.write(change.address, make)
 
 
 def check_known(folder: RunFolder) -> None:
@@ -114,10 +135,7 @@ def check_known(folder: RunFolder) -> None:
     """
     matrix = folder.plan.matrix
     look = store_of(matrix).look(matrix.golden_keys)
-    if not look.descriptions or not (is_url(matrix.golden_store) or matrix.golden_digest):
-        return
-    known = {matrix.golden_digest, _pin_of_file(matrix), *_left_by(folder)}
-    if look.digest not in known:
+    if look.descriptions and _is_pinned(matrix) and look.digest not in known_digests(folder):
         raise ConfigError(
             f"{matrix.path}: golden_store {matrix.golden_store} holds goldens that come to {look.digest}, but "
             f"golden_digest says {matrix.golden_digest or 'nothing'}; restore the store, or write its digest into "
@@ -128,26 +146,20 @@ def check_known(folder: RunFolder) -> None:
 def pin(folder: RunFolder) -> str | None:
     """Digest to be written into the matrix file after approving; ``None`` where nothing is pinned."""
     matrix = folder.plan.matrix
-    if not (is_url(matrix.golden_store) or matrix.golden_digest):
-        return None
-    digest = store_of(matrix).look(matrix.golden_keys).digest
-    with (folder.path / APPROVED).open("a", encoding="utf-8") as noted:
-        noted.write(f"{digest}\n")
-    return digest
+    return store_of(matrix).look(matrix.golden_keys).digest if _is_pinned(matrix) else None
 
 
-def _left_by(folder: RunFolder) -> list[str]:
-    """Digests that earlier approvals of this run left in the store."""
-    noted = folder.path / APPROVED
-    return noted.read_text(encoding="utf-8").split() if noted.is_file() else []
+def _is_pinned(matrix: Matrix) -> bool:
+    return is_url(matrix.golden_store) or matrix.golden_digest is not None
 
 
-def _pin_of_file(matrix: Matrix) -> str | None:
-    """What the matrix file pins by now, if it is still there and can be read."""
+def _note(folder: RunFolder, *digests: str) -> None:
+    """Remember what approving leaves in the store, for what comes after: judging, and approving again."""
     try:
-        return read_matrix(Path(matrix.path)).golden_digest
-    except UsageError:
-        return None
+        with (folder.path / APPROVED).open("a", encoding="utf-8") as noted:
+            noted.writelines(f"{digest}\n" for digest in digests)
+    except OSError as error:
+        raise UsageError(f"{folder.path}: cannot be written ({error.strerror}); copy the run folder first") from None
 
 
 def _what_changes(folder: RunFolder, run: Run, address: str, figures: Figures) -> tuple[str, Figures]:
@@ -186,10 +198,14 @@ def _db(value: float | None) -> str:
 
 def _user() -> str:
     name = _git("config", "user.name")
-    return name or getpass.getuser()
+    try:
+        return name or getpass.getuser()
+    except (KeyError, OSError):  # in a container a user may have a number and no name
+        return f"uid {os.getuid()}"
 
 
 def _commit() -> str:
+    """Where the approver's checkout stands; what drew the picture is told by the digest of its source."""
     return _git("rev-parse", "HEAD") or "unknown"
 
 

@@ -46,15 +46,23 @@ def died(ranks: Sequence[Rank], index: int) -> Failure:
     code = rank.wait()
     if rank.lost:
         return Failure(FailureKind.KILLED, f"rank {index} was lost: {rank.lost}", index, rank.log_since()[-8000:])
-    name, printed = signal.Signals(-code).name if code < 0 else f"exit code {code}", rank.log_since()[-8000:]
+    printed = rank.log_since()[-8000:]
     # Nobody but a user, the kernel's out-of-memory killer or a batch system sends these two.
     if code in (-signal.SIGKILL, -signal.SIGTERM):
         kind, verb = FailureKind.KILLED, "was killed from outside"
-    elif exhaustion.told_in(printed):  # below Python nobody raises: a library ends the process
+    elif exhaustion.told_last_in(printed):  # below Python nobody raises: a library ends the process
         kind, verb = FailureKind.OUT_OF_MEMORY, "ran out of memory and crashed"
     else:
         kind, verb = FailureKind.RAISED, "crashed"
-    return Failure(kind, f"rank {index} {verb} ({name})", index, printed)
+    return Failure(kind, f"rank {index} {verb} ({_ending(code)})", index, printed)
+
+
+def _ending(code: int) -> str:
+    """Name an exit code as people know it; signals of the real-time kind have no names."""
+    if code >= 0:
+        return f"exit code {code}"
+    known = {number.value: number.name for number in signal.Signals}
+    return known.get(-code, f"signal {-code}")
 
 
 def hung(ranks: Sequence[Rank], missing: Sequence[int], timeout_s: float) -> Failure:

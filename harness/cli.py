@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import typer
 
 from harness import cli_kept
 from harness.cli_kept import RunPath
-from harness.errors import EXIT_INTERRUPTED, HarnessError, UsageError
+from harness.errors import EXIT_INFRASTRUCTURE, EXIT_INTERRUPTED, HarnessError, UsageError
 
 app = typer.Typer(
     name="sp-harness",
@@ -38,6 +39,8 @@ NumRanks = Annotated[
 TokenFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Holds the token all nodes know; $SP_HARNESS_TOKEN by default.")
 ]
+EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS, errno.EIO)
+"""What a machine lacks or has broken, wherever it is noticed."""
 
 
 @app.command(
@@ -180,10 +183,10 @@ def approve(
 def verify(
     matrices: Annotated[list[Path] | None, typer.Argument(metavar="[MATRIX]...", help="All of matrices/.")] = None,
 ) -> None:
-    """Find goldens that are missing, unused, or altered; exit 1 if there are any."""
+    """Find goldens that are missing, altered, or, where no matrix is named, unused; exit 1 if there are any."""
     from harness import golden_command
 
-    raise typer.Exit(golden_command.verify(matrices or sorted(Path("matrices").glob("*.toml"))))
+    raise typer.Exit(golden_command.verify(matrices or sorted(Path("matrices").glob("*.toml")), not matrices))
 
 
 @app.command(epilog="Example: `sp-harness report reports/pr-20260101-120000`")
@@ -306,6 +309,12 @@ def main() -> None:
     except KeyboardInterrupt:
         typer.echo("sp-harness: interrupted", err=True)
         sys.exit(EXIT_INTERRUPTED)
+    except OSError as error:
+        if error.errno not in EXHAUSTED:
+            raise  # a bug of ours
+        place = f"{error.filename}: " if error.filename else ""
+        typer.echo(f"sp-harness: {place}{error.strerror}", err=True)
+        sys.exit(EXIT_INFRASTRUCTURE)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,15 @@ from harness import codec, explain, locks, registry, session
 from harness.console import LiveProgress, make_console, print_choice, print_coverage, print_report
 from harness.coverage import cover as classify
 from harness.coverage_additions import additions, as_toml
-from harness.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_VERDICT, FileError, UsageError, did_you_mean
+from harness.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_VERDICT,
+    FileError,
+    InfrastructureError,
+    UsageError,
+    did_you_mean,
+)
 from harness.executors import Executor, Make
 from harness.graph import cost_of
 from harness.matrix_schema import read_tables
@@ -23,8 +31,8 @@ from harness.measure import AheadMeasurer
 from harness.merge import merge as merge_runs
 from harness.plan import choose_axis
 from harness.pool import Event, Finished, Pool
-from harness.record import RunFolder
-from harness.run_goldens import check_store
+from harness.record import RunFolder, read_report
+from harness.run_goldens import check_store, known_digests
 from harness.shards import Shard, divide
 from harness.types import SCHEMA, Axis, GoldenPolicy, Report, Row, Size
 
@@ -67,8 +75,9 @@ def merge(paths: Sequence[Path], out: Path, mixed: bool) -> int:
 def resume(path: Path) -> RunFolder:
     """Open a run folder and plan it anew: runs of older code or weights count no more."""
     folder = RunFolder.open(path)
+    folder.check_whole()
     if folder.plan.golden == "required":
-        check_store(folder.plan.matrix)
+        check_store(folder.plan.matrix, known_digests(folder))
     with locks.claimed(path, "planning"):
         folder.replan(session.plan((folder.plan.whole or folder.plan).matrix))
     return folder
@@ -97,7 +106,13 @@ def run(folder: RunFolder, judge: bool = True, explained: bool = True, executor:
         return EXIT_OK if complete else EXIT_INTERRUPTED
     try:
         report = session.conclude(folder, measurer.wait(), complete=complete)
-        if explained and complete and _explain(folder, explain.select(report.rows), EXPLAINED_AT_MOST, executor):
+        failing = explain.select(report.rows) if explained and complete else []
+        if failing:
+            session.write_reports(report, folder.path)  # what is judged stays, whatever becomes of the explaining
+            try:
+                _explain(folder, failing, EXPLAINED_AT_MOST, executor)
+            except InfrastructureError as error:
+                console.print(Text(f"not explained: {error}"))
             report = session.conclude(folder, measurer.wait())
         if not complete:
             report = replace(report, exit_code=EXIT_INTERRUPTED)
@@ -178,10 +193,7 @@ def compare(path: Path) -> int:
 
 def report(path: Path) -> None:
     """Write the report formats again, and name the files."""
-    if not (path / "report.json").is_file():
-        raise FileError(f"{path}: holds no report.json; make one with: sp-harness compare {path}")
-    known = codec.read_json(path / "report.json", Report, SCHEMA)
-    for file in session.write_reports(known, path).values():
+    for file in session.write_reports(read_report(path), path).values():
         typer.echo(file)
 
 

@@ -175,6 +175,7 @@ def judge(
     declared: Iterable[tuple[Relation, Bound]] = (),
     approved: Approved | None = None,
     golden_missing: bool = False,
+    mixed: str = "",
 ) -> Verdict:
     """Come to the verdict of a row whose comparisons are made.
 
@@ -190,12 +191,22 @@ def judge(
         Figures approved with the golden for this row's variant, if there are any.
     golden_missing
         True where a golden is required and there is none.
+    mixed
+        How the machines that drew the row's runs differ, if they do: then its figures say nothing.
     """
     if row.skip is not None:
         return Verdict(Outcome.SKIP, row.skip)
     failed = _failed_run(row, runs)
     if failed is not None:
         return failed
+    if mixed:
+        return Verdict(
+            Outcome.ERROR,
+            f"Its runs are of different machines ({mixed}) and cannot be compared; draw the case anew in a run of its "
+            f"own: sp-harness run MATRIX --case {row.case.name}",
+            cause="environment",
+            infrastructure=True,
+        )
     if row.variant.cache != "none" and not any(map(any, runs[row.runs["candidate"]].cache_decisions)):
         return Verdict(
             Outcome.ERROR,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import locks
+from harness import interpreter, locks
 from harness.errors import InfrastructureError
 from harness.types import Device
 
@@ -52,7 +53,10 @@ def visible(device: Device) -> tuple[Gpu, ...]:
     """
     if device != "cuda":
         return ()
-    asked = subprocess.run([sys.executable, "-m", "harness.devices"], capture_output=True, text=True, check=False)
+    environment = {**os.environ, **interpreter.search_path()}
+    asked = subprocess.run(
+        interpreter.command("harness.devices"), env=environment, capture_output=True, text=True, check=False
+    )
     if asked.returncode:
         reason = (asked.stderr.strip().splitlines() or [f"exit code {asked.returncode}"])[-1]
         raise InfrastructureError(f"the CUDA driver does not answer: {reason}; see whether nvidia-smi does")
@@ -162,8 +166,7 @@ class Lease:
         try:
             if not self._folder.is_dir():
                 self._folder.mkdir(parents=True, exist_ok=True)
-                # For all users, and not sticky: there Linux refuses to open the file of another one.
-                self._folder.chmod(0o777)
+                self._folder.chmod(0o1777)  # for all users, but nobody may put another file in the place of one's own
             return locks.attempt(path, self._purpose)
         except OSError as error:
             raise InfrastructureError(f"{path}: GPU {gpu.index} cannot be locked ({error.strerror or error})") from None

@@ -91,7 +91,7 @@ def load(folder: Path) -> Golden | None:
         path = folder / name
         if not path.is_file():
             raise GoldenError(f"{path}: is missing; restore it, or approve the case anew")
-        if _sha256(path) != expected:
+        if sha256(path.read_bytes()) != expected:
             raise GoldenError(f"{path}: does not match its digest in {DESCRIPTION}; restore it, or approve anew")
     return golden
 
@@ -139,7 +139,7 @@ def write(
         case=case,
         platform=platform,
         weights=run.spec.weights,
-        files={file.name: _sha256(file) for file in sorted(building.iterdir())},
+        files={file.name: sha256(file.read_bytes()) for file in sorted(building.iterdir())},
         approved=approved,
         provenance=provenance,
     )
@@ -153,5 +153,6 @@ def _picture_names(count: int) -> list[str]:
     return ["image.png", *(f"image-{index}.png" for index in range(1, count))]
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def sha256(content: bytes) -> str:
+    """Digest of a file's content in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()

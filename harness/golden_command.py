@@ -22,6 +22,9 @@ def approve(path: Path, cases: Sequence[str], yes: bool, by: str | None) -> None
     pending = approval.changes(folder, result, cases)
     for change in pending:
         typer.echo(f"{change.case.name}: {change.what}")
+    absent = [] if cases else approval.left_out(folder, result)
+    if absent:
+        typer.echo(f"left out, their pictures are in the run folder that was packed: {', '.join(absent)}")
     pending = [change for change in pending if change.what != "unchanged"]
     if not pending:
         typer.echo("nothing to approve")
@@ -36,11 +39,11 @@ def approve(path: Path, cases: Sequence[str], yes: bool, by: str | None) -> None
     _write(folder, result, pending, by)
 
 
-def verify(matrices: Sequence[Path]) -> int:
-    """Print what is wrong with the goldens of some matrices."""
+def verify(matrices: Sequence[Path], is_all: bool) -> int:
+    """Print what is wrong with the goldens of some matrices, or of all there are."""
     if not matrices:
         raise UsageError("matrices/ holds no matrix; name one: sp-harness golden verify matrices/pr.toml")
-    asked, lines = run_goldens.verify([read_matrix(path) for path in matrices])
+    asked, lines = run_goldens.verify([read_matrix(path) for path in matrices], is_all)
     for line in lines:
         typer.echo(line)
     typer.echo(f"{asked} goldens asked for, {len(lines)} problems")

@@ -235,10 +235,10 @@ def source_of(engine: str, cache: str) -> str:
 
 
 @cache
-def source_digest(packages: tuple[str, ...]) -> str:
-    """Digest of the code a rank runs: our own files, and the versions of the libraries named."""
+def source_digest(packages: tuple[str, ...], more: tuple[str, ...] = ()) -> str:
+    """Digest of the code a rank runs: our own files and ``more`` of them, and the versions of the libraries named."""
     root = Path(__file__).parent
-    files = sorted(file for name in WORKER_SOURCES for file in _python_files(root / name))
+    files = sorted(file for name in (*WORKER_SOURCES, *more) for file in _python_files(root / name))
     contents = {str(file.relative_to(root)): sha256(file.read_bytes()).hexdigest() for file in files}
     versions = {package: importlib.metadata.version(package) for package in packages}
     return digest_of({"files": contents, "versions": versions})[:16]

@@ -13,6 +13,7 @@ from harness.errors import FileError, UsageError
 from harness.history import files, page, words
 from harness.history.changes import Limits, changes
 from harness.history.night import Night
+from harness.plain import escape
 from harness.types import SCHEMA, Report
 
 LAST_LINES = 40
@@ -88,7 +89,7 @@ def _past(run: Path, past: Path | None) -> list[str]:
 
 
 def _listed(lines: Sequence[str]) -> list[str]:
-    return [f"- {words.plain(line)}" for line in lines]
+    return [f"- {escape(line)}" for line in lines]
 
 
 def _of_log(log: Path | None) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 
 from harness import blame, codec
 from harness.nodes import Nodes
-from harness.publish import Drawn
+from harness.publish import Drawn, cannot_write
 from harness.rank import ForkedRank, Rank, StartFailed
 from harness.types import Device, DType, Failure, FailureKind, Run, RunSpec, Times
 
@@ -72,7 +72,7 @@ class WorkerGroup:
     logs
         Folder of its ranks' logs.
     devices
-        Index of each rank's GPU; may change while no rank is up.
+        Index of each rank's GPU, over nodes of each that runs here; may change while no rank is up.
     modules
         What ranks need, imported before they are forked.
     nodes
@@ -141,11 +141,16 @@ class WorkerGroup:
         ------
         Aborted
             If :meth:`abort` was called meanwhile; no folder is left.
+        InfrastructureError
+            If the folder cannot be written.
         """
         with self._busy:
             building = folder.with_name(f".{folder.name}.building")
             shutil.rmtree(building, ignore_errors=True)
-            building.mkdir(parents=True)
+            try:
+                building.mkdir(parents=True)
+            except OSError as error:
+                raise cannot_write(folder, error) from None
             try:
                 return Drawn(self._run(spec, building, on_step), building, folder)
             except Aborted:
@@ -199,6 +204,15 @@ class WorkerGroup:
     # ------------------------------------------------------------ talking to ranks
 
     def _start(self) -> None:
+        try:
+            self._start_ranks()
+        except OSError as error:  # no descriptor, no process or no room on the disk is left
+            place = f": {error.filename}" if error.filename else ""
+            message = f"ranks cannot be started ({error.strerror or error}{place})"
+            raise GroupFailed(Failure(FailureKind.LAUNCH, message)) from None
+        self._introduce()
+
+    def _start_ranks(self) -> None:
         self._logs.mkdir(parents=True, exist_ok=True)
         if self._nodes:
             self._ranks = list(self._start_on_nodes(self._nodes))
@@ -209,6 +223,9 @@ class WorkerGroup:
                 self._ranks.append(ForkedRank(log, self._modules, self.devices[index]))
         if self._aborted:  # asked after the ranks are known: either we see it here, or abort() sees the ranks
             raise GroupFailed(INTERRUPTED)
+
+    def _introduce(self) -> None:
+        """Tell each rank who it is."""
         for index, rank in enumerate(self._ranks):
             rank.write(
                 {
@@ -224,7 +241,9 @@ class WorkerGroup:
 
     def _start_on_nodes(self, nodes: Nodes) -> Sequence[Rank]:
         try:
-            return nodes.start(self.key.world_size, self._logs, self._modules, lambda: not self._aborted)
+            return nodes.start(
+                self.key.world_size, self._logs, self._modules, lambda: not self._aborted, devices=self.devices
+            )
         except StartFailed as error:
             raise GroupFailed(Failure(FailureKind.LAUNCH, str(error), None, error.detail)) from None
 

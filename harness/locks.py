@@ -1,14 +1,17 @@
 """Advisory locks that end with their owner, and say who holds them.
 
 A lock is a file, held by the kernel for a living process: nothing has to be cleaned up after one that was
-killed. Beside it lies a note of who holds it, for the message to whoever wants it too. Within one process
-a lock may be taken more than once; it is free when each has been given back.
+killed. Beside it lies a note of who holds it, for the message to whoever wants it too; each user has a note
+of their own, since in a folder of all users nobody may replace another's. Within one process a lock may be
+taken more than once; it is free when each has been given back.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,7 +68,7 @@ def attempt(path: Path, purpose: str) -> Held | None:
     Raises
     ------
     OSError
-        If the file cannot be opened for writing.
+        If the file cannot be opened for writing, or no note be left beside it.
     """
     from filelock import FileLock, Timeout
 
@@ -76,7 +79,11 @@ def attempt(path: Path, purpose: str) -> Held | None:
     except Timeout:
         return None
     if lock.lock_counter == 1:
-        codec.write_json(_note(path), Holder(os.getpid(), purpose, round(time.time(), 3)))
+        try:
+            _leave_note(path, Holder(os.getpid(), purpose, round(time.time(), 3)))
+        except OSError:
+            lock.release()
+            raise
     return Held(lock)
 
 
@@ -104,11 +111,23 @@ def claimed(folder: Path, purpose: str) -> Iterator[None]:
 
 def holder(path: Path) -> str:
     """Name who holds a lock, for a message; of use only while it cannot be had."""
+    notes = []
+    for note in filter(Path.is_file, path.parent.glob(f"{path.name}.holder*.json")):
+        # It may be there no more, or not be of this version, or of somebody who plays tricks.
+        with contextlib.suppress(OSError, ValueError, TypeError, OverflowError):
+            found = codec.decode(Holder, json.loads(note.read_text(encoding="utf-8")))
+            notes.append((float(found.since_s), str(found)))
+    return max(notes)[1] if notes else "another process"  # which has taken the lock and not left its note yet
+
+
+def _leave_note(path: Path, holder: Holder) -> None:
+    """Write the note so that it is seen whole, through a file that nobody could have put there before."""
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        return str(codec.decode(Holder, json.loads(_note(path).read_text(encoding="utf-8"))))
-    except (OSError, ValueError, TypeError):  # between taking the lock and writing the note, or another version's
-        return "another process"
-
-
-def _note(path: Path) -> Path:
-    return path.with_name(f"{path.name}.holder.json")
+        with os.fdopen(descriptor, "w", encoding="utf-8") as note:
+            os.fchmod(descriptor, 0o644)  # whoever wants the lock too may be another user
+            json.dump(codec.encode(holder), note)
+        os.replace(temporary, path.with_name(f"{path.name}.holder-{os.getuid()}.json"))
+    except OSError:
+        os.unlink(temporary)
+        raise

@@ -6,7 +6,7 @@ import contextlib
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -100,22 +100,23 @@ class _Member:
         if "refused" in answer:
             raise UsageError(f"the head refuses this node: {answer['refused']}")
         typer.echo(f"joined as {hello['name']}, {num_ranks} ranks at most")
-        with ExitStack() as stack:
+        try:
             while True:
                 message, _ = self._line.receive()
                 if "bye" in message:
                     return EXIT_OK
                 if "begin" in message:
-                    agent = self._begin(LaunchOrder(**message["begin"]))
-                    stack.callback(agent.end)
-                elif "end" in message:
-                    self._agents[message["end"]].end()
+                    self._begin(LaunchOrder(**message["begin"]))
+                elif "end" in message and (agent := self._agents.pop(message["end"], None)):
+                    agent.end()
+        finally:
+            for agent in self._agents.values():
+                agent.end()
 
-    def _begin(self, order: LaunchOrder) -> Agent:
+    def _begin(self, order: LaunchOrder) -> None:
         log = self._scratch / f"torchrun-{order.launch}.log"
         exited = partial(self._exited, order.launch, log)
         self._agents[order.launch] = Agent(order, self._token, self._line.local_host, log, exited)
-        return self._agents[order.launch]
 
     def _exited(self, launch: str, log: Path, code: int) -> None:
         with contextlib.suppress(OSError):  # the head is gone, or its word came first

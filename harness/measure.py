@@ -1,13 +1,14 @@
 """Comparisons of a run folder: each pair of samples is loaded and measured once.
 
 Equal samples are told by the digest of their content: where a golden equals the baseline, a candidate's
-distance to both is one measurement. A measurer can also work ahead in a thread of its own while other
-runs are still being computed.
+distance to both is one measurement. Samples themselves are kept while there is room, their digests for
+good. A measurer can also work ahead in a thread of its own while other runs are still being computed.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -27,6 +28,8 @@ EDGES = {
     Relation.REPEAT: ("baseline", "repeat"),
 }
 """Roles each relation compares: reference, candidate."""
+KEPT_BYTES = 512 << 20
+"""Of samples in memory, beside the two that are compared: most are needed again soon, and none is worth more."""
 
 
 class Measurer:
@@ -40,7 +43,8 @@ class Measurer:
         self._metrics: list[Any] = [registry.load("metrics", name) for name in dict.fromkeys(names)]
         self._plans: dict[str, ShardPlan | None] = {}
         self._loaders: dict[str, Callable[[], Sample]] = {}
-        self._samples: dict[str, tuple[Sample, str]] = {}
+        self._samples: OrderedDict[str, Sample] = OrderedDict()  # by last use
+        self._contents: dict[str, str] = {}
         self._measured: dict[tuple[object, ...], Comparison] = {}
 
     def add(self, key: str, load: Callable[[], Sample]) -> None:
@@ -48,7 +52,7 @@ class Measurer:
         self._loaders.setdefault(key, load)
 
     def of_row(self, row: Row, runs: Mapping[str, Run]) -> list[Comparison]:
-        """The four relations between a row's runs; all of them must have been drawn."""
+        """The relations of :data:`EDGES` between a row's runs, all of which must have been drawn, and a cache's."""
         for role in row.runs:
             self.add_run(runs[row.runs[role]])
         figures = [
@@ -64,13 +68,12 @@ class Measurer:
         """Compare two samples by their keys."""
         if reference == candidate:
             return Comparison(relation, reference, candidate, same_run=True)
-        (left, left_content), (right, right_content) = self._load(reference), self._load(candidate)
         plan = self._plans.get(candidate)
         borders = (plan.axis, plan.origins) if plan and len(plan.origins) > 1 else None
-        key = (left_content, right_content, borders)
+        key = (self._content(reference), self._content(candidate), borders)
         if key not in self._measured:
             metrics = _made(self._metrics, plan if borders else None)
-            self._measured[key] = measure(relation, left, right, metrics)
+            self._measured[key] = measure(relation, self._sample(reference), self._sample(candidate), metrics)
         return replace(self._measured[key], relation=relation, reference=reference, candidate=candidate)
 
     def add_run(self, run: Run) -> None:
@@ -78,10 +81,19 @@ class Measurer:
         self._plans[run.spec.digest] = run.spec.plan
         self.add(run.spec.digest, lambda: self._folder.sample(run))
 
-    def _load(self, key: str) -> tuple[Sample, str]:
+    def _content(self, key: str) -> str:
+        """Digest of a sample, which is loaded for it at most once."""
+        if key not in self._contents:
+            self._contents[key] = _content(self._sample(key))
+        return self._contents[key]
+
+    def _sample(self, key: str) -> Sample:
+        """A sample, loaded again where it has had to make room."""
         if key not in self._samples:
-            sample = self._loaders[key]()
-            self._samples[key] = (sample, _content(sample))
+            self._samples[key] = self._loaders[key]()
+        self._samples.move_to_end(key)
+        while len(self._samples) > 2 and sum(map(_num_bytes, self._samples.values())) > KEPT_BYTES:
+            self._samples.popitem(last=False)
         return self._samples[key]
 
 
@@ -136,11 +148,16 @@ def _made(classes: Sequence[Any], plan: ShardPlan | None) -> list[Metric]:
     return made
 
 
+def _num_bytes(sample: Sample) -> int:
+    arrays = (*(sample.images or ()), sample.latents, sample.trajectory)
+    return sum(array.nbytes for array in arrays if array is not None)
+
+
 def _content(sample: Sample) -> str:
     """Digest of pictures and latents, shapes included."""
     digest = hashlib.sha256()
     for array in (*(sample.images or ()), *(() if sample.latents is None else (sample.latents,))):
         digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(array.tobytes())
+        digest.update(array.ravel().data)  # a copy only where values are not in order
     digest.update(b"no images" if sample.images is None else b"")
     return digest.hexdigest()

@@ -6,7 +6,7 @@ import filecmp
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from harness.errors import UsageError
 from harness.graph import case_groups
 from harness.matrix import read_matrix
 from harness.record import Plan, RunFolder
-from harness.shards import Merged, divide
+from harness.shards import Merged, differing, divide
 from harness.types import Matrix, Run, RunSpec
 
 
@@ -82,6 +82,8 @@ def merge(paths: Sequence[Path], out: Path, mixed: bool = False) -> RunFolder:
     unique = {path.resolve(): path for path in paths}
     sources = sorted((_Source(RunFolder.open(path)) for path in unique.values()), key=lambda source: source.place)
     first = sources[0]
+    for source in sources:
+        source.folder.check_whole()
     for other in sources[1:]:
         _check_same_matrix(first, other)
         _check_same_runs(first, other)
@@ -131,10 +133,10 @@ def _check_same_matrix(first: _Source, other: _Source) -> None:
             f"{other.path}: was run with --golden {other.whole.golden}, {first.path} with --golden {first.whole.golden}"
         )
     ours, theirs = _content(first.whole.matrix), _content(other.whole.matrix)
-    differing = [key for key in ours if ours[key] != theirs[key]]
-    if differing:
+    others = [key for key in ours if ours[key] != theirs[key]]
+    if others:
         raise UsageError(
-            f"{other.path}: was planned from another matrix than {first.path} (its {' and '.join(differing)} differ); "
+            f"{other.path}: was planned from another matrix than {first.path} (its {' and '.join(others)} differ); "
             "run every shard with one matrix file and the same filters"
         )
 
@@ -168,25 +170,12 @@ def _difference(ours: RunSpec, theirs: RunSpec | None) -> str:
 
 
 def _check_same_machines(sources: Sequence[_Source]) -> None:
-    differing = _differing((source, run) for source in sources for run in source.runs.values())
-    if differing:
+    found = differing((source.path, run) for source in sources for run in source.runs.values())
+    if found:
         raise UsageError(
-            f"the machines differ: {differing}; add --mixed to merge all the same (the report says which case was "
+            f"the machines differ: {found}; add --mixed to merge all the same (the report says which case was "
             "drawn where)"
         )
-
-
-def _differing(drawn: Iterable[tuple[_Source, Run]]) -> str:
-    """Say how the machines of some runs differ: in devices, or in what one engine was run with."""
-    found: dict[tuple[str, str], dict[str, Path]] = {}
-    for source, run in drawn:
-        for name, version in run.versions.items():
-            engine = "" if name == "device" else run.spec.engine
-            found.setdefault((engine, name), {}).setdefault(version, source.path)
-    for (_, name), paths in found.items():
-        if len(paths) > 1:
-            return f"{name} is " + ", ".join(f"{version} in {path}" for version, path in paths.items())
-    return ""
 
 
 def _choose(sources: Sequence[_Source]) -> dict[str, _Source]:
@@ -209,10 +198,10 @@ def _check_one_machine_for_a_case(whole: Plan, chosen: Mapping[str, _Source]) ->
     """See that nothing is compared across devices or versions, whoever wants it."""
     for group in case_groups(whole.specs.values()):
         digests = [spec.digest for spec in group if spec.digest in chosen]
-        differing = _differing((chosen[digest], chosen[digest].runs[digest]) for digest in digests)
-        if differing:
+        found = differing((chosen[digest].path, chosen[digest].runs[digest]) for digest in digests)
+        if found:
             raise UsageError(
-                f"{group[0].case.name}: its runs are of different machines ({differing}) and cannot be compared; leave "
+                f"{group[0].case.name}: its runs are of different machines ({found}) and cannot be compared; leave "
                 "one of the folders out, and finish what is merged with sp-harness run --resume"
             )
 
@@ -246,13 +235,16 @@ def _fill(folder: RunFolder, sources: Sequence[_Source], chosen: Mapping[str, _S
     for digest, source in chosen.items():
         for file in sorted((source.path / "runs" / digest).iterdir()):
             _link(file, folder.path / "runs" / digest / file.name)
-    for source in sources:
+    for number, source in enumerate(sources, start=1):
         for file in sorted((source.path / "explained").glob("*.json")):
             _link(file, folder.path / "explained" / file.name)
         if (source.path / "proposals").is_dir():
             shutil.copytree(source.path / "proposals", folder.path / "proposals", dirs_exist_ok=True)
         if (source.path / "logs").is_dir():
-            shutil.copytree(source.path / "logs", folder.path / "logs" / source.path.name)
+            place = folder.path / "logs" / source.path.name
+            if place.exists():  # folders of several machines may share a name
+                place = place.with_name(f"{place.name}-{number}")
+            shutil.copytree(source.path / "logs", place)
     lines = [line for source in sources for line in _journal(source)]
     (folder.path / "journal.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,12 +29,27 @@ JOIN_TIMEOUT_S = 600.0
 RANKS_TIMEOUT_S = 120.0
 """How long torchrun may take to start its ranks once all nodes are there."""
 POLL_S = 0.25
+MAX_STRANGERS = 32
+"""Who is listened to at once before it has proved that it knows the token; others wait for their turn."""
 SAME_EVERYWHERE = ("torch", "diffusers", "transformers")
+SPOKEN_HERE = (
+    "wire.py",
+    "nodes.py",
+    "remote.py",
+    "outpost.py",
+    "torchrun.py",
+    "many_nodes.py",
+    "interpreter.py",
+    "rank.py",
+    "template.py",
+    "registry.py",
+)
+"""What runs beside the ranks, on both ends of a connection."""
 
 
 def source() -> str:
-    """Digest of what has to be the same on all nodes: our code and the libraries it computes with."""
-    return source_digest(SAME_EVERYWHERE)
+    """What has to be the same on all nodes: Python, and a digest of our code and the libraries it computes with."""
+    return f"{sys.version_info.major}.{sys.version_info.minor} {source_digest(SAME_EVERYWHERE, SPOKEN_HERE)}"
 
 
 class Nodes:
@@ -66,6 +82,10 @@ class Nodes:
         self._lost = ""
         """The node that was lost last: from then on nobody waits for nodes any more."""
         self._changed = threading.Condition()
+        self._join_deadline: float | None = None
+        """From the first need on; what the first group has waited for no later one waits for again."""
+        self._is_closing = False
+        self._strangers = threading.Semaphore(MAX_STRANGERS)
         self._server = wire.listen(endpoint)
         threading.Thread(target=self._accept, daemon=True, name="nodes").start()
 
@@ -77,6 +97,7 @@ class Nodes:
 
     def close(self) -> None:
         """Send all nodes home."""
+        self._is_closing = True
         with contextlib.suppress(OSError):  # wakes who waits in accept
             self._server.shutdown(socket.SHUT_RDWR)
         self._server.close()
@@ -86,7 +107,14 @@ class Nodes:
             with contextlib.suppress(OSError):
                 node.line.send({"bye": True})
 
-    def start(self, num_ranks: int, logs: Path, modules: Sequence[str], wanted: Callable[[], bool]) -> Sequence[Rank]:
+    def start(
+        self,
+        num_ranks: int,
+        logs: Path,
+        modules: Sequence[str],
+        wanted: Callable[[], bool],
+        devices: Sequence[int] = (),
+    ) -> Sequence[Rank]:
         """Start the ranks of one group; they end when they are killed and closed, and torchrun with them.
 
         Parameters
@@ -99,6 +127,8 @@ class Nodes:
             What ranks need, imported before they are forked.
         wanted
             Asked now and then; ``False`` gives up.
+        devices
+            Index of the GPU of each rank on this node, in the order of their places; other nodes count from 0.
 
         Raises
         ------
@@ -106,8 +136,10 @@ class Nodes:
             If there are too few nodes or slots, or torchrun does not get its ranks started.
         """
         shares = self._shares(num_ranks, wanted)
-        launch = _Launch(secrets.token_hex(8), num_ranks, logs, modules, self._changed)
-        self._launches[launch.name] = launch
+        launch = _Launch(secrets.token_hex(8), num_ranks, logs, modules, devices, self._changed)
+        with self._changed:
+            self._launches = {name: known for name, known in self._launches.items() if not known.is_over}
+            self._launches[launch.name] = launch
         rendezvous = str(Endpoint(self.endpoint.host, wire.free_port(self.endpoint.host)))
         for index, (node, share) in enumerate(shares):
             order = LaunchOrder(
@@ -124,8 +156,9 @@ class Nodes:
 
     def _shares(self, num_ranks: int, wanted: Callable[[], bool]) -> list[tuple[_Node | None, int]]:
         """Deal ranks to nodes, the head first (``None``); waits for nodes that have not joined yet."""
-        deadline = time.monotonic() + JOIN_TIMEOUT_S
         with self._changed:
+            if self._join_deadline is None:
+                self._join_deadline = time.monotonic() + JOIN_TIMEOUT_S
             while True:
                 shares = list(_deal(num_ranks, self.num_ranks, self._joined))
                 slots = sum(share for _, share in shares)
@@ -134,21 +167,31 @@ class Nodes:
                 here = 1 + len(self._joined)
                 if here == self.num_nodes:
                     raise StartFailed(f"{num_ranks} ranks need as many slots; the {here} nodes have {slots}")
-                if self._lost or not wanted() or time.monotonic() > deadline:
-                    why = f" ({self._lost} was lost)" if self._lost else ""
+                is_late = time.monotonic() > self._join_deadline
+                if self._lost or is_late or not wanted():
+                    waited = (
+                        f" (waited {JOIN_TIMEOUT_S:g} s for node {here + 1} of {self.num_nodes})" if is_late else ""
+                    )
+                    why = f" ({self._lost} was lost)" if self._lost else waited
                     raise StartFailed(f"{num_ranks} ranks need more than {here} of {self.num_nodes} nodes{why}")
                 self._changed.wait(POLL_S)
 
     def _accept(self) -> None:
-        while True:
+        while not self._is_closing:
             try:
                 accepted, _ = self._server.accept()
-            except OSError:
-                return  # closed
+            except OSError:  # closed; or too few descriptors, or who called has hung up: then the next one may get in
+                if not self._is_closing:
+                    time.sleep(POLL_S)
+                continue
+            self._strangers.acquire()
             threading.Thread(target=self._admit, args=(accepted,), daemon=True, name="node").start()
 
     def _admit(self, accepted: socket.socket) -> None:
-        line = wire.admit(accepted, self._token)
+        try:
+            line = wire.admit(accepted, self._token)
+        finally:
+            self._strangers.release()
         if line is None:
             return
         with contextlib.suppress(EOFError, OSError, LookupError, TypeError, ValueError):  # it speaks another language
@@ -164,16 +207,17 @@ class Nodes:
         with self._changed:
             refused = self._refusal(message)
             if not refused:
+                node.line.send({"welcome": True})  # before it may be told anything else
                 self._joined.append(node)
                 self._changed.notify_all()
-        node.line.send({"refused": refused} if refused else {"welcome": True})
         if refused:
+            node.line.send({"refused": refused})
             return
         try:
             while True:
                 message, data = node.line.receive()
-                self._launches[message["exited"]].agent_exited(node.name, message["code"], data)
-        except (EOFError, OSError):
+                self._launches[message["exited"]].agent_exited(node, message["code"], data)
+        finally:
             self._lose(node)
 
     def _refusal(self, message: dict[str, Any]) -> str:
@@ -182,7 +226,8 @@ class Nodes:
         if 1 + len(self._joined) >= self.num_nodes:
             return f"all {self.num_nodes} nodes of the run are there already"
         if message["source"] != source():
-            return f"sp-harness, {' or '.join(SAME_EVERYWHERE)} is not what the head has; install the same on all nodes"
+            what = f"Python, sp-harness, {' or '.join(SAME_EVERYWHERE)}"
+            return f"{what} is not what the head has; install the same on all nodes"
         return ""
 
     def _lose(self, node: _Node) -> None:
@@ -210,9 +255,17 @@ class _Launch:
     """One start of one group: its agents, and its ranks as they arrive."""
 
     def __init__(
-        self, name: str, num_ranks: int, logs: Path, modules: Sequence[str], changed: threading.Condition
+        self,
+        name: str,
+        num_ranks: int,
+        logs: Path,
+        modules: Sequence[str],
+        devices: Sequence[int],
+        changed: threading.Condition,
     ) -> None:
         self.name = name
+        self._devices = devices
+        self._foreign_agents: set[_Node] = set()
         self._num_ranks = num_ranks
         self._logs = logs
         self._modules = modules
@@ -223,6 +276,11 @@ class _Launch:
         self._problem: StartFailed | None = None
         self._over = False
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody will speak of it any more."""
+        return self._over and not self._foreign_agents
+
     def begin(self, node: _Node | None, order: LaunchOrder, token: bytes) -> None:
         """Start the agent of one node."""
         self._nodes.append(node)
@@ -231,8 +289,11 @@ class _Launch:
                 order, token, Endpoint.parse(order.head).host, self._logs / "torchrun.log", self._own_agent_exited
             )
             return
-        with contextlib.suppress(OSError):  # lost at this moment: its thread tells
+        self._foreign_agents.add(node)
+        try:
             node.line.send({"begin": asdict(order)})
+        except OSError:
+            self.lost(node)
 
     def ranks(self, wanted: Callable[[], bool]) -> Sequence[Rank]:
         """Wait until all ranks have reported."""
@@ -257,20 +318,24 @@ class _Launch:
             if self._over:
                 line.close()
                 return
-            log = self._logs / f"rank-{index}.log"
-            self._ranks[index] = RemoteRank(line, log, message["place"], node.name if node else "", self._closed)
+            log, place = self._logs / f"rank-{index}.log", message["place"]
+            device = self._devices[place] if node is None and self._devices else place
+            self._ranks[index] = RemoteRank(line, log, device, node.name if node else "", self._closed)
             self._changed.notify_all()
 
-    def agent_exited(self, where: str, code: int, log: bytes) -> None:
+    def agent_exited(self, node: _Node, code: int, log: bytes) -> None:
         """Take note that the agent of one node has ended."""
+        self._foreign_agents.discard(node)
         text = log.decode("utf-8", "replace")
-        (self._logs / f"torchrun-{where}.log").write_text(text, encoding="utf-8")
-        self._failed(StartFailed(f"torchrun ended with exit code {code} on {where}", text))
+        with contextlib.suppress(OSError):  # that log can be done without
+            (self._logs / f"torchrun-{node.name}.log").write_text(text, encoding="utf-8")
+        self._failed(StartFailed(f"torchrun ended with exit code {code} on {node.name}", text))
 
     def lost(self, node: _Node) -> None:
         """Take note that a node is gone, and its ranks with it."""
         if node not in self._nodes:
             return
+        self._foreign_agents.discard(node)
         self._failed(StartFailed(f"node {node.name} was lost"))
         for rank in list(self._ranks.values()):
             if rank.node == node.name:
@@ -298,6 +363,7 @@ class _Launch:
     def _closed(self) -> None:
         """End the agents with the last rank."""
         if all(rank.is_closed for rank in self._ranks.values()):
+            self._over = True
             self._end_agents()
 
     def _end_agents(self) -> None:

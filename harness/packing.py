@@ -1,6 +1,7 @@
 """A run small enough to be kept: its report, and the pictures of the rows that do not pass alone.
 
-What is left can be opened, counted in a history and approved: a case without a golden does not pass.
+What is left can be opened, counted in a history and approved: a case without a golden does not pass, and
+neither does one that was not drawn as approved. A case that passes is approved from the whole run folder.
 """
 
 from __future__ import annotations
@@ -8,14 +9,16 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from harness import codec, session
-from harness.errors import FileError, UsageError
-from harness.types import SCHEMA, Outcome, Report, Row
+from harness import session
+from harness.errors import UsageError
+from harness.record import read_report
+from harness.run_goldens import APPROVED
+from harness.types import Outcome, Row
 
 WHOLE = ("logs", "explained", "proposals")
 """Folders that are kept as they are; pages and differences are made anew of what is left."""
 
-FILES = ("plan.json", "journal.jsonl", "report.json", "approved.txt")
+FILES = ("plan.json", "journal.jsonl", "report.json", APPROVED)
 
 
 def pack(run: Path, to: Path) -> tuple[int, int]:
@@ -40,9 +43,7 @@ def pack(run: Path, to: Path) -> tuple[int, int]:
     UsageError
         If ``to`` exists, or cannot be written.
     """
-    if not (run / "report.json").is_file():
-        raise FileError(f"{run}: holds no report.json; make one with: sp-harness compare {run}")
-    report = codec.read_json(run / "report.json", Report, SCHEMA)
+    report = read_report(run)
     wanted = {digest for row in report.rows if not _is_well(row) for digest in row.runs.values()}
     try:
         to.mkdir(parents=True)

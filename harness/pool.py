@@ -126,8 +126,8 @@ class Pool:
     def _execute_batch(self, key: GroupKey, batch: list[RunSpec], folder_of: FolderOf) -> Iterator[Event]:
         alone = key.world_size == 1 and not key.sequence
         lease = self._lease(key.device)
-        most = min(lease.num_gpus or num_slots(key.device), len(batch)) if alone else key.world_size
-        yield from self._take(lease, 1 if alone else key.world_size, most)
+        most = min(lease.num_gpus or num_slots(key.device), len(batch)) if alone else self._num_ranks_here(key)
+        yield from self._take(lease, 1 if alone else self._num_ranks_here(key), most)
         workers = (len(lease.held[:most]) or most) if alone else 1
         with ThreadPoolExecutor(1, "publish") as publisher:
             work = _Work(batch, folder_of, publisher)
@@ -185,6 +185,10 @@ class Pool:
     def _nodes_for(self, key: GroupKey) -> Nodes | None:
         """The nodes, for a group that does not fit on this one."""
         return self._nodes if self._nodes and key.world_size > self._nodes.num_ranks else None
+
+    def _num_ranks_here(self, key: GroupKey) -> int:
+        nodes = self._nodes_for(key)
+        return min(nodes.num_ranks, key.world_size) if nodes else key.world_size
 
     def _drive(self, group: WorkerGroup, work: _Work) -> None:
         published: list[Future[None]] = []

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness import codec
+from harness.errors import InfrastructureError
 from harness.types import Run
 
 
@@ -26,13 +27,28 @@ class Drawn:
     """Where it appears."""
 
     def publish(self) -> Run:
-        """Make the folder appear, whole; ``run.json`` in it is written last."""
-        images = tuple(_packed(self.building / name) for name in self.run.images)
-        run = replace(self.run, images=images)
-        codec.write_json(self.building / "run.json", run)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.building.replace(self.folder)
+        """Make the folder appear, whole; ``run.json`` in it is written last.
+
+        Raises
+        ------
+        InfrastructureError
+            If it cannot be written.
+        """
+        try:
+            images = tuple(_packed(self.building / name) for name in self.run.images)
+            run = replace(self.run, images=images)
+            codec.write_json(self.building / "run.json", run)
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.building.replace(self.folder)
+        except OSError as error:
+            raise cannot_write(self.folder, error) from None
         return run
+
+
+def cannot_write(folder: Path, error: OSError) -> InfrastructureError:
+    """What to raise where a run's folder cannot be written: the disk is full, broken, or somebody else's."""
+    remedy = "mend that, then finish with sp-harness run --resume"
+    return InfrastructureError(f"{folder}: a run cannot be written ({error.strerror or error}); {remedy}")
 
 
 def _packed(picture: Path) -> str:

@@ -15,16 +15,16 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from harness import interpreter
 from harness.wire import TOKEN
 
-STACK_SIGNAL = signal.SIGUSR1  # as in harness.worker, which is started and never imported here
+STACK_SIGNAL = signal.SIGUSR1  # as in harness.worker, which is never imported here
 
 TEMPLATE_GRACE_S = 0.5
 """A template without ranks ends within milliseconds."""
@@ -69,10 +69,9 @@ class Rank(ABC):
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         return [json.loads(line) for line in lines]
 
-    def mark_log(self) -> int:
+    def mark_log(self) -> None:
         """From here on the log speaks of a new request."""
         self._log_offset = self.log.stat().st_size
-        return self._log_offset
 
     def log_since(self, offset: int | None = None) -> str:
         """What was printed since an offset, by default since :meth:`mark_log`."""
@@ -113,25 +112,26 @@ class ForkedRank(Rank):
     """A rank on this machine, which leads a process session of its own."""
 
     def __init__(self, log: Path, modules: Sequence[str], device_index: int = 0) -> None:
-        orders, self._orders = os.pipe()
-        replies, told = os.pipe()
-        self._fate, ended = os.pipe()
-        super().__init__(log, replies, device_index)
-        self._template = Template.here(log)
-        self._lock = threading.Lock()
-        self._lines = b""
-        self._over: int | None = None
-        with log.open("ab") as output:
-            self._template.fork(modules, (orders, told, output.fileno(), ended))
+        with contextlib.ExitStack() as made:
+            (orders, self._orders), (replies, told), (self._fate, ended) = (_pipe(made) for _ in range(3))
+            super().__init__(log, replies, device_index)
+            self._template = Template.here(log)
+            self._lock = threading.Lock()
+            self._lines = b""
+            self._over: int | None = None
+            self._is_swept = False
+            with log.open("ab") as output:
+                self._template.fork(modules, (orders, told, output.fileno(), ended))
+            made.pop_all()  # from here on our ends are closed by close()
         for descriptor in (orders, told, ended):
             os.close(descriptor)
 
     @property
     def pid(self) -> int | None:
-        """The process; ``None`` until it has been forked."""
+        """The process; ``None`` until it has been forked, and where the system refuses to."""
         self._listen()
         pid, _, _ = self._lines.partition(b"\n")
-        return int(pid) if pid else None
+        return int(pid or 0) or None
 
     def write(self, order: Mapping[str, Any]) -> None:
         """Send an order."""
@@ -169,12 +169,15 @@ class ForkedRank(Rank):
     def kill(self) -> None:
         """End its process session; a rank that is not forked yet is given up, and ends at its first breath."""
         pid = self.pid
-        if pid is None:
+        if pid is None or self._is_swept:
             return
-        for kill in (os.killpg, os.kill):  # the second finds a rank that does not lead its session yet
-            with contextlib.suppress(ProcessLookupError):
+        # What its engine started is found by the session, which keeps the number while any of it lives. The rank
+        # itself is found by its own if it does not lead a session yet; once it has ended, the number may be another's.
+        for kill in (os.killpg, os.kill) if self.poll() is None else (os.killpg,):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 kill(pid, signal.SIGKILL)
         self.wait()
+        self._is_swept = True
 
     def close(self) -> None:
         """Close our ends of its pipes."""
@@ -209,7 +212,7 @@ class Template:
         self._control, theirs = socket.socketpair()
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "harness.template", str(theirs.fileno())],
+                interpreter.command("harness.template", str(theirs.fileno())),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -256,7 +259,16 @@ def environment() -> dict[str, str]:
         # Asks the driver's library whether there is a GPU: a process that asked CUDA itself cannot be forked.
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
     }
-    return {name: value for name, value in os.environ.items() if name != TOKEN} | fixed
+    inherited = {name: value for name, value in os.environ.items() if name != TOKEN}
+    return inherited | interpreter.search_path() | fixed
+
+
+def _pipe(made: contextlib.ExitStack) -> tuple[int, int]:
+    """A pipe that is closed again if what follows fails: descriptors may be what there is too little of."""
+    ends = os.pipe()
+    for end in ends:
+        made.callback(os.close, end)
+    return ends
 
 
 def _place() -> tuple[str, dict[str, str]]:

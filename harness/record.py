@@ -30,7 +30,7 @@ from harness.errors import FileError, UsageError
 from harness.golden import read_picture
 from harness.graph import Graph
 from harness.shards import Merged, Shard, divide, narrowed, part
-from harness.types import SCHEMA, Comparison, Explanation, GoldenPolicy, Matrix, Relation, Row, Run, RunSpec
+from harness.types import SCHEMA, Comparison, Explanation, GoldenPolicy, Matrix, Relation, Report, Row, Run, RunSpec
 
 
 @dataclass(frozen=True)
@@ -182,12 +182,55 @@ class RunFolder:
                 return codec.read_json(self.explanation_file(comparison), Explanation, SCHEMA)
         return None
 
+    def lost(self, run: Run) -> list[Path]:
+        """Files that a run left and that are not here: of a packed run, those of rows that pass."""
+        names = [*run.images, *([run.latents] if run.latents else [])]
+        return [path for name in names if not (path := self.folder_of(run.spec) / name).is_file()]
+
+    def check_whole(self) -> None:
+        """See that the pictures of every run are here.
+
+        Raises
+        ------
+        FileError
+            If one is missing, and where to look for it.
+        """
+        for run in self.runs().values():
+            self._check_here(run)
+
+    def _check_here(self, run: Run) -> None:
+        for path in self.lost(run):
+            raise FileError(
+                f"{path}: is missing; a packed run holds the pictures of rows that do not pass alone: use the run "
+                f"folder that was packed, or draw anew with: sp-harness run {self.plan.matrix.path}"
+            )
+
     def sample(self, run: Run) -> Sample:
-        """Load a run's pictures and latents."""
+        """Load a run's pictures and latents.
+
+        Raises
+        ------
+        FileError
+            If one is missing.
+        """
+        self._check_here(run)
         folder = self.folder_of(run.spec)
         arrays = load_file(folder / run.latents) if run.latents else {}
         images = tuple(read_picture(folder / name) for name in run.images)
         return Sample(run.spec.digest, images, arrays.get("latents"), arrays.get("trajectory"))
+
+
+def read_report(path: Path) -> Report:
+    """Read the report of a run folder.
+
+    Raises
+    ------
+    FileError
+        If there is none, or it is of a newer schema.
+    """
+    if not (path / "report.json").is_file():
+        raise FileError(f"{path}: holds no report.json; make one with: sp-harness compare {path}")
+    return codec.read_json(path / "report.json", Report, SCHEMA)
 
 
 def _new_folder(out: Path, stem: str) -> Path:

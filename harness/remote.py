@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from harness.rank import Rank
 from harness.wire import Line
 
 KILL_GRACE_S = 10.0
 """A node that is alive kills its rank within milliseconds, and says so."""
+READER_POLL_MS = 100
 
 
 class RemoteRank(Rank):
@@ -37,6 +39,7 @@ class RemoteRank(Rank):
 
     def __init__(self, line: Line, log: Path, device_index: int, node: str, on_close: Callable[[], None]) -> None:
         replies, told = os.pipe()
+        os.set_blocking(told, False)
         super().__init__(log, replies, device_index)
         self.node = node
         self.is_closed = False
@@ -45,6 +48,8 @@ class RemoteRank(Rank):
         self._folder = Path()
         self._asleep = ""
         self._over: int | None = None
+        self._is_given_up = False
+        """Nobody may be reading its replies any more."""
         self._ended = threading.Event()
         log.touch()
         self._thread = threading.Thread(target=self._listen, args=(told,), daemon=True, name="remote rank")
@@ -75,6 +80,7 @@ class RemoteRank(Rank):
 
     def kill(self) -> None:
         """Have it killed over there; a node that does not answer is hung up on, and kills it when it notices."""
+        self._is_given_up = True
         self._tell({"kill": True})
         if not self._ended.wait(KILL_GRACE_S):
             self._line.end()
@@ -87,6 +93,7 @@ class RemoteRank(Rank):
 
     def close(self) -> None:
         """Hang up."""
+        self._is_given_up = True
         self._line.end()
         self._thread.join()
         self._line.close()
@@ -100,22 +107,34 @@ class RemoteRank(Rank):
 
     def _listen(self, told: int) -> None:
         """Put what comes where that of a rank of this machine would be."""
-        with os.fdopen(told, "wb", buffering=0) as replies, self.log.open("ab", buffering=0) as log:
-            with contextlib.suppress(EOFError, OSError):
+        try:
+            with contextlib.suppress(EOFError, OSError), self.log.open("ab", buffering=0) as log:
                 while self._over is None:
-                    message, data = self._line.receive()
-                    if "log" in message:
-                        log.write(data)
-                    elif "file" in message:
-                        with (self._folder / Path(message["file"]).name).open("ab") as file:
-                            file.write(data)
-                    elif "reply" in message:
-                        replies.write(json.dumps(message["reply"]).encode() + b"\n")
-                    elif "asleep" in message:
-                        self._asleep = message["asleep"]
-                    elif "ended" in message:
-                        self._over = message["ended"]
+                    self._take(*self._line.receive(), log, told)
+        finally:
             if self._over is None:
                 self._over = -signal.SIGKILL
                 self.lost = self.lost or f"the connection to {f'node {self.node}' if self.node else 'it'} broke"
             self._ended.set()  # before its replies end: who notices that asks why
+            os.close(told)
+
+    def _take(self, message: Mapping[str, Any], data: bytes, log: IO[bytes], told: int) -> None:
+        if "log" in message:
+            log.write(data)
+        elif "file" in message:
+            with (self._folder / Path(message["file"]).name).open("ab") as file:
+                file.write(data)
+        elif "reply" in message:
+            self._pass_on(json.dumps(message["reply"]).encode() + b"\n", told)
+        elif "asleep" in message:
+            self._asleep = message["asleep"]
+        elif "ended" in message:
+            self._over = message["ended"]
+
+    def _pass_on(self, reply: bytes, told: int) -> None:
+        """Write a reply, which may be more than the pipe holds, unless nobody reads it any more."""
+        poll = select.poll()
+        poll.register(told, select.POLLOUT)
+        while reply and not self._is_given_up:
+            if poll.poll(READER_POLL_MS):
+                reply = reply[os.write(told, reply) :]

@@ -9,17 +9,14 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from harness import codec, cost_table, packing
+from harness import cost_table, packing
 from harness.console import make_console
-from harness.errors import FileError
-from harness.types import SCHEMA, Report
+from harness.record import read_report
 
 
 def table(path: Path, as_markdown: bool) -> None:
     """Print what splitting costs."""
-    if not (path / "report.json").is_file():
-        raise FileError(f"{path}: holds no report.json; make one with: sp-harness compare {path}")
-    report = codec.read_json(path / "report.json", Report, SCHEMA)
+    report = read_report(path)
     lines = cost_table.lines(report)
     if as_markdown:
         typer.echo(cost_table.markdown(lines), nl=False)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from harness import compare, golden, models
-from harness.errors import ConfigError, GoldenError
+from harness.errors import ConfigError, GoldenError, UsageError
+from harness.matrix import read_matrix
 from harness.measure import Measurer
 from harness.record import RunFolder
 from harness.store import Look, Store, is_url, open_store
 from harness.store import verify as verify_store
 from harness.types import Case, Comparison, GoldenPolicy, Matrix, Outcome, Relation, Report, Row, Run
+
+APPROVED = "approved.txt"
+"""File of a run folder: what its goldens' store came to by approvals of it, line by line."""
 
 
 def store_of(matrix: Matrix) -> Store:
@@ -19,8 +24,17 @@ def store_of(matrix: Matrix) -> Store:
     return open_store(matrix.golden_store, models.cache_dir())
 
 
-def check_store(matrix: Matrix) -> None:
-    """Look at every golden's description, and at the pin, before anything is computed.
+def check_store(matrix: Matrix, known: Collection[str] = ()) -> None:
+    """Look at every golden's description, and at the pin, and fetch all, before anything is computed.
+
+    A network that fails hours later then costs nothing. A golden that is altered is its row's to tell.
+
+    Parameters
+    ----------
+    matrix
+        The matrix.
+    known
+        Digests that are as good as the pin.
 
     Raises
     ------
@@ -28,6 +42,8 @@ def check_store(matrix: Matrix) -> None:
         If one is no golden.json, or of a newer schema.
     ConfigError
         If the store does not hold what the matrix pins.
+    InfrastructureError
+        If the store cannot be read.
     """
     if not matrix.golden_keys:
         return
@@ -35,17 +51,23 @@ def check_store(matrix: Matrix) -> None:
     look = store.look(matrix.golden_keys)
     for address in look.descriptions:
         store.read(address)
-    check_pin(matrix, look)
+    check_pin(matrix, look, known)
+    for address in look.descriptions:
+        if _asks(matrix, address):
+            with contextlib.suppress(GoldenError):
+                store.fetch(address)
 
 
-def check_pin(matrix: Matrix, look: Look) -> None:
-    """Hold what a store was seen to hold to the matrix' pin.
+def check_pin(matrix: Matrix, look: Look, known: Collection[str] = ()) -> None:
+    """Hold what a store was seen to hold to the matrix' pin, or to digests that are as good.
 
     Raises
     ------
     ConfigError
         If they differ, or if a URL store has goldens and no pin.
     """
+    if look.digest in known:
+        return
     where = f"{matrix.path}: golden_store {matrix.golden_store}"
     count = len(look.descriptions)
     if matrix.golden_digest not in (None, look.digest):
@@ -60,11 +82,34 @@ def check_pin(matrix: Matrix, look: Look) -> None:
         )
 
 
-def verify(matrices: Sequence[Matrix]) -> tuple[int, list[str]]:
+def known_digests(folder: RunFolder) -> set[str]:
+    """What the store of a run may come to: what the run was held to, the file's pin by now, what approving left."""
+    matrix = folder.plan.matrix
+    noted = folder.path / APPROVED
+    left = noted.read_text(encoding="utf-8").split() if noted.is_file() else []
+    return {pin for pin in (matrix.golden_digest, _pin_of_file(matrix), *left) if pin}
+
+
+def _pin_of_file(matrix: Matrix) -> str | None:
+    """What the matrix file pins by now, if it is still there and can be read."""
+    try:
+        return read_matrix(Path(matrix.path)).golden_digest
+    except UsageError:
+        return None
+
+
+def verify(matrices: Sequence[Matrix], is_all: bool = True) -> tuple[int, list[str]]:
     """Count the goldens that matrices ask for, and say in a line each what is wrong with them.
 
     Which GPU will draw is not known here: of a ``cuda`` case every platform that is there is looked at, and
     none is missed.
+
+    Parameters
+    ----------
+    matrices
+        What asks for goldens.
+    is_all
+        Whether no other matrix asks for goldens of theirs, so that one that is not asked for is unused.
     """
     asked, lines = 0, []
     for place in dict.fromkeys(matrix.golden_store for matrix in matrices):
@@ -84,7 +129,7 @@ def verify(matrices: Sequence[Matrix]) -> tuple[int, list[str]]:
                 check_pin(matrix, look)
             except ConfigError as error:
                 lines.append(f"pin: {error}")
-        lines += verify_store(store, wanted, found)
+        lines += verify_store(store, wanted, found, is_all)
     return asked, lines
 
 
@@ -113,7 +158,7 @@ class Goldens:
         store = store_of(matrix)
         look = store.look(_keys(matrix), fresh=False)
         if pinned:
-            check_pin(matrix, look)
+            check_pin(matrix, look, known_digests(folder))
         for case in required:
             try:
                 self._places[case.name] = store.fetch(golden.address_of(case, self.platform(case)))

@@ -29,7 +29,7 @@ from harness.merge import division_notes
 from harness.pool import Event, Finished, Started, Stepped, Waiting
 from harness.record import RunFolder
 from harness.run_goldens import Goldens, check_store
-from harness.shards import narrowed
+from harness.shards import mixed, narrowed
 from harness.types import (
     Case,
     GoldenPolicy,
@@ -187,7 +187,8 @@ def conclude(
     measurer = measurer or Measurer(folder)
     goldens = Goldens(folder, runs, pinned)
     planned = folder.plan.rows if rows is None else rows
-    judged = tuple(_concluded(row, runs, measurer, goldens, folder) for row in planned)
+    apart = mixed(folder.plan.specs.values(), runs)
+    judged = tuple(_concluded(row, runs, measurer, goldens, folder, apart) for row in planned)
     report = Report(
         name=folder.plan.name,
         matrix=matrix,
@@ -233,8 +234,16 @@ def exit_code(rows: Sequence[Row], is_part: bool = False) -> int:
     return EXIT_INFRASTRUCTURE if broken or skipped else EXIT_OK
 
 
-def _concluded(row: Row, runs: Mapping[str, Run], measurer: Measurer, goldens: Goldens, folder: RunFolder) -> Row:
-    if row.skip is None and all(_drawn(runs, row.runs[role]) for role in row.runs):
+def _concluded(
+    row: Row,
+    runs: Mapping[str, Run],
+    measurer: Measurer,
+    goldens: Goldens,
+    folder: RunFolder,
+    apart: Mapping[str, str],
+) -> Row:
+    differing = next((apart[digest] for digest in row.runs.values() if digest in apart), "")
+    if row.skip is None and not differing and all(_drawn(runs, row.runs[role]) for role in row.runs):
         row = replace(row, comparisons=(*measurer.of_row(row, runs), *goldens.comparisons(row, measurer)))
         row = replace(row, explanation=folder.explanation(row))
     verdict = compare.judge(
@@ -243,6 +252,7 @@ def _concluded(row: Row, runs: Mapping[str, Run], measurer: Measurer, goldens: G
         declared=folder.plan.matrix.declared,
         approved=goldens.approved(row),
         golden_missing=row.variant.cache == "none" and goldens.is_missing(row.case),
+        mixed=differing,
     )
     return replace(row, verdict=verdict)
 

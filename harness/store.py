@@ -6,7 +6,6 @@ can be copied to the other. The URL's side is in ``store_url.py``.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,7 +14,7 @@ from typing import Protocol
 
 from harness import codec, golden
 from harness.errors import FileError, GoldenError
-from harness.golden import DESCRIPTION, Golden
+from harness.golden import DESCRIPTION, Golden, sha256
 from harness.types import SCHEMA, digest_of
 
 Make = Callable[[Path], object]
@@ -140,7 +139,7 @@ class FolderStore:
         yield from (f"unused: {folder / name}" for name in sorted(strangers))
 
 
-def verify(store: Store, wanted: set[str], found: set[str]) -> Iterator[str]:
+def verify(store: Store, wanted: set[str], found: set[str], is_all: bool = True) -> Iterator[str]:
     """Yield a line for each golden that is missing, unused, or altered.
 
     Parameters
@@ -151,14 +150,11 @@ def verify(store: Store, wanted: set[str], found: set[str]) -> Iterator[str]:
         Addresses that the known matrices ask for.
     found
         Addresses of theirs that the store was seen to hold, on any platform.
+    is_all
+        Whether nobody else asks for goldens here, so that one that is not asked for is unused.
     """
     yield from (f"missing: {store.name(address)}" for address in sorted(wanted - found))
-    strangers = set() if store.shared else store.everything() - wanted - found
+    strangers = store.everything() - wanted - found if is_all and not store.shared else set()
     yield from (f"unused: {store.name(address)}" for address in sorted(strangers))
     for address in sorted(found | strangers):
         yield from store.problems(address)
-
-
-def sha256(content: bytes) -> str:
-    """Digest of a file's content in hexadecimal."""
-    return hashlib.sha256(content).hexdigest()

@@ -16,8 +16,8 @@ from typing import Any
 
 from harness import codec, golden
 from harness.errors import ConfigError, FileError, GoldenError, HarnessError, InfrastructureError, did_you_mean
-from harness.golden import DESCRIPTION, Golden
-from harness.store import Look, Make, sha256
+from harness.golden import DESCRIPTION, Golden, sha256
+from harness.store import Look, Make
 from harness.types import SCHEMA
 
 AT_ONCE = 8
@@ -53,6 +53,7 @@ class UrlStore:
         self._fs, self._root = _file_system(self._url)
         self._seen: dict[str, bytes] = {}
         self._looks: dict[tuple[str, ...], Look] = {}
+        self._altered: dict[str, GoldenError] = {}
 
     def look(self, wanted: Iterable[str], fresh: bool = True) -> Look:
         """Read the ``golden.json`` of every golden that is asked for."""
@@ -66,13 +67,22 @@ class UrlStore:
         return codec.parse_json(self._seen[address], f"{self.name(address)}/{DESCRIPTION}", Golden, SCHEMA)
 
     def fetch(self, address: str) -> Path:
-        """Copy a golden into the cache, if it is not there, and return its folder."""
+        """Copy a golden into the cache, if it is not there, and return its folder.
+
+        Once a golden was fetched, or found altered, the network is not asked again until the next look.
+        """
         text = self._seen.get(address)
         if text is None:
             return self._cache / "none"
+        if address in self._altered:
+            raise self._altered[address]
         folder = self._cache / sha256(text)[:32]
         if not _is_whole(folder):
-            self._download(address, folder)
+            try:
+                self._download(address, folder)
+            except GoldenError as error:
+                self._altered[address] = error
+                raise
         return folder
 
     def write(self, address: str, make: Make) -> None:
@@ -94,9 +104,9 @@ class UrlStore:
 
     def problems(self, address: str) -> Iterator[str]:
         """Download a golden anew and name what is altered."""
-        with tempfile.TemporaryDirectory() as scratch:
+        with self._scratch() as building:
             try:
-                self._download(address, Path(scratch) / "golden")
+                self._fill(building, address)
             except (GoldenError, FileError) as error:
                 yield f"altered: {error}"
 
@@ -116,6 +126,7 @@ class UrlStore:
                 texts = dict(zip(addresses, readers.map(self._description, addresses), strict=True))
         found = {address: text for address, text in texts.items() if text is not None}
         self._seen.update(found)
+        self._altered.clear()
         return Look({address: sha256(text) for address, text in found.items()})
 
     def _names(self, folder: str) -> list[str]:
@@ -133,16 +144,34 @@ class UrlStore:
             return None
 
     def _download(self, address: str, folder: Path) -> None:
-        """Fill ``folder`` with a golden whose ``golden.json`` was seen; all of it or nothing."""
-        self._cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self._cache, prefix=".") as scratch:
-            building = Path(scratch) / "golden"
-            building.mkdir()
-            (building / DESCRIPTION).write_bytes(self._seen[address])
-            for name, expected in self.read(address).files.items():
-                (building / name).write_bytes(self._checked(address, name, expected))
+        """Make a copy whose ``golden.json`` was seen; all of it or nothing, and one run at a time."""
+        from filelock import FileLock
+
+        with self._scratch() as building, FileLock(self._cache / f".{folder.name}.lock", mode=0o666):
+            if _is_whole(folder):
+                return  # another run was faster, and may be reading it
+            self._fill(building, address)
             shutil.rmtree(folder, ignore_errors=True)
             building.replace(folder)
+
+    @contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        """Empty folder on the file system of the cache, for as long as it takes to fill."""
+        try:
+            self._cache.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self._cache, prefix=".", ignore_cleanup_errors=True) as scratch:
+                building = Path(scratch) / "golden"
+                building.mkdir()
+                yield building
+        except OSError as error:
+            hint = "see SP_HARNESS_CACHE"
+            raise InfrastructureError(f"{self._cache}: cannot be written ({error.strerror or error}); {hint}") from None
+
+    def _fill(self, folder: Path, address: str) -> None:
+        """Write a golden into an empty folder, as far as every file is what its description says."""
+        (folder / DESCRIPTION).write_bytes(self._seen[address])
+        for name, expected in self.read(address).files.items():
+            (folder / name).write_bytes(self._checked(address, name, expected))
 
     def _checked(self, address: str, name: str, expected: str) -> bytes:
         place = f"{self.name(address)}/{name}"
@@ -163,7 +192,13 @@ class UrlStore:
         for name in sorted(old, key=lambda name: name != DESCRIPTION):
             self._fs.rm_file(f"{folder}/{name}")
         for file in files:
-            self._fs.put_file(str(file), f"{folder}/{file.name}")
+            try:
+                self._fs.put_file(str(file), f"{folder}/{file.name}")
+            except FileNotFoundError:
+                if not self._fs.exists(PurePosixPath(self._root or "/").parts[0]):
+                    raise  # a bucket is for its owner to make
+                self._fs.makedirs(folder, exist_ok=True)
+                self._fs.put_file(str(file), f"{folder}/{file.name}")
 
     def _forget(self) -> None:
         self._seen.clear()

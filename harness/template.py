@@ -86,11 +86,19 @@ class Template:
     def _fork(self, descriptors: Sequence[int]) -> bool:
         """Whether this is the new rank; the template keeps nothing but the rank's fate."""
         *others, fate = descriptors
-        pid = os.fork()
-        if pid == 0:
-            return True
-        self._fates[pid] = fate
-        _tell(fate, pid)
+        try:
+            pid = os.fork()
+        except OSError as error:  # too many processes, or no memory for one more: this rank's fate, not the others'
+            with contextlib.suppress(OSError):
+                os.write(others[-1], f"the rank cannot be forked: {error.strerror}\n".encode())
+            _tell(fate, 0)
+            _tell(fate, 1)
+            others.append(fate)
+        else:
+            if pid == 0:
+                return True
+            self._fates[pid] = fate
+            _tell(fate, pid)
         for descriptor in others:
             os.close(descriptor)
         return False

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import interpreter
 from harness.wire import TOKEN, Endpoint
 
 NODE = "SP_HARNESS_NODE"
@@ -76,8 +77,9 @@ class Agent:
 
     def end(self) -> None:
         """End torchrun; its ranks end when the head hangs up on them."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        if self._process.poll() is None:  # else the number may be another's by now
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
         self._watcher.join()
 
     def tail(self) -> str:
@@ -92,7 +94,7 @@ class Agent:
 
 def _command(order: LaunchOrder, address: str, scratch: str) -> tuple[str, ...]:
     return (
-        *(sys.executable, "-m", "torch.distributed.run"),
+        *interpreter.command("torch.distributed.run"),
         *("--nnodes", str(order.num_nodes), "--nproc-per-node", str(order.num_ranks), "--max-restarts", "0"),
         *("--rdzv-backend", "c10d", "--rdzv-endpoint", order.rendezvous, "--rdzv-id", order.launch),
         *("--local-addr", address, "--log-dir", scratch),
@@ -105,4 +107,7 @@ def _command(order: LaunchOrder, address: str, scratch: str) -> tuple[str, ...]:
 def _environment(order: LaunchOrder, token: bytes) -> dict[str, str]:
     local = Endpoint.parse(order.head).is_loopback and sys.platform == "linux"
     chosen = {"GLOO_SOCKET_IFNAME": "lo"} if local else {}
-    return {**chosen, **os.environ, "OMP_NUM_THREADS": "1", NODE: str(order.node), TOKEN: token.decode()}
+    # torchrun starts its ranks with -m, which would look into the working directory first.
+    same_code = {"PYTHONSAFEPATH": "1"} | interpreter.search_path()
+    known = {"OMP_NUM_THREADS": "1", NODE: str(order.node), TOKEN: token.decode()}
+    return {**chosen, **os.environ, **same_code, **known}

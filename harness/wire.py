@@ -1,23 +1,25 @@
 """Messages between the machines of one run: who may speak, and how one message is told from the next.
 
 Each message is a JSON object, with bytes behind it where it announces them. Both ends of a connection prove
-that they know the same token before anything else is read (the standard library's challenge, an HMAC). What
-is said is not encrypted: torch.distributed's own traffic is not either, and both belong on a private network.
+that they know the same token before anything else is read: each sends a random challenge, and answers the
+other's with an HMAC-SHA256. Head and node answer with different keys, so that nobody can use the answer of
+one to pass for the other. What is said afterwards is not encrypted: torch.distributed's own traffic is not
+either, and both belong on a private network.
 """
 
 from __future__ import annotations
 
+import hmac
 import json
 import os
+import secrets
 import socket
-import struct
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from multiprocessing import AuthenticationError
-from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
+from hashlib import sha256
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +30,10 @@ TOKEN = "SP_HARNESS_TOKEN"
 MIN_TOKEN_LENGTH = 16
 MAX_MESSAGE_BYTES = 64 << 20
 HANDSHAKE_S = 10.0
-"""A stranger who says nothing is not listened to for longer."""
+"""A stranger is not listened to for longer, whatever it says and however slowly."""
 RETRY_S = 0.5
-_NO_FRIEND = (AuthenticationError, AssertionError, EOFError, OSError)
+CHALLENGE_BYTES = 32
+PROOF_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -171,15 +174,19 @@ def listen(endpoint: Endpoint) -> socket.socket:
 
 def admit(accepted: socket.socket, token: bytes) -> Line | None:
     """Let in who knows the token; a stranger is hung up on."""
-    connection = _connection(accepted)
+    deadline = time.monotonic() + HANDSHAKE_S
+    ours = secrets.token_bytes(CHALLENGE_BYTES)
     try:
-        with _impatient(connection):
-            deliver_challenge(connection, token)
-            answer_challenge(connection, token)
-    except _NO_FRIEND:
-        connection.close()
+        accepted.settimeout(HANDSHAKE_S)
+        accepted.sendall(ours)
+        theirs, proof = _take(accepted, CHALLENGE_BYTES, deadline), _take(accepted, PROOF_BYTES, deadline)
+        if not hmac.compare_digest(proof, _proof(b"node", token, ours + theirs)):
+            raise PermissionError("another token")
+        accepted.sendall(_proof(b"head", token, theirs + ours))
+        return Line(_connection(accepted))
+    except (EOFError, OSError):
+        accepted.close()
         return None
-    return Line(connection)
 
 
 def call(endpoint: Endpoint, token: bytes, timeout_s: float) -> Line:
@@ -193,7 +200,7 @@ def call(endpoint: Endpoint, token: bytes, timeout_s: float) -> Line:
     deadline = time.monotonic() + timeout_s
     while True:
         try:
-            connection = _connection(socket.create_connection((endpoint.host, endpoint.port), timeout=HANDSHAKE_S))
+            called = socket.create_connection((endpoint.host, endpoint.port), timeout=HANDSHAKE_S)
             break
         except OSError as error:
             if time.monotonic() > deadline:
@@ -201,16 +208,20 @@ def call(endpoint: Endpoint, token: bytes, timeout_s: float) -> Line:
                     f"--rdzv-endpoint {endpoint}: nobody answers ({error.strerror or error}); is sp-harness run there?"
                 ) from None
             time.sleep(RETRY_S)
+    deadline = time.monotonic() + HANDSHAKE_S
+    ours = secrets.token_bytes(CHALLENGE_BYTES)
     try:
-        with _impatient(connection):
-            answer_challenge(connection, token)
-            deliver_challenge(connection, token)
-    except _NO_FRIEND:
-        connection.close()
+        theirs = _take(called, CHALLENGE_BYTES, deadline)
+        called.sendall(ours + _proof(b"node", token, theirs + ours))
+        if not hmac.compare_digest(_take(called, PROOF_BYTES, deadline), _proof(b"head", token, ours + theirs)):
+            raise PermissionError("another token")
+        return Line(_connection(called))
+    except (EOFError, OSError):
+        called.close()
         raise InfrastructureError(
-            f"--rdzv-endpoint {endpoint}: the token is not the one known there; {TOKEN} has to be the same on all nodes"
+            f"--rdzv-endpoint {endpoint}: the token is not the one known there, or that is another version of "
+            f"sp-harness; {TOKEN} has to be the same on all nodes"
         ) from None
-    return Line(connection)
 
 
 def free_port(host: str) -> int:
@@ -219,14 +230,24 @@ def free_port(host: str) -> int:
         return int(server.getsockname()[1])
 
 
-@contextmanager
-def _impatient(connection: Connection) -> Iterator[None]:
-    """Fail instead of waiting for long, since nobody knows yet who is there."""
-    with socket.socket(fileno=os.dup(connection.fileno())) as same:
-        for timeout_s in (HANDSHAKE_S, 0.0):  # no limit afterwards
-            same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(timeout_s), 0))
-            if timeout_s:
-                yield
+def _proof(role: bytes, token: bytes, challenge: bytes) -> bytes:
+    """What only one who knows the token can say to a challenge, as head or as node."""
+    return hmac.digest(sha256(role + token).digest(), challenge, "sha256")
+
+
+def _take(peer: socket.socket, num_bytes: int, deadline: float) -> bytes:
+    """Read from somebody of whom nobody knows yet who it is."""
+    data = b""
+    while len(data) < num_bytes:
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("too slow")
+        peer.settimeout(left_s)
+        part = peer.recv(num_bytes - len(data))
+        if not part:
+            raise EOFError
+        data += part
+    return data
 
 
 def _connection(connected: socket.socket) -> Connection:

@@ -1,9 +1,9 @@
 """The program inside an engine's own interpreter: one process is one rank.
 
-Forked from :mod:`harness.template`, or started as ``python -m harness.worker FD``. Orders come as JSON lines
-on standard input, the first one saying who this rank is; replies go as JSON lines to the file descriptor
-``FD``. Standard output and error belong to the engine and end in the rank's log. When standard input closes,
-the parent is gone or done with us, and the process ends at once, whatever it is waiting for.
+Forked from :mod:`harness.template`. Orders come as JSON lines on standard input, the first one saying who
+this rank is; replies go as JSON lines to a file descriptor of their own. Standard output and error belong to
+the engine and end in the rank's log. When standard input closes, the parent is gone or done with us, and the
+process ends at once, whatever it is waiting for.
 """
 
 from __future__ import annotations
@@ -31,8 +31,11 @@ from harness.probe.collectives import PATIENCE, unfinished
 from harness.probe.recorder import probing
 from harness.types import Device, Drawing, DType, Engine, RunSpec, Worker
 
-STACK_SIGNAL = signal.SIGUSR1  # as in harness.launch, which may not be imported here
+STACK_SIGNAL = signal.SIGUSR1  # as in harness.rank, which may not be imported here
 """Makes a rank print the stacks of all its threads into its log."""
+
+MAX_DETAIL_CHARS = 20_000
+"""Of a traceback the end says what was raised; some libraries raise whole tensors."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,8 @@ class Rank:
         self.worker.cache_decisions = ()
         with probing(spec, folder, self.start.rank):
             drawing = engine.draw(spec)
+        if drawing is None and self.start.rank == 0:
+            raise RuntimeError(f"the engine {engine.name} returned no drawing on rank 0")
         reply: dict[str, Any] = {
             "event": "done",
             "peak_memory_bytes": peak_memory_bytes(self.start.device),
@@ -138,7 +143,7 @@ def main(descriptor: int) -> None:
                 event="raised",
                 message=f"{type(error).__name__}: {error}".splitlines()[0][:500],
                 out_of_memory=exhaustion.raised_by(error),
-                detail=traceback.format_exc(),
+                detail=traceback.format_exc()[-MAX_DETAIL_CHARS:],
             )
 
 
@@ -239,7 +244,3 @@ def _save(drawing: Drawing, folder: Path) -> dict[str, Any]:
         "times": codec.encode(drawing.times),
         "caption_tokens": list(drawing.caption_tokens),
     }
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -133,7 +134,8 @@ class TestApproved:
         assert told["approved_by"] == "the bench"
         assert told["run"] == report.name
         assert told["approved_at"].startswith("20")
-        assert len(told["source_commit"]) == 40 or told["source_commit"] == "unknown"
+        assert len(told["approver_commit"]) == 40 or told["approver_commit"] == "unknown"
+        assert {told["source"]} == {run.spec.source for run in report.runs.values()}
         assert told["python"] == "3.11.9"
         assert "numpy" in told
 
@@ -294,6 +296,18 @@ class TestApprove:
         (change,) = changes(folder, report)
         approval.approve(folder, report, change)
         assert golden_of(bench, report).provenance["approved_by"]
+
+    def test_a_user_without_a_name_is_a_number(self, bench: Any, small: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As in a container that was given a uid; ``getuser`` raises what this version of Python raises."""
+        for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("PATH", "")  # no git
+        monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)
+        folder, report = judged(bench.drawn(small))
+        (change,) = changes(folder, report)
+        approval.approve(folder, report, change)
+        told = golden_of(bench, report).provenance
+        assert (told["approved_by"], told["approver_commit"]) == ("uid 4000000000", "unknown")
 
     def test_survives_reading_the_report_again(self, bench: Any, small: str) -> None:
         folder, report = judged(bench.drawn(small))

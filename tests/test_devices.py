@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -31,6 +33,18 @@ sys.stdin.readline()
 lease.release()
 print("released", flush=True)
 sys.stdin.readline()
+"""
+
+TAKE_AND_TELL = """
+import os, sys
+import filelock
+from pathlib import Path
+from harness import locks
+from harness.devices import Gpu, Lease
+os.setuid(int(sys.argv[2]))
+lease = Lease([Gpu(0, "GPU-aa"), Gpu(1, "GPU-bb")], "reports/other", Path(sys.argv[1]))
+assert not list(lease.take(2, 2)) and lease.held == (0, 1)
+assert "(reports/other)" in locks.holder(Path(sys.argv[1], "GPU-aa.lock"))
 """
 
 
@@ -203,7 +217,22 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 def test_every_user_may_add_locks(folder: Path) -> None:
     take(Lease(TWO, "reports/mine", folder), 1, 1)
-    assert folder.stat().st_mode & 0o1777 == 0o777
+    assert folder.stat().st_mode & 0o1777 == 0o1777
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can act for two users")
+def test_users_take_turns_at_a_gpu() -> None:
+    """In a folder that is sticky, as Linux guards files of others there."""
+    with tempfile.TemporaryDirectory() as open_to_all:  # pytest's own folders are not
+        Path(open_to_all).chmod(0o755)
+        folder = Path(open_to_all) / "locks"
+        mine = Lease(TWO, "reports/mine", folder)
+        assert take(mine, 2, 2) == (0, 1)
+        mine.release()
+        for user in (65534, 65533):
+            subprocess.run([sys.executable, "-c", TAKE_AND_TELL, str(folder), str(user)], check=True)
+        assert take(mine, 2, 2) == (0, 1)
+        mine.release()
 
 
 def test_processors_are_not_locked() -> None:

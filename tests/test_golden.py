@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from harness import codec, golden, store
+from harness import codec, golden, golden_command, store
 from harness.errors import FileError, GoldenError
 from harness.types import Case, Run, RunSpec, Size
 
@@ -198,6 +198,18 @@ class TestVerify:
     def test_unused(self, write: Write, tmp_path: Path) -> None:
         folder, _, _ = write()
         assert verify(tmp_path / "golden", []) == [f"unused: {folder}"]
+
+    def test_of_a_matrix_that_is_named_what_others_ask_for_is_no_problem(
+        self, bench: Any, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        bench.approved()
+        one = bench.matrix_file().with_name("one.toml")
+        one.write_text(bench.matrix_file().read_text().replace('["128x128", "144x144"]', '"144x144"'))
+        assert golden_command.verify([one], is_all=False) == 0
+        assert capsys.readouterr().out == "1 goldens asked for, 0 problems\n"
+        assert golden_command.verify([one, bench.matrix_file()], is_all=True) == 0
+        assert golden_command.verify([one], is_all=True) == 1
+        assert "unused: " in capsys.readouterr().out
 
     def test_a_stranger_beside_the_files(self, write: Write, tmp_path: Path) -> None:
         folder, _, _ = write()

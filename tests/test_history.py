@@ -231,6 +231,18 @@ class TestFiles:
         assert len(kept.read_text().splitlines()) == 2
         assert [one.exit_code for one in files.lines(kept)[0]] == [1]
 
+    def test_a_report_counts_before_the_line_of_its_run_wherever_that_lies(
+        self, report: Report, tmp_path: Path
+    ) -> None:
+        """``sp-harness history reports`` finds the lines it keeps in the folder that it reads."""
+        kept = tmp_path / "reports" / "history" / "history.jsonl"
+        files.keep(kept, [replace(night_of(report), exit_code=1)])
+        codec.write_json(tmp_path / "reports" / report.name / "report.json", report)
+        for path in (kept, tmp_path / "none.jsonl"):
+            assert files.read([tmp_path / "reports"], path)[0] == [night_of(report)]
+        assert files.keep(kept, files.read([tmp_path / "reports"], kept)[0]) == 1
+        assert files.lines(kept)[0] == [night_of(report)]
+
     def test_kept_reports_in_folders_as_a_chain_of_artifacts_leaves_them(self, report: Report, tmp_path: Path) -> None:
         for number in (1, 2, 3):
             started_at = f"2026-01-0{number}T00:00:00+00:00"

@@ -33,7 +33,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "diagnose",
         "record",
         "shards",
+        "interpreter",
         "locks",
+        "plain",
         "wire",
         "devices",
     ),  # core; no torch

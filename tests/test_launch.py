@@ -1,6 +1,8 @@
 """Worker groups with real processes: what a run leaves behind, however its ranks end."""
 
+import itertools
 import os
+import resource
 import signal
 import tempfile
 import threading
@@ -12,6 +14,7 @@ import psutil
 import pytest
 
 from harness import codec, plan
+from harness.errors import InfrastructureError
 from harness.launch import Aborted, GroupKey, WorkerGroup
 from harness.rank import ForkedRank
 from harness.types import Case, FailureKind, Run, RunSpec, Size
@@ -178,6 +181,54 @@ def test_a_crash_for_want_of_memory_is_no_fault_of_the_engine(group: WorkerGroup
     assert run.failure is not None
     assert (run.failure.kind, run.failure.rank) == (FailureKind.OUT_OF_MEMORY, 1)
     assert run.failure.message == "rank 1 ran out of memory and crashed (SIGABRT)"
+
+
+def test_a_crash_long_after_memory_ran_out_is_the_engines(group: WorkerGroup, tmp_path: Path) -> None:
+    def crash() -> None:
+        with group._ranks[1].log.open("a") as log:
+            log.write("CUDA out of memory; going on with a smaller batch\n" + "a word\n" * 20)
+        os.kill(pids(group)[1], signal.SIGSEGV)
+
+    run = group.run(spec(step_s=0.1, steps=100), tmp_path / "run", on_first(crash))
+    assert run.failure is not None
+    assert (run.failure.kind, run.failure.message) == (FailureKind.RAISED, "rank 1 crashed (SIGSEGV)")
+
+
+def test_a_signal_without_a_name_is_told_by_its_number(group: WorkerGroup, tmp_path: Path) -> None:
+    number = signal.SIGRTMIN + 6
+    with pytest.raises(ValueError, match="is not a valid Signals"):
+        signal.Signals(number)
+    slow = spec(step_s=0.1, steps=100)
+    run = group.run(slow, tmp_path / "run", on_first(lambda: os.kill(pids(group)[1], number)))
+    assert run.failure is not None
+    assert run.failure.message == f"rank 1 crashed (signal {number})"
+
+
+def test_ranks_for_which_nothing_is_left_are_a_failed_launch(group: WorkerGroup, tmp_path: Path) -> None:
+    """Descriptors run out in the middle of the start; when there are some again, the group starts."""
+    group.run(spec(), tmp_path / "first")
+    group.kill()
+    before = len(os.listdir("/proc/self/fd"))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = set(map(int, os.listdir("/proc/self/fd")))
+    free = (number for number in range(1 << 16) if number not in used)
+    most = next(itertools.islice(free, 7, None))  # the first rank gets its own, the second does not
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, limits[1]))
+    try:
+        run = group.draw(spec(), tmp_path / "second").run
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert run.failure is not None
+    assert (run.failure.kind, run.failure.kind.infrastructure) == (FailureKind.LAUNCH, True)
+    assert run.failure.message.startswith("fake did not start: ranks cannot be started (Too many open files")
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert group.run(spec(), tmp_path / "third").outcome == "ok"
+
+
+def test_a_folder_that_cannot_be_made_is_named(group: WorkerGroup, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InfrastructureError, match=r"file/run: a run cannot be written \(Not a directory\)"):
+        group.run(spec(), tmp_path / "file" / "run")
 
 
 def test_a_rank_killed_between_two_runs_costs_the_next_one_only(group: WorkerGroup, tmp_path: Path) -> None:

@@ -88,6 +88,43 @@ def test_a_note_that_cannot_be_read_is_no_error(tmp_path: Path, note: str) -> No
     assert locks.holder(path) == "another process"
 
 
+def test_of_several_notes_the_latest_counts(tmp_path: Path) -> None:
+    """Each user leaves a note of their own, and takes none away."""
+    path = tmp_path / "a.lock"
+    (tmp_path / "a.lock.holder-4711.json").write_text('{"pid": 1, "purpose": "long ago", "since_s": 1.0}')
+    held = locks.attempt(path, "now")
+    assert held is not None
+    assert f"process {os.getpid()} (now)" in locks.holder(path)
+    held.release()
+
+
+def test_a_note_that_cannot_be_left_frees_the_lock(hold: Hold, tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    (tmp_path / f"a.lock.holder-{os.getuid()}.json").mkdir()  # nothing can be put in its place
+    with pytest.raises(IsADirectoryError) as caught:
+        locks.attempt(path, "p")
+    assert caught.tb  # whoever keeps the error keeps what the lock was taken with
+    (tmp_path / f"a.lock.holder-{os.getuid()}.json").rmdir()
+    assert {file.name for file in tmp_path.iterdir()} == {"a.lock"}
+    hold(path, "p")
+
+
+def test_a_note_is_not_written_through_a_link_that_lies_in_wait(tmp_path: Path) -> None:
+    """Anybody may put files into the folder of locks."""
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    folder = tmp_path / "locks"
+    folder.mkdir()
+    names = (f".a.lock.holder.json.{os.getpid()}", f".a.lock.holder-{os.getuid()}.json.{os.getpid()}")
+    for name in (*names, f"a.lock.holder-{os.getuid()}.json"):
+        (folder / name).symlink_to(precious)
+    held = locks.attempt(folder / "a.lock", "p")
+    assert held is not None
+    assert f"process {os.getpid()} (p)" in locks.holder(folder / "a.lock")
+    held.release()
+    assert precious.read_text() == "mine"
+
+
 def test_any_user_may_open_a_lock_file(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:

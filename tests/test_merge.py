@@ -199,6 +199,20 @@ class TestTheMergedReport:
 
 
 class TestWhatIsMissing:
+    def test_logs_of_folders_that_share_a_name_are_all_taken_along(self, bench: Any, tmp_path: Path) -> None:
+        places = []
+        for index in (1, 2, 3):
+            folder = drawn(bench, index)
+            (folder.path / "logs").mkdir()
+            (folder.path / "logs" / "rank-0.log").write_text(folder.plan.name)
+            places.append(tmp_path / f"machine-{index}" / "shard")
+            places[-1].parent.mkdir()
+            folder.path.rename(places[-1])
+        made = merge(places, bench.root / "merged")
+        told = {path.read_text() for path in (made.path / "logs").glob("*/rank-0.log")}
+        assert told == set(made.plan.merged.runs)  # type: ignore[union-attr]
+        assert len(told) == 3
+
     def test_a_missing_shard_is_named_and_never_well(self, bench: Any) -> None:
         shards = [drawn(bench, index) for index in (1, 3)]
         _, report = merged(bench, *shards)

@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -127,6 +129,8 @@ def test_a_group_over_two_nodes_is_like_one_of_this_machine(head: Nodes, group: 
     assert failed.failure is not None
     assert failed.failure.message.startswith("rank 1 raised RuntimeError")
     assert "Traceback" in failed.failure.detail
+    group.kill()
+    assert until(lambda: all(launch.is_over for launch in head._launches.values()))  # and none is kept for ever
 
 
 def test_a_node_that_is_killed_costs_what_needs_it_and_no_more(
@@ -213,6 +217,67 @@ def test_a_head_that_is_killed_ends_its_nodes(tmp_path: Path) -> None:
     assert member.returncode == 3
     assert "the head of the run is gone" in output
     assert until(lambda: not processes(f"harness.outpost {endpoint}"))
+
+
+def test_a_node_that_never_comes_is_waited_for_once(
+    head: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes_module, "JOIN_TIMEOUT_S", 0.3)
+    with pytest.raises(nodes_module.StartFailed, match=r"1 of 2 nodes \(waited 0.3 s for node 2 of 2\)"):
+        head.start(2, tmp_path, (), lambda: True)
+    monkeypatch.setattr(nodes_module, "JOIN_TIMEOUT_S", 600)
+    answers = iter([True] * 3)  # who waits asks again and again whether it is wanted
+    with pytest.raises(nodes_module.StartFailed, match="for node 2 of 2"):
+        head.start(2, tmp_path, (), lambda: next(answers, False))
+
+
+def test_a_caller_that_cannot_be_accepted_does_not_close_the_head(head: Nodes) -> None:
+    """As where descriptors run out for a moment."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as early:  # it has its descriptor already
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            early.connect((head.endpoint.host, head.endpoint.port))
+            time.sleep(2 * nodes_module.POLL_S)  # it tries in vain, or has not yet: both must end well
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    with contextlib.closing(wire.call(head.endpoint, SECRET.encode(), DEADLINE_S)) as line:
+        line.send({"name": "late", "num_ranks": 1, "num_nodes": 2, "source": nodes_module.source()})
+        assert line.receive() == ({"welcome": True}, b"")
+
+
+def test_a_node_that_goes_before_it_is_welcomed_is_not_counted(head: Nodes) -> None:
+    found: list[wire.Line | None] = []
+    endpoint = Endpoint("127.0.0.1", wire.free_port("127.0.0.1"))
+    with wire.listen(endpoint) as listening:
+        thread = threading.Thread(target=lambda: found.append(wire.admit(listening.accept()[0], b"token")))
+        thread.start()
+        with contextlib.closing(wire.call(endpoint, b"token", DEADLINE_S)):
+            thread.join()
+            assert found[0] is not None
+            found[0].end()
+            with pytest.raises(OSError, match="ended"):
+                head._serve(nodes_module._Node("b", 1, found[0]), {"num_nodes": 2, "source": nodes_module.source()})
+            found[0].close()
+    assert head._joined == []
+
+
+def test_a_node_that_speaks_another_language_is_lost(head: Nodes) -> None:
+    with contextlib.closing(wire.call(head.endpoint, SECRET.encode(), DEADLINE_S)) as line:
+        line.send({"name": "b", "num_ranks": 1, "num_nodes": 2, "source": nodes_module.source()})
+        assert line.receive() == ({"welcome": True}, b"")
+        line.send({"word": "what"})
+        assert until(lambda: head._lost == "node b")
+    assert head._joined == []
+
+
+def test_other_code_beside_the_ranks_is_another_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = nodes_module.source()
+    assert known.startswith(f"{sys.version_info.major}.{sys.version_info.minor} ")
+    for file in nodes_module.SPOKEN_HERE:
+        assert (Path(nodes_module.__file__).parent / file).is_file()
+    monkeypatch.setattr(nodes_module, "SPOKEN_HERE", nodes_module.SPOKEN_HERE[1:])
+    assert nodes_module.source() != known
 
 
 def test_ranks_are_dealt_to_the_head_first() -> None:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from harness import codec, golden_command, packing, session
+from harness import codec, commands, golden_command, packing, session
 from harness.errors import FileError, UsageError
+from harness.merge import merge
 from harness.record import RunFolder
 from harness.types import Report
 
@@ -57,6 +58,33 @@ def test_a_case_without_a_golden_can_be_approved_from_what_was_kept(bench: Any, 
     packing.pack(folder.path, tmp_path / "kept")
     golden_command.approve(tmp_path / "kept", [], yes=True, by="a person")
     assert session.conclude(bench.drawn()).exit_code == 0
+
+
+def test_a_case_that_passes_is_left_out_when_a_packed_run_is_approved(
+    bench: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench.approved(bench.matrix_file().read_text().replace('["128x128", "144x144"]', '"144x144"'))
+    folder = bench.drawn()
+    judged(folder)
+    packing.pack(folder.path, tmp_path / "kept")
+    golden_command.approve(tmp_path / "kept", [], yes=True, by="a person")
+    said = capsys.readouterr().out
+    assert "128x128: new" in said
+    assert "left out, their pictures are in the run folder that was packed: 144x144" in said
+    assert session.conclude(bench.drawn()).exit_code == 0
+    with pytest.raises(UsageError, match=r"holds no picture of case '144x144'.* approve it from the run folder"):
+        golden_command.approve(tmp_path / "kept", ["144x144"], yes=True, by="a person")
+
+
+def test_what_needs_every_picture_says_where_they_are(bench: Any, tmp_path: Path) -> None:
+    folder = bench.drawn(golden="off")
+    judged(folder)
+    kept = tmp_path / "kept"
+    packing.pack(folder.path, kept)
+    for use in (commands.compare, commands.resume, lambda path: merge([path], tmp_path / "merged")):
+        with pytest.raises(FileError, match=r"image-0\.png: is missing; .* use the run folder that was packed"):
+            use(kept)
+    assert not (tmp_path / "merged").exists()
 
 
 def test_what_cannot_be_packed(bench: Any, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from harness import plan, pool
+from harness.errors import InfrastructureError
 from harness.pool import Finished, Pool, Started, Stepped
 from harness.types import Case, FailureKind, RunSpec, Size
 
@@ -116,6 +117,13 @@ def test_leaving_the_loop_ends_the_work(tmp_path: Path) -> None:
                 break
     assert not ranks()
     assert names(tmp_path) == ["logs"]
+
+
+def test_a_disk_that_is_full_reaches_the_caller_in_words(tmp_path: Path) -> None:
+    """A folder that cannot be replaced stands in for it: there is none to fill here."""
+    (tmp_path / "run").write_text("in the way")
+    with Pool(tmp_path / "logs") as workers, pytest.raises(InfrastructureError, match=r"run: a run cannot be written"):
+        list(workers.execute([spec(0)], lambda run: tmp_path / "run"))
 
 
 def test_an_error_of_the_harness_reaches_the_caller(tmp_path: Path) -> None:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from harness import devices, plan
+from harness import devices, plan, wire
 from harness.devices import Gpu
 from harness.errors import InfrastructureError
+from harness.nodes import Nodes, _Launch, _Node
 from harness.pool import Event, Finished, Holding, Pool, Started, Waiting
+from harness.rank import Rank, StartFailed
 from harness.types import Case, RunSpec, Size
+from harness.wire import Endpoint
 
 GPUS = (Gpu(0, "GPU-aa"), Gpu(1, "GPU-bb"))
 
@@ -145,6 +149,46 @@ def test_a_wait_without_end_is_an_error(other: Other, tmp_path: Path, monkeypatc
     other(*GPUS)
     with Pool(tmp_path / "run" / "logs") as pool, pytest.raises(InfrastructureError, match="still waiting for 1"):
         list(pool.execute([spec(0)], lambda run: tmp_path / run.digest))
+
+
+class TwoNodes(Nodes):
+    """Of a run on two nodes the head, which starts nothing: what it is asked for is what counts here."""
+
+    def start(self, num_ranks: int, *_: object, devices: Sequence[int] = ()) -> Sequence[Rank]:
+        self.asked = (num_ranks, tuple(devices))
+        raise StartFailed("nobody joins")
+
+
+def test_of_a_group_over_nodes_only_the_ranks_that_run_here_hold_gpus(other: Other, tmp_path: Path) -> None:
+    other(GPUS[0])  # the one that a rank would take by its place
+    endpoint = Endpoint("127.0.0.1", wire.free_port("127.0.0.1"))
+    with TwoNodes(endpoint, 2, 1, b"token") as nodes, Pool(tmp_path / "run" / "logs", nodes=nodes) as pool:
+        events = []
+        for event in pool.execute([spec(0, 2)], lambda run: tmp_path / run.digest):
+            assert not isinstance(event, Waiting)
+            events.append(event)
+    assert of(Holding, events) == [Holding((1,)), Holding(())]
+    assert nodes.asked[0] == 2
+    assert nodes.asked[1][0] == 1
+
+
+def test_a_rank_gets_the_gpu_held_for_its_place_and_on_other_nodes_its_own(tmp_path: Path) -> None:
+    launch = _Launch("launch", 3, tmp_path, (), [5, 7], threading.Condition())
+    launch._nodes = [None, _Node("b", 2, None)]  # type: ignore[arg-type]
+    endpoint = Endpoint("127.0.0.1", wire.free_port("127.0.0.1"))
+    for index, (node, place) in enumerate([(0, 0), (0, 1), (1, 0)]):
+        found: list[wire.Line] = []
+        with wire.listen(endpoint) as listening:
+            caller = threading.Thread(target=lambda found=found: found.append(wire.call(endpoint, b"token", 30)))
+            caller.start()
+            line = wire.admit(listening.accept()[0], b"token")
+            caller.join()
+        assert line is not None
+        launch.arrived(line, {"rank": index, "node": node, "place": place})
+        found[0].close()
+    assert [rank.device_index for rank in launch.ranks(lambda: True)] == [5, 7, 0]
+    launch._nodes = []
+    launch.end()
 
 
 def test_who_holds_a_gpu_is_told_by_the_run_folder(tmp_path: Path, locks_folder: Path) -> None:

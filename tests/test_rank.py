@@ -144,6 +144,23 @@ def test_the_exit_code_of_a_rank_is_known_though_it_is_no_child(start: Callable[
     assert rank.read() is None
 
 
+def test_the_number_of_a_rank_that_has_ended_is_left_alone(
+    start: Callable[..., ForkedRank], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By now it may be another process's; its session is looked through once, for what its engine has started."""
+    rank = start()
+    pid = ready(rank)
+    os.kill(pid, signal.SIGABRT)
+    rank.wait()
+    kill, killpg = os.kill, os.killpg
+    sent: list[tuple[str, int]] = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: [sent.append(("rank", pid)), kill(pid, number)])
+    monkeypatch.setattr(os, "killpg", lambda pid, number: [sent.append(("session", pid)), killpg(pid, number)])
+    rank.kill()
+    rank.kill()
+    assert sent == [("session", pid)]
+
+
 @pytest.mark.usefixtures("own_template")
 def test_a_template_that_is_killed_is_replaced(start: Callable[..., ForkedRank]) -> None:
     first = start()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness import session
+from harness import codec, session
 from harness.errors import UsageError
 from harness.pool import Event, Holding, Started, Stepped, Waiting
 from harness.session import Selection, exit_code, select
@@ -201,6 +201,26 @@ class TestConclude:
         files = session.write_reports(session.conclude(folder), folder.path)
         assert set(files) == {"csv", "html", "issue", "json", "junit", "markdown"}
         assert all(path.is_file() and path.is_relative_to(folder.path) for path in files.values())
+
+
+def test_what_was_drawn_on_two_kinds_of_machine_is_not_compared(bench: Any) -> None:
+    """A run that was interrupted on one GPU and finished on another."""
+    folder = bench.drawn(golden="off")
+    here, there = ({"python": "3.11.9", "device": device} for device in ("NVIDIA H200", "NVIDIA A100"))
+    moved = next(row for row in folder.plan.rows if row.name == "144x144/fake-u2-h").runs["candidate"]
+    for digest, run in folder.runs().items():
+        codec.write_json(
+            folder.folder_of(run.spec) / "run.json", replace(run, versions=there if digest == moved else here)
+        )
+    report = session.conclude(folder)
+    found = {row.case.name: row.verdict for row in report.rows}
+    assert found["128x128"].outcome is Outcome.PASS
+    mixed = found["144x144"]
+    assert (mixed.outcome, mixed.infrastructure, mixed.cause) == (Outcome.ERROR, True, "environment")
+    assert "NVIDIA H200 in run" in mixed.sentence
+    assert f"NVIDIA A100 in run {moved}" in mixed.sentence
+    assert report.exit_code == 3
+    assert not any(row.comparisons for row in report.rows if row.case.name == "144x144")
 
 
 def test_planning_anew_sees_other_code(bench: Any) -> None:

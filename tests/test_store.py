@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
 import sys
+import tempfile
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +18,11 @@ from typing import Any
 import fsspec
 import pytest
 
-from harness import approval, golden_command, models, run_goldens, session, store
+from harness import approval, codec, commands, golden, golden_command, models, run_goldens, session, store
 from harness.errors import ConfigError, FileError, GoldenError, InfrastructureError
 from harness.matrix import read_matrix
 from harness.record import RunFolder
+from harness.store_url import UrlStore
 from harness.types import Outcome, Report
 
 MATRIX = """
@@ -137,12 +142,74 @@ class TestNights:
             picture.write_bytes(b"painted over")
         assert outcomes(nights.run(pin)[1]) == {Outcome.PASS}
 
+    def test_goldens_are_fetched_before_anything_is_drawn(
+        self, nights: Nights, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What is drawn takes hours: a network that fails meanwhile must not cost the report."""
+        pin = nights.approve(*nights.run())
+        store.open_store.cache_clear()
+        folder = nights.bench.drawn(nights.text(pin))
+        go_offline(nights, monkeypatch)
+        assert outcomes(session.conclude(folder)) == {Outcome.PASS}
+
+    def test_an_altered_golden_is_found_before_anything_is_drawn_too(
+        self, nights: Nights, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pin = nights.approve(*nights.run())
+        for path in nights.files().values():
+            if path.endswith("image.png"):
+                nights.fs.pipe_file(path, b"painted over")
+        store.open_store.cache_clear()
+        folder = nights.bench.drawn(nights.text(pin))
+        go_offline(nights, monkeypatch)
+        report = session.conclude(folder)
+        assert (outcomes(report), report.exit_code) == ({Outcome.FAIL}, 1)
+        assert "image.png: does not match" in report.rows[0].verdict.sentence  # type: ignore[union-attr]
+
+    def test_of_runs_that_fetch_at_once_one_downloads(
+        self, nights: Nights, cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The others take its copy and leave it alone: someone may be reading it."""
+        nights.approve(*nights.run(sizes='"128x128"'))
+        matrix = read_matrix(nights.bench.matrix_file(nights.text(sizes='"128x128"')))
+        stores = [UrlStore(nights.url, cache.parent) for _ in range(4)]  # as four processes would have them
+        (address,) = {address for one in stores for address in one.look(matrix.golden_keys).descriptions}
+        read, asked = type(nights.fs).cat_file, []
+
+        together = threading.Barrier(2)
+
+        def noted(fs: Any, path: str, **kwargs: Any) -> Any:
+            asked.append(path.rpartition("/")[2])
+            with contextlib.suppress(threading.BrokenBarrierError):
+                together.wait(0.5)  # a second one, if it may read at all, meets the first here
+            return read(fs, path, **kwargs)
+
+        monkeypatch.setattr(type(nights.fs), "cat_file", noted)
+        start = threading.Barrier(len(stores))
+
+        def fetch(one: UrlStore) -> Path:
+            start.wait()
+            return one.fetch(address)
+
+        with ThreadPoolExecutor(len(stores)) as runs:
+            (folder,) = set(runs.map(fetch, stores))
+        assert sorted(asked) == ["image.png", "latents.safetensors"]
+        assert golden.load(folder) is not None
+
     def test_goldens_off_leaves_the_store_alone(self, nights: Nights) -> None:
         """Also where the pin is wrong: nothing is held to it."""
         matrix = nights.bench.matrix_file(nights.text("sha256:" + "0" * 64))
         session.prepare(matrix, golden="off")
         with pytest.raises(ConfigError):
             session.prepare(matrix)
+
+
+def go_offline(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*args: Any, **kwargs: Any) -> Any:
+        raise TimeoutError("no route to host")
+
+    for call in ("ls", "cat_file"):
+        monkeypatch.setattr(type(nights.fs), call, offline)
 
 
 class TestPin:
@@ -301,6 +368,59 @@ class TestApprove:
         again = nights.approve(folder, report)
         assert outcomes(nights.run(again, sizes='"128x128"', edit=repaint(by=0.1))[1]) == {Outcome.PASS}
 
+    @pytest.mark.parametrize("upload", [1, 2, 3])
+    def test_the_command_can_be_given_again_after_an_upload_that_broke(
+        self, nights: Nights, monkeypatch: pytest.MonkeyPatch, upload: int, repaint: Callable[..., Any]
+    ) -> None:
+        """The first of two cases breaks: what is left in the store was pinned by nobody, and is our own doing."""
+        pin = nights.approve(*nights.run())
+        folder, report = nights.run(pin, edit=repaint(by=0.1))
+        session.write_reports(report, folder.path)
+        put, calls = type(nights.fs).put_file, []
+
+        def breaks(fs: Any, source: str, target: str, **kwargs: Any) -> Any:
+            calls.append(target)
+            if len(calls) < upload:
+                return put(fs, source, target, **kwargs)
+            if upload == 3:
+                put(fs, source, target, **kwargs)  # all of it is there, and nobody was told
+            raise ConnectionResetError("the line is gone")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(nights.fs), "put_file", breaks)
+            with pytest.raises(InfrastructureError, match="approve again"):
+                golden_command.approve(folder.path, [], yes=True, by="a person")
+        assert len([name for name in nights.files() if name.endswith("golden.json")]) == (2 if upload == 3 else 1)
+        store.open_store.cache_clear()
+        golden_command.approve(folder.path, [], yes=True, by="a person")
+        look = run_goldens.store_of(report.matrix).look(report.matrix.golden_keys)
+        assert outcomes(nights.run(look.digest, edit=repaint(by=0.1))[1]) == {Outcome.PASS}
+
+    def test_a_run_that_was_approved_can_be_judged_and_finished_again(self, nights: Nights) -> None:
+        """Its plan pins what the store held before."""
+        folder, first = nights.run()
+        pin = nights.approve(folder, first)
+        store.open_store.cache_clear()
+        assert outcomes(session.conclude(RunFolder.open(folder.path))) == {Outcome.PASS}
+        assert commands.resume(folder.path).missing() == []
+        elsewhere = nights.bench.drawn(nights.text(pin))  # the file holds the pin by now, this run's plan does not
+        codec.write_json(elsewhere.path / "plan.json", replace(elsewhere.plan, matrix=first.matrix))
+        assert outcomes(session.conclude(RunFolder.open(elsewhere.path))) == {Outcome.PASS}
+        nights.bench.matrix_file(nights.text())
+        with pytest.raises(ConfigError, match="nothing pins them"):
+            session.conclude(RunFolder.open(elsewhere.path))
+
+    def test_a_file_system_that_makes_no_folders_unasked(
+        self, bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Such as sftp."""
+        nights = Nights(bench, f"file://{tmp_path}/bucket/goldens")
+        folder, report = nights.run(sizes='"128x128"')
+        opened: Any = run_goldens.store_of(report.matrix)
+        monkeypatch.setattr(opened._fs, "auto_mkdir", False)
+        nights.approve(folder, report)
+        assert len([name for name in nights.files() if name.endswith("golden.json")]) == 1
+
     def test_the_command_says_what_to_write(self, nights: Nights, capsys: pytest.CaptureFixture[str]) -> None:
         folder, _ = nights.run()
         golden_command.approve(folder.path, [], yes=True, by="a person")
@@ -352,6 +472,24 @@ class TestVerify:
         _, (line,) = self.verify(nights, pin)
         assert line.startswith(f"altered: {nights.url}/fake/cpu-float32/")
         assert "image.png: does not match" in line
+
+    def test_needs_no_room_beyond_the_cache(
+        self, nights: Nights, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """The system's folder for temporary files is often another file system, and a small one."""
+        pin = nights.approve(*nights.run())
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+        assert self.verify(nights, pin) == (2, [])
+        assert not [path for path in cache.glob(".*") if path.is_dir()]
+
+    def test_a_cache_that_cannot_be_written_is_one_line(
+        self, nights: Nights, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        pin = nights.approve(*nights.run())
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("SP_HARNESS_CACHE", str(tmp_path / "file"))
+        with pytest.raises(InfrastructureError, match=r"file/goldens: cannot be written \(Not a directory\)"):
+            self.verify(nights, pin)
 
     def test_what_others_keep_there_is_no_problem(self, nights: Nights) -> None:
         pin = nights.approve(*nights.run(sizes='"128x128"'))

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -94,6 +95,55 @@ def test_a_stranger_is_hung_up_on(
         stranger.sendall(said)
         thread.join(30)
     assert found == [None]
+
+
+def test_a_stranger_is_not_listened_to_for_longer_by_saying_little(
+    server: tuple[socket.socket, Endpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit is one for all that is said, not for each byte of it."""
+    monkeypatch.setattr(wire, "HANDSHAKE_S", 0.5)
+    listening, endpoint = server
+    found: list[Line | None] = []
+    thread = admitted(listening, found)
+    with socket.create_connection((endpoint.host, endpoint.port)) as stranger:
+        for _ in range(wire.CHALLENGE_BYTES + wire.PROOF_BYTES - 1):  # never all of it
+            if found:
+                break
+            stranger.sendall(b"x")
+            thread.join(0.1)  # each within the limit, all of them together far beyond
+        assert found == [None]
+
+
+def test_an_answer_cannot_be_turned_against_who_gave_it() -> None:
+    """A false head that does not know the token sends back what it is told."""
+    endpoint = Endpoint("127.0.0.1", wire.free_port("127.0.0.1"))
+
+    def reflect(listening: socket.socket) -> None:
+        with listening.accept()[0] as accepted:
+            accepted.sendall(bytes(wire.CHALLENGE_BYTES))
+            told = accepted.recv(wire.CHALLENGE_BYTES + wire.PROOF_BYTES, socket.MSG_WAITALL)
+            accepted.sendall(told[wire.CHALLENGE_BYTES :])
+
+    with wire.listen(endpoint) as listening:
+        thread = threading.Thread(target=reflect, args=(listening,))
+        thread.start()
+        with pytest.raises(InfrastructureError, match="token is not the one known there"):
+            wire.call(endpoint, TOKEN, 10)
+        thread.join()
+    same = bytes(2 * wire.CHALLENGE_BYTES)  # also where it got both ends to choose the same challenge
+    assert wire._proof(b"head", TOKEN, same) != wire._proof(b"node", TOKEN, same)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the options have other names elsewhere")
+def test_a_machine_that_is_gone_without_a_word_is_noticed(lines: tuple[Line, Line]) -> None:
+    """Nobody can pull a plug here: the kernel is asked what it was told to do."""
+    for line in lines:
+        with socket.socket(fileno=os.dup(line.fileno())) as same:
+            assert same.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
+            told = [same.getsockopt(socket.IPPROTO_TCP, option) for option in options]
+            assert told == [5, 2, 3, 11_000]
+            assert 1000 * (told[0] + told[1] * told[2]) == told[3]  # at rest as soon as while something is sent
 
 
 def test_who_calls_first_waits_for_the_head(server: tuple[socket.socket, Endpoint]) -> None:

@@ -1,12 +1,8 @@
 """The program of one rank, spoken to as its parent does: orders in, replies out, nothing else."""
 
-import contextlib
-import json
 import os
-import selectors
+import select
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,45 +11,40 @@ from typing import Any
 import pytest
 
 from harness import codec, plan, worker
-from harness.types import Case, RunSpec, Size
+from harness.rank import ForkedRank
+from harness.types import Case, Drawing, RunSpec, Size
 
 DEADLINE_S = 30.0
 
 
 class RankProcess:
-    """A worker started by hand."""
+    """A rank of its own, without a group."""
 
     def __init__(self, log: Path) -> None:
         self.log = log
-        read_end, write_end = os.pipe()
-        with log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "harness.worker", str(write_end)],
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                pass_fds=(write_end,),
-                start_new_session=True,
-                text=True,
-            )
-        os.close(write_end)
-        self.replies = read_end
-        self._arrived = b""
+        self.forked = ForkedRank(log, ())
+        self._arrived: list[dict[str, Any]] = []
 
     def order(self, **fields: Any) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(fields) + "\n")
-        self.process.stdin.flush()
+        self.forked.write(fields)
 
     def reply(self) -> dict[str, Any]:
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.replies, selectors.EVENT_READ)
-            while b"\n" not in self._arrived:
-                assert selector.select(DEADLINE_S), self.log.read_text()
-                self._arrived += os.read(self.replies, 1 << 16)
-        first, _, self._arrived = self._arrived.partition(b"\n")
-        line: dict[str, Any] = json.loads(first)
-        return line
+        while not self._arrived:
+            assert select.select([self.forked.replies], [], [], DEADLINE_S)[0], self.log.read_text()
+            replies = self.forked.read()
+            assert replies is not None, self.log.read_text()
+            self._arrived += replies
+        return self._arrived.pop(0)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        assert self.forked.pid is not None
+        os.kill(self.forked.pid, number)
+
+    def end_orders(self) -> None:
+        """What the death of its parent does."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.forked._orders)
+        os.close(nowhere)
 
     def start(self) -> None:
         self.order(
@@ -61,13 +52,8 @@ class RankProcess:
         )
 
     def close(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        assert self.process.stdin is not None
-        with contextlib.suppress(OSError):
-            self.process.stdin.close()
-        self.process.wait(DEADLINE_S)
-        os.close(self.replies)
+        self.forked.kill()
+        self.forked.close()
 
 
 @pytest.fixture
@@ -115,14 +101,47 @@ def test_an_order_that_fails_is_a_reply_and_the_rank_lives_on(rank: RankProcess)
     assert rank.reply()["event"] == "ready"
 
 
+def test_of_a_long_traceback_the_end_is_told(rank: RankProcess) -> None:
+    rank.start()
+    rank.order(engine="x" * 100_000)
+    raised = rank.reply()
+    assert len(raised["detail"]) == worker.MAX_DETAIL_CHARS
+    assert raised["detail"].rstrip().endswith("spatial")  # of the engines that are known, the last
+    assert len(raised["message"]) == 500
+
+
+class Silent:
+    """An engine that draws and returns nothing, which only the ranks beyond the first may."""
+
+    name = "silent"
+
+    def draw(self, spec: RunSpec) -> Drawing | None:
+        return None
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_an_engine_that_returns_no_drawing_raises_on_the_first_rank(tmp_path: Path, index: int) -> None:
+    replies: list[dict[str, Any]] = []
+    start = worker.StartOrder(index, 2, "cpu", 0, "float32", "", "unused")
+    served = worker.Rank(start, lambda **fields: replies.append(fields))
+    served.engines["silent"] = Silent()  # type: ignore[assignment]
+    order = worker.Order("silent", spec(), str(tmp_path))
+    if index:
+        served.serve(order)
+        assert [reply["event"] for reply in replies] == ["done"]
+    else:
+        with pytest.raises(RuntimeError, match="engine silent returned no drawing on rank 0"):
+            served.serve(order)
+        assert not replies
+
+
 def test_it_ends_with_its_parent_whatever_it_does(rank: RankProcess, tmp_path: Path) -> None:
     rank.start()
     rank.order(engine="fake")
     draw(rank, tmp_path, spec(step_s=60, steps=3))
     assert rank.reply()["event"] == "ready"
-    assert rank.process.stdin is not None
-    rank.process.stdin.close()
-    assert rank.process.wait(DEADLINE_S) == -signal.SIGKILL
+    rank.end_orders()
+    assert rank.forked.wait() == -signal.SIGKILL
 
 
 def test_ctrl_c_is_left_to_the_parent_and_a_signal_prints_the_stacks(rank: RankProcess, tmp_path: Path) -> None:
@@ -131,8 +150,8 @@ def test_ctrl_c_is_left_to_the_parent_and_a_signal_prints_the_stacks(rank: RankP
     assert rank.reply()["event"] == "ready"
     draw(rank, tmp_path, spec(step_s=0.3, steps=3))
     assert rank.reply() == {"event": "step", "step": 1}
-    rank.process.send_signal(signal.SIGINT)
-    rank.process.send_signal(signal.SIGUSR1)
+    rank.send_signal(signal.SIGINT)
+    rank.send_signal(signal.SIGUSR1)
     assert [rank.reply()["event"] for _ in range(3)] == ["step", "step", "done"]
     deadline = time.monotonic() + DEADLINE_S
     while "most recent call first" not in rank.log.read_text() and time.monotonic() < deadline:

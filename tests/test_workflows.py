@@ -82,6 +82,15 @@ class TestOneIssue:
         assert "red or green, not 'amber'" in github.err
 
 
+def test_a_night_that_takes_too_long_ends_its_step_and_not_its_job() -> None:
+    """The job's own limit cancels: no report would be kept, and no issue written."""
+    job = (ROOT / ".github" / "workflows" / "nightly-gpu.yml").read_text(encoding="utf-8").partition("\n  night:")[2]
+    whole = int(re.findall(r"\n    timeout-minutes: (\d+)", job)[0])
+    step = job.partition("- name: run the matrix\n")[2].partition("      - ")[0]
+    (limit,) = re.findall(r"\n        timeout-minutes: (\d+)", step)
+    assert int(limit) <= whole - 20  # what comes after it is packing, pages and an upload
+
+
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 class TestEveryWorkflow:
     def test_runs_only_commands_that_exist(self, path: Path) -> None:

@@ -53,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     curves.set_defaults(do=_curves)
 
     options = parser.parse_args(arguments)
+    if options.do is _run and not options.vae_steps and not options.start:
+        run.error("--vae-steps 0 takes the autoencoder of --checkpoint as it is: name a checkpoint, or give it steps")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     options.do(options)
 

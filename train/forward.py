@@ -2,7 +2,7 @@
 
 diffusers walks through a batch sample by sample in Python. Here all samples have one size and captions
 one padded length, so positions are computed once and every layer is a few large products.
-``tests/train/test_forward.py`` holds the two equal.
+``tests/train/test_training.py`` holds the two equal.
 """
 
 from __future__ import annotations

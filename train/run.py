@@ -51,6 +51,7 @@ def run(plan: Plan) -> bool:
     autoencoder = _trained_autoencoder(plan, end)
     if autoencoder is None:
         print("time is up; run the same command again to go on", flush=True)
+        together.end()
         return False
     if together.rank() == 0:
         for width, height in ((256, 256), (1280, 720), (720, 1280)):

@@ -32,7 +32,7 @@ PATIENCE_S = 60.0
 ANSWER_S = 300.0
 """How long a task may take to say that it has begun: a node imports from a slow disk what it needs."""
 LOOK_S = 1.0
-"""How often to look whether there is such a node, when nothing else happens."""
+"""How often to look whether there is such a node, and whether tasks with a place are heard of."""
 FAREWELL_S = 5.0
 """Time that tasks get to end their ranks by themselves."""
 UNREAD_MESSAGES = 16
@@ -48,13 +48,22 @@ class _Attempt:
     """The placement group."""
     replies: Any
     """The task's generator of messages."""
-    since: float
     node: str = ""
     """Empty until the task has told where it is."""
     silent_since: float | None = None
     """When its place was seen to be there, and nothing had been heard from it."""
+    unfit_since: float | None = None
+    """When no node could hold it for the first time since one could."""
     building: dict[str, Path] = field(default_factory=dict)
     """Folders that wait for the rest of their files."""
+
+    def unfit_s(self, fits: bool, now_s: float) -> float | None:
+        """Seconds for which no node has been able to hold it; ``None`` while one is."""
+        if fits:
+            self.unfit_since = None
+            return None
+        self.unfit_since = now_s if self.unfit_since is None else self.unfit_since
+        return now_s - self.unfit_since
 
 
 class RayExecutor:
@@ -101,11 +110,13 @@ class RayExecutor:
         try:
             for number, group in enumerate(case_groups(specs)):
                 self._place(Group(number, group))
+            looked = time.monotonic()
             while self._attempts:
                 ready, _ = ray.wait(list(self._attempts), num_returns=1, timeout=LOOK_S, fetch_local=False)
                 for replies in ready:
                     yield from self._hear(self._attempts[replies], folder_of)
-                if not ready:
+                if not ready or time.monotonic() - looked >= LOOK_S:  # groups elsewhere may talk all the time
+                    looked = time.monotonic()
                     self._expect_answers()
                     yield from self._give_up_what_fits_nowhere(folder_of)
         except BaseException:
@@ -141,7 +152,7 @@ class RayExecutor:
         )
         group.times_placed += 1
         replies = task.remote([codec.encode(spec) for spec in group.to_compute], int(needs.get("CPU", 0)))
-        self._attempts[replies] = _Attempt(group, place, replies, time.monotonic())
+        self._attempts[replies] = _Attempt(group, place, replies)
 
     def _give_up_what_fits_nowhere(self, folder_of: FolderOf) -> Iterator[Event]:
         """Record a failure for groups that no node of the cluster can hold, once patience is over."""
@@ -151,7 +162,8 @@ class RayExecutor:
         for attempt in [attempt for attempt in self._attempts.values() if not attempt.node]:
             needs = attempt.group.needs
             fits = any(all(node.get(kind, 0) >= number for kind, number in needs.items()) for node in nodes)
-            if not fits and time.monotonic() - attempt.since >= self._patience_s:
+            unfit_s = attempt.unfit_s(fits, time.monotonic())
+            if unfit_s is not None and unfit_s >= self._patience_s:
                 self._end(attempt)
                 yield from self._fail(attempt.group, FailureKind.LAUNCH, _cluster.fits_nowhere(needs, nodes), folder_of)
 

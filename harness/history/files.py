@@ -21,6 +21,8 @@ NO_REPORTS_IN = {"runs", "logs", "diffs", "assets", "golden", "proposals", "expl
 def read(paths: Sequence[Path], kept: Path) -> tuple[list[Night], list[str]]:
     """Gather nights from reports and from lines of earlier days, in the order in which they began.
 
+    A report counts before every line of its run, wherever the two lie: it may have been judged again since.
+
     Parameters
     ----------
     paths
@@ -40,7 +42,9 @@ def read(paths: Sequence[Path], kept: Path) -> tuple[list[Night], list[str]]:
     """
     nights: dict[tuple[str, str], Night] = {}
     problems: list[str] = []
-    for file in [*([kept] if kept.is_file() else []), *_files(paths)]:
+    files = [file for file in _files(paths) if not (kept.is_file() and file.samefile(kept))]
+    files.sort(key=lambda file: file.suffix != ".jsonl")
+    for file in [*([kept] if kept.is_file() else []), *files]:
         found, wrong = lines(file) if file.suffix == ".jsonl" else _report(file)
         nights.update((night.key, night) for night in found)
         problems += wrong

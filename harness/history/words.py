@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from datetime import datetime
 
 from harness.history.changes import EXACT, FAILING, Changes, Failing, Moved
 from harness.history.night import Night
+from harness.plain import escape
 
 NOTHING = "\N{EN DASH}"
 MAX_ROWS = 30
@@ -90,18 +90,12 @@ def markdown(changes: Sequence[tuple[Changes, Sequence[Night]]], problems: Seque
     """``summary.md``: of each matrix what changed and its last nights."""
     lines = []
     for one, nights in changes:
-        lines += [f"## {plain(headline(one))}", ""]
+        lines += [f"## {escape(headline(one))}", ""]
         for head, told in sections(one):
-            lines += [f"**{head}**", "", *(f"- {plain(line)}" for line in told), ""]
+            lines += [f"**{head}**", "", *(f"- {escape(line)}" for line in told), ""]
         lines += _table(nights[-NIGHTS_IN_TABLE:])
-    lines += [f"- left out: {plain(problem)}" for problem in problems]
+    lines += [f"- left out: {escape(problem)}" for problem in problems]
     return "\n".join(lines).rstrip() + "\n"
-
-
-def plain(text: str) -> str:
-    """Make any text plain in Markdown: no markup, no HTML, no mention, one line."""
-    marked = re.sub(r"([\\`*_{}\[\]#|!~])", r"\\\1", " ".join(text.split()))
-    return marked.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "&#64;")
 
 
 def _table(nights: Sequence[Night]) -> list[str]:
@@ -113,7 +107,7 @@ def _table(nights: Sequence[Night]) -> list[str]:
     for night in reversed(nights):
         broken = sum(row.outcome in FAILING for row in night.rows.values())
         label = surroundings_label(kinds.index(night.surroundings) + 1)
-        cells = [day(night.started_at), plain(night.run), str(night.exit_code), f"{broken} of {len(night.rows)}"]
+        cells = [day(night.started_at), escape(night.run), str(night.exit_code), f"{broken} of {len(night.rows)}"]
         lines.append(f"| {' | '.join([*cells, f'{night.wall_s:.0f} s', label])} |")
     return [*lines, ""]
 

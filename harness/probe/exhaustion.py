@@ -10,6 +10,9 @@ WORDS = (
     "bad_alloc",  # C++
 )
 
+_LAST_LINES = 8
+"""The longest that is printed after such words: torch's advice on errors of CUDA, without its frames."""
+
 
 def raised_by(error: BaseException) -> bool:
     """Whether an exception says so, or one that led to it: engines wrap what they meet."""
@@ -22,6 +25,17 @@ def raised_by(error: BaseException) -> bool:
 
 
 def told_in(text: str) -> bool:
-    """Whether an error message, or what a process printed before it crashed, says so."""
+    """Whether an error message says so."""
     text = text.lower()
     return any(words in text for words in WORDS) or "\nmemoryerror" in text
+
+
+def told_last_in(printed: str) -> bool:
+    """Whether what a process printed just before it crashed says so; what it met earlier and survived does not.
+
+    Left out are the stacks that Python prints as it crashes, and the frames of libraries.
+    """
+    before, dump, _ = printed.rpartition("Fatal Python error: ")
+    lines = [line for line in (before if dump else printed).splitlines() if line.strip()]
+    words = [line for line in lines if not line.lstrip().startswith("frame #")]
+    return told_in("\n" + "\n".join(words[-_LAST_LINES:]))

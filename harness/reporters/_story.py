@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from harness.reporters._words import (
     DECISIONS_KEY,
+    EXIT_WORDS,
     FAILED_RELATION_WORDS,
     NEVER_SERVED,
     NOT_JUDGED,
@@ -71,8 +72,23 @@ def headline(report: Report) -> str:
     number = sum(outcome_of(row) is Outcome.PASS for row in report.rows)
     if not number:
         return "Nothing was judged."
+    if report.exit_code:
+        return _not_well(report, number)
     rows = "The one row judged passes" if number == 1 else f"All {number} rows judged pass"
     return f"{rows}: splitting itself costs nothing."
+
+
+def _not_well(report: Report, num_passing: int) -> str:
+    """What happened in a run of which nothing that was judged is broken."""
+    well = f"{plural(num_passing, 'row')} {'passes' if num_passing == 1 else 'pass'}"
+    if not report.complete:
+        return f"The run did not finish: {well}, {plural(len(report.rows) - num_passing, 'row')} not."
+    skipped = [row for row in report.rows if outcome_of(row) is Outcome.SKIP and row.variant.required]
+    if skipped:
+        where = Finding("", tuple(skipped), None, "").where
+        were = "was" if len(skipped) == 1 else "were"
+        return f"{plural(len(skipped), 'required row')} {were} skipped, at {where}: {sentence_of(skipped[0])}"
+    return f"{well}, but the run ended with {report.exit_code}: {EXIT_WORDS.get(report.exit_code, 'unknown')}."
 
 
 def findings(report: Report) -> list[Finding]:

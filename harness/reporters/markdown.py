@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
+from harness.plain import escape
 from harness.reporters._costs import cache_note, megabytes, request_text, seconds
 from harness.reporters._files import write_text
 from harness.reporters._layouts import LEAD, meaning, side_by_side
 from harness.reporters._story import findings, headline, summary_sentences
-from harness.reporters._text import escape
 from harness.reporters._words import (
     COLUMNS,
     EXIT_WORDS,

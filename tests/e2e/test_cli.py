@@ -85,6 +85,14 @@ def test_the_module_is_the_command() -> None:
 # ---------------------------------------------------------------- plan, ls, models
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="what stands for a full disk")
+def test_what_a_machine_lacks_is_one_line_and_no_traceback() -> None:
+    command = [sys.executable, "-m", "harness.cli", "models", "ls"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (3, "sp-harness: No space left on device\n")
+
+
 def test_plan_explains_both_axes(cli: Cli) -> None:
     done = cli("plan", "1280x720", "--ulysses", 2)
     assert (done.code, done.err) == (0, "")

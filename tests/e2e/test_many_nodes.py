@@ -51,6 +51,20 @@ def test_two_nodes_draw_what_one_device_draws(
     assert {path.name for path in wide.iterdir()} >= {"rank-0.log", "rank-1.log", "torchrun.log"}
 
 
+def test_a_row_that_fails_over_two_nodes_is_explained_from_what_both_recorded(
+    start: Callable, write: Callable, options: list[object], tmp_path: Path
+) -> None:
+    head = start("run", write(NANO + 'fault = "attention-local"\n'), "--out", tmp_path / "runs", *options)
+    member = start("join", *options)
+    assert (head.wait(), member.wait()) == (1, 0), head.output + member.output
+    (run,) = (tmp_path / "runs").iterdir()
+    (row,) = codec.read_json(run / "report.json", Report).rows
+    assert row.explanation is not None, head.output
+    assert {line.rank for line in row.explanation.ledger} == {0, 1}  # each rank meets its own half alone
+    assert row.verdict is not None
+    assert row.verdict.cause
+
+
 def test_interrupting_the_head_ends_everything(
     start: Callable, write: Callable, options: list[object], tmp_path: Path
 ) -> None:

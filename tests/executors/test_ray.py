@@ -21,7 +21,8 @@ from safetensors.numpy import load_file
 
 from harness import codec, session
 from harness.errors import InfrastructureError
-from harness.executors.ray import RayExecutor
+from harness.executors._cluster import Group
+from harness.executors.ray import RayExecutor, _Attempt
 from harness.graph import Graph
 from harness.pool import Event, Finished, Pool, Started, Stepped, Waiting
 from harness.types import FailureKind, Report, Run, RunSpec
@@ -136,6 +137,15 @@ def finished(events: list[Event]) -> dict[str, Run]:
 
 def written(folder: Path) -> dict[str, int]:
     return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("*/run.json")}
+
+
+def test_patience_begins_when_nothing_fits() -> None:
+    """A group may have waited for hours behind others when the one node that could hold it is lost."""
+    attempt = _Attempt(Group(0, []), None, None)
+    assert attempt.unfit_s(True, 1000.0) is None
+    assert [attempt.unfit_s(False, now_s) for now_s in (5000.0, 5040.0)] == [0.0, 40.0]
+    assert attempt.unfit_s(True, 5050.0) is None  # the cluster grew
+    assert attempt.unfit_s(False, 5060.0) == 0.0
 
 
 def test_comes_to_what_the_local_pool_comes_to(

@@ -8,7 +8,17 @@ import os
 import pytest
 import torch
 
-from harness.probe.exhaustion import raised_by, told_in
+from harness.probe.exhaustion import raised_by, told_in, told_last_in
+
+STACK = '  File "engine.py", line 1 in draw\n' * 30
+CUDA_ERROR = """terminate called after throwing an instance of 'c10::AcceleratorError'
+  what():  CUDA error: out of memory
+CUDA kernel errors might be asynchronously reported at some other API call, so the stacktrace below might be incorrect.
+For debugging consider passing CUDA_LAUNCH_BLOCKING=1
+Compile with `TORCH_USE_CUDA_DSA` to enable device-side assertions.
+
+Exception raised from c10_cuda_check_implementation at CUDAException.cpp:44 (most recent call first):
+"""
 
 
 def out_of_words(error: type[BaseException], words: str, cause: BaseException | None = None) -> BaseException:
@@ -63,7 +73,16 @@ def test_a_handled_error_is_not_what_led_here() -> None:
         ("Traceback (most recent call last):\n  ...\nMemoryError\n", True),
         ("Fatal Python error: Segmentation fault\n", False),
         ("", False),
+        ("std::bad_alloc\nFatal Python error: Aborted\n\nThread 0x1 (most recent call first):\n" + STACK, True),
+        (CUDA_ERROR + "frame #0: c10::Error::Error() + 0x96\n" * 40 + "Fatal Python error: Aborted\n" + STACK, True),
+        ("out of memory: a smaller batch\n" + "step\n" * 8 + "Fatal Python error: Segmentation fault\n", False),
+        ("Fatal Python error: Segmentation fault\n" + '  File "out of memory.py", line 1 in <module>\n', False),
     ],
 )
 def test_a_crash_is_told_by_its_last_words(printed: str, expected: bool) -> None:
-    assert told_in(printed) is expected
+    """What was met long before, or stands in the stack of the crash, is not why it crashed."""
+    assert told_last_in(printed) is expected
+
+
+def test_an_error_is_told_by_any_of_its_words() -> None:
+    assert told_in("Cannot allocate memory\n" + "more\n" * 20)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from harness.reporters.issue import MAX_TITLE, IssueReporter
-from harness.types import Report
+from harness.types import Outcome, Report, Verdict
 
 
 def text_of(sample: Any, report: Report | None = None) -> str:
@@ -27,6 +27,17 @@ def test_a_red_run_names_what_broke_where_and_why(mixed: Any) -> None:
 def test_a_green_run_says_so(good: Any) -> None:
     title, *_ = text_of(good).splitlines()
     assert title == "sample: All 3 rows judged pass: splitting itself costs nothing."
+
+
+def test_a_red_run_of_which_nothing_is_broken_says_what_happened(good: Any) -> None:
+    report = replace(good.report, exit_code=3)
+    unfinished = replace(report, complete=False, rows=(*report.rows[:2], replace(report.rows[2], verdict=None)))
+    assert text_of(good, unfinished).startswith("sample: The run did not finish: 2 rows pass, 1 row not.\n")
+    skip = Verdict(Outcome.SKIP, "the engine fake is not installed")
+    row = replace(report.rows[2], verdict=skip, variant=replace(report.rows[2].variant, required=True))
+    title = text_of(good, replace(report, rows=(*report.rows[:2], row))).splitlines()[0]
+    place = f"{row.case.name} on {row.variant.axis}"
+    assert title == f"sample: 1 required row was skipped, at {place}: the engine fake is not installed"
 
 
 def test_a_title_is_one_line_and_short_enough(mixed: Any) -> None:

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from train import dit, export, run, text, vae
+from train.__main__ import main
 from train.forward import forward
 from train.state import Schedule
 
@@ -202,3 +204,21 @@ def test_half_of_the_pictures_are_recoloured_channel_by_channel() -> None:
             # Each channel is one of the picture's own, faded.
             ratios = [(channel / source).unique() for source in other]
             assert any(float(r.max() - r.min()) < 1e-5 and 0.39 < float(r[0]) <= 1 + 1e-5 for r in ratios)
+
+
+def test_no_autoencoder_to_train_and_none_to_start_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "--work", str(tmp_path / "work"), "--export", str(tmp_path / "out"), "--vae-steps", "0"])
+    assert ended.value.code == 2
+    assert "--vae-steps 0 takes the autoencoder of --checkpoint" in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()
+
+
+def test_who_has_no_time_left_leaves_the_others(tiny: None, tmp_path: Path) -> None:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        assert not run.run(run.Plan(tmp_path / "work", tmp_path / "out", "cpu", minutes=0, pixels=20_000))
+        assert not dist.is_initialized()
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()

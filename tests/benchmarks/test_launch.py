@@ -1,0 +1,76 @@
+"""Processes started the plain way: one that fails is told by its own log, and nothing may be left out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+RANK = """
+import json, os, signal, sys, time
+from pathlib import Path
+
+job, rank = json.loads(Path(sys.argv[1]).read_text()), int(os.environ["LOCAL_RANK"])
+if rank == job["failing"]:
+    print("the last words of rank", rank, flush=True)
+    os.kill(os.getpid(), signal.SIGSEGV) if job["how"] == "signal" else sys.exit(7)
+if job["failing"] >= 0:
+    time.sleep(60)  # waits for the other in vain
+Path(job["folder"], f"{rank}.json").write_text(json.dumps({"runs": [{"digest": d} for d in job["drawn"][rank]]}))
+"""
+
+
+@pytest.fixture
+def launching(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import _launch
+
+    monkeypatch.setattr(_launch, "DRAW", tmp_path / "rank.py")
+    (tmp_path / "rank.py").write_text(RANK, encoding="utf-8")
+    yield _launch
+    for name in ("_launch", "_common"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize(("how", "said"), [("signal", "ended by SIGSEGV"), ("exit", "exit code 7")])
+def test_the_first_that_fails_is_told_with_its_log(launching: Any, how: str, said: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        launching.launch(launching.DRAW, {"failing": 1, "how": how}, num_processes=2, world_size=2)
+    message = str(ended.value)
+    assert f"(process 1 of 2): {said}\n" in message
+    assert "the last words of rank 1" in message
+
+
+@pytest.mark.parametrize(
+    ("world_size", "drawn", "whole"),
+    [
+        (2, lambda a, b: [[a, b], [a, b]], True),
+        (2, lambda a, b: [[a, b], [a]], False),
+        (1, lambda a, b: [[b], [a]], True),
+        (1, lambda a, b: [[a, b], []], True),
+        (1, lambda a, b: [[b], []], False),
+        (1, lambda a, b: [[b, a], [a]], False),
+    ],
+)
+def test_every_run_has_to_be_drawn_once(bench: Any, launching: Any, world_size: int, drawn: Any, whole: bool) -> None:
+    specs = [spec for spec in bench.plan().plan.specs.values() if spec.world_size == world_size][:2]
+    said = drawn(*(spec.digest for spec in specs))
+    if whole:
+        assert len(launching.draw(specs, side_by_side=2, failing=-1, drawn=said).replies) == 2
+    else:
+        with pytest.raises(SystemExit, match="of 2 runs of"):
+            launching.draw(specs, side_by_side=2, failing=-1, drawn=said)
+
+
+def test_on_gpus_as_many_processes_as_there_are(bench: Any, launching: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from harness import devices
+
+    two = tuple(devices.Gpu(index, f"GPU-{index}") for index in range(2))
+    monkeypatch.setattr(devices, "visible", lambda device: two if device == "cuda" else ())
+    launching.num_singles.cache_clear()
+    assert launching.num_singles("cuda") == 2
+    assert launching.num_singles("cpu") == len(__import__("os").sched_getaffinity(0))
