@@ -8,6 +8,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.types import Size
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line."""
@@ -45,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     words.add_argument("--steps", type=int, default=4)
     words.add_argument("--scenes", type=int, default=10)
+    words.add_argument("--size", type=Size.parse, default=Size(640, 368), help="WIDTHxHEIGHT, multiples of 16")
     words.set_defaults(do=_words)
 
     curves = commands.add_parser("curves", help="a picture of the losses in the logs")
@@ -74,7 +77,10 @@ def _sheet(options: argparse.Namespace) -> None:
 def _words(options: argparse.Namespace) -> None:
     from train import words
 
-    found = words.count(options.checkpoint, options.device, options.steps, options.scenes)
+    found = words.count(
+        options.checkpoint, options.device, options.steps, options.scenes,
+        size=(options.size.width_px, options.size.height_px),
+    )  # fmt: skip
     for word, share in found.items():
         print(f"{word:8} {share:4.0%}")
 

@@ -20,7 +20,8 @@ from harness.types import Device
 from train import grammar, render
 from train.grammar import Scene, Thing
 
-WIDTH, HEIGHT = 640, 368
+SIZE_PX = (640, 368)
+"""Width and height, unless another size is asked for."""
 SKY_AND_GROUND = ("time", "ground", "light", "clouds")
 
 
@@ -68,7 +69,9 @@ def scene(rng: random.Random) -> Scene:
     return Scene(things, rng.choice(list(grammar.GROUNDS)), rng.choice(list(grammar.TIMES)))
 
 
-def count(checkpoint: Path, device: Device, steps: int, scenes: int, seed: int = 0) -> dict[str, float]:
+def count(
+    checkpoint: Path, device: Device, steps: int, scenes: int, seed: int = 0, size: tuple[int, int] = SIZE_PX
+) -> dict[str, float]:
     """Share of pictures that are nearer to their own scene than to the one with another word, by kind of word.
 
     Parameters
@@ -83,17 +86,19 @@ def count(checkpoint: Path, device: Device, steps: int, scenes: int, seed: int =
         Scenes of which each word is exchanged.
     seed : int
         Of the scenes.
+    size : tuple of int
+        Width and height in pixels.
     """
     pipeline = load_pipeline(str(checkpoint), "float32", device)
     right = dict.fromkeys(WORDS, 0)
     for number in range(scenes):
         rng = random.Random(f"{seed}/words/{number}")
         one = scene(rng)
-        drawn = _drawn(pipeline, one, rng, steps)
+        drawn = _drawn(pipeline, one, rng, steps, size)
         for word, change in WORDS.items():
             other = change(rng, one)
-            pictures = (drawn, _drawn(pipeline, other, rng, steps))
-            painted = [render.render([each], WIDTH, HEIGHT)[0] for each in (one, other)]
+            pictures = (drawn, _drawn(pipeline, other, rng, steps, size))
+            painted = [render.render([each], *size)[0] for each in (one, other)]
             where = (painted[0] - painted[1]).abs().amax(dim=0) > 0.1
             for index, picture in enumerate(pictures):
                 far = [float((picture - each)[:, where].pow(2).mean()) for each in painted]
@@ -101,11 +106,11 @@ def count(checkpoint: Path, device: Device, steps: int, scenes: int, seed: int =
     return {word: found / (2 * scenes) for word, found in right.items()}
 
 
-def _drawn(pipeline: Any, scene: Scene, rng: random.Random, steps: int) -> Tensor:
+def _drawn(pipeline: Any, scene: Scene, rng: random.Random, steps: int, size: tuple[int, int]) -> Tensor:
     import numpy as np
 
     picture = pipeline(
-        prompt=grammar.describe(scene, rng), width=WIDTH, height=HEIGHT, num_inference_steps=steps, guidance_scale=0.0,
-        generator=torch.Generator("cpu").manual_seed(0),
+        prompt=grammar.describe(scene, rng), width=size[0], height=size[1], num_inference_steps=steps,
+        guidance_scale=0.0, generator=torch.Generator("cpu").manual_seed(0),
     ).images[0]  # fmt: skip
     return torch.from_numpy(np.asarray(picture).astype("float32")).permute(2, 0, 1) / 127.5 - 1
