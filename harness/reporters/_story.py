@@ -128,8 +128,8 @@ def summary_sentences(report: Report) -> list[str]:
     pair = _weakest(padded, Relation.PAIR)
     if pair:
         sentences.append(
-            f"{plural(len(padded), 'row')} pass with surplus pads, which change the picture of a correct split too: "
-            f"pair down to {pair[0]:.1f} dB at {pair[1].name}."
+            f"{plural(len(padded), 'row')} pass{'es' * (len(padded) == 1)} with surplus pads, "
+            f"which change the picture of a correct split too: pair down to {pair[0]:.1f} dB at {pair[1].name}."
         )
     return sentences
 
