@@ -43,7 +43,7 @@ class Strip:
 
 @dataclass
 class CardBuilder:
-    """Builds the cards of one report, sharing difference pictures and golden copies between rows."""
+    """Builds the cards of one case, sharing difference pictures and golden copies between its rows."""
 
     report: Report
     folder: Path

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -122,26 +124,41 @@ class RowView:
 
 @dataclass
 class PageBuilder:
-    """Builds the rows of one report, sharing difference pictures and golden copies between them."""
+    """Builds the rows of one report, sharing difference pictures and golden copies between those of a case."""
 
     report: Report
     folder: Path
-    cards: CardBuilder = field(init=False)
     users: Counter[str] = field(init=False)
     anchors: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.users = Counter(digest for row in self.report.rows for digest in set(row.runs.values()))
-        self.cards = CardBuilder(self.report, self.folder, self.users)
 
-    def row(self, row: Row) -> RowView:
-        """Put one row together; draws its difference pictures."""
+    def rows(self, rows: Sequence[Row]) -> list[RowView]:
+        """Put rows together, in their order; draws their difference pictures.
+
+        Cases go side by side: reading, drawing and packing pictures is nearly all there is to do, and leaves
+        the interpreter free. Rows of one case share pictures, and go one after the other.
+        """
+        named = [(row, self._anchor(row)) for row in rows]
+        cases: dict[str, list[tuple[Row, str]]] = {}
+        for row, anchor in named:
+            cases.setdefault(row.case.name, []).append((row, anchor))
+        with ThreadPoolExecutor() as threads:
+            built = {view.anchor: view for views in threads.map(self._case, cases.values()) for view in views}
+        return [built[anchor] for _, anchor in named]
+
+    def _case(self, rows: Sequence[tuple[Row, str]]) -> list[RowView]:
+        cards = CardBuilder(self.report, self.folder, self.users)
+        return [self._row(row, anchor, cards) for row, anchor in rows]
+
+    def _row(self, row: Row, anchor: str, cards: CardBuilder) -> RowView:
         outcome = outcome_of(row)
         count = max((len(run.images) for role in SHOWN_ROLES if (run := run_of(self.report, row, role))), default=0)
         shown = min(count, MAX_STRIPS)
         return RowView(
             row=row,
-            anchor=self._anchor(row),
+            anchor=anchor,
             page=f"{row.variant.axis}.html",
             outcome=outcome_word(outcome),
             style=outcome_word(outcome).replace(" ", "-"),
@@ -154,7 +171,7 @@ class PageBuilder:
             request=request_text(self.report, row),
             steps=step_view(self.report, row),
             costs=tuple(cost_sentences(self.report, row)),
-            strips=tuple(self.cards.strip(row, index) for index in range(shown)),
+            strips=tuple(cards.strip(row, index) for index in range(shown)),
             strips_left_out=count - shown,
             figures=figure_table(row),
             roles=tuple(self._role(row, role) for role in ROLES if role in row.runs),

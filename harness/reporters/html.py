@@ -46,8 +46,7 @@ class HtmlReporter:
 
     def write(self, report: Report, folder: Path) -> Path:
         """Write all pages and return ``index.html``."""
-        builder = PageBuilder(report, folder)
-        rows = [builder.row(row) for row in words.worst_first(report.rows)]
+        rows = PageBuilder(report, folder).rows(words.worst_first(report.rows))
         templates = Environment(
             loader=FileSystemLoader(TEMPLATES),
             autoescape=True,
