@@ -24,8 +24,14 @@ def raised(ranks: Sequence[Rank], index: int, reply: Mapping[str, Any]) -> Failu
     dead = _dead_peer(ranks, index)
     if dead is not None:
         return died(ranks, dead)
-    kind = FailureKind.OUT_OF_MEMORY if reply["out_of_memory"] else FailureKind.RAISED
-    return Failure(kind, f"rank {index} raised {reply['message']}", index, reply["detail"])
+    message, detail = reply["message"], reply["detail"]
+    if reply["out_of_memory"]:
+        return Failure(FailureKind.OUT_OF_MEMORY, f"rank {index} raised {message}", index, detail)
+    for other, rank in enumerate(ranks):  # whoever comes first speaks of the collective that both are in
+        if told := exhaustion.told_by_nccl(message, rank.log_since()):
+            where = f"rank {other} ran out of memory inside NCCL; rank {index} raised {message}"
+            return Failure(FailureKind.OUT_OF_MEMORY, where, other, f"--- rank {other}\n{told}\n{detail}")
+    return Failure(FailureKind.RAISED, f"rank {index} raised {message}", index, detail)
 
 
 def _dead_peer(ranks: Sequence[Rank], index: int) -> int | None:

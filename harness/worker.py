@@ -8,6 +8,7 @@ process ends at once, whatever it is waiting for.
 
 from __future__ import annotations
 
+import ctypes
 import faulthandler
 import importlib.metadata
 import json
@@ -139,12 +140,18 @@ def main(descriptor: int) -> None:
             else:
                 rank.serve(codec.decode(Order, data))
         except Exception as error:
+            _flush_libraries()
             reply(
                 event="raised",
                 message=f"{type(error).__name__}: {error}".splitlines()[0][:500],
                 out_of_memory=exhaustion.raised_by(error),
                 detail=traceback.format_exc()[-MAX_DETAIL_CHARS:],
             )
+
+
+def _flush_libraries() -> None:
+    """What libraries have printed gets into the log: C keeps it back where the output is a file."""
+    ctypes.CDLL(None).fflush(None)
 
 
 def _answer_stack_signal() -> None:
@@ -191,6 +198,7 @@ def _start_torch(order: StartOrder) -> None:
         return
     # Who limits the time is the harness: NCCL's own watch would end a rank that hangs before its stacks are asked for.
     os.environ.setdefault("TORCH_NCCL_ENABLE_MONITORING", "0")
+    os.environ.setdefault("NCCL_DEBUG", "WARN")  # what went wrong, which torch does not always pass on
     backend = "nccl" if order.device == "cuda" else "gloo"
     if not order.rendezvous:
         dist.init_process_group(backend, timeout=PATIENCE)

@@ -113,6 +113,18 @@ def test_a_rank_that_raises_is_named_and_the_group_goes_on(
     assert group.run(spec(), tmp_path / "next").outcome == "ok"
 
 
+def test_memory_that_runs_out_inside_nccl_is_known_by_what_nccl_printed(group: WorkerGroup, tmp_path: Path) -> None:
+    """torch says no more than "unhandled cuda error", and C keeps what NCCL printed back until it is asked."""
+    run = group.run(spec(fault="nccl-out-of-memory"), tmp_path / "run")
+    assert run.failure is not None
+    assert (run.failure.kind, run.failure.rank) == (FailureKind.OUT_OF_MEMORY, 1)
+    assert run.failure.message.startswith(
+        "rank 1 ran out of memory inside NCCL; rank 1 raised RuntimeError: NCCL Error 1"
+    )
+    assert "NCCL WARN Cuda failure 2 'out of memory'" in run.failure.detail
+    assert "Traceback" in run.failure.detail
+
+
 def test_a_hang_ends_with_the_time_limit_and_the_stacks_of_all_who_hang(group: WorkerGroup, tmp_path: Path) -> None:
     run = group.run(spec(fault="hang", timeout_s=1), tmp_path / "run")
     assert run.failure is not None

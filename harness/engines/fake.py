@@ -6,6 +6,7 @@ do in a real model, so that all relations have something to say. Needs numpy and
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import threading
 import time
@@ -23,6 +24,9 @@ Array = np.ndarray[Any, Any]
 CHANNELS = 4
 CELLS_PER_TOKEN = 2
 PIXELS_PER_CELL = 8
+
+_WAITING_FAULTS = ("crash", "hang", "out-of-memory", "nccl-out-of-memory")
+"""Of the last rank: the others wait for it, as in a collective."""
 
 
 class FakeEngine:
@@ -46,7 +50,7 @@ class FakeEngine:
     @classmethod
     def faults(cls) -> Sequence[str]:
         """What can be broken."""
-        return (*_PICTURE_FAULTS, "crash", "hang", "out-of-memory", "wrong-size", "nan")
+        return (*_PICTURE_FAULTS, *_WAITING_FAULTS, "wrong-size", "nan")
 
     def load(self, worker: Worker) -> None:
         """Nothing to load."""
@@ -81,8 +85,11 @@ class FakeEngine:
             raise RuntimeError("the fake engine was told to crash")
         if fault == "out-of-memory" and last:
             raise MemoryError("the fake engine was told to run out of memory")
-        if fault in ("hang", "crash", "out-of-memory"):
-            threading.Event().wait()  # the other ranks wait for the crashed one, as in a collective
+        if fault == "nccl-out-of-memory" and last:
+            ctypes.CDLL(None).puts(b"host:1:1 [1] enqueue.cc:1 NCCL WARN Cuda failure 2 'out of memory'")
+            raise RuntimeError("NCCL Error 1: unhandled cuda error (run with NCCL_DEBUG=INFO for details)")
+        if fault in _WAITING_FAULTS:
+            threading.Event().wait()
 
 
 def _waves(spec: RunSpec, step: int) -> Array:

@@ -30,6 +30,17 @@ def told_in(text: str) -> bool:
     return any(words in text for words in WORDS) or "\nmemoryerror" in text
 
 
+def told_by_nccl(message: str, printed: str) -> str:
+    """The line in which NCCL says so; empty if it does not.
+
+    Some of torch's calls raise "NCCL Error 1: unhandled cuda error" alone. Which error that was, NCCL prints.
+    """
+    if "nccl" not in message.lower():
+        return ""
+    lines = [line.strip() for line in printed.splitlines() if "NCCL WARN" in line and told_in(line)]
+    return lines[-1] if lines else ""
+
+
 def told_last_in(printed: str) -> bool:
     """Whether what a process printed just before it crashed says so; what it met earlier and survived does not.
 

@@ -8,9 +8,11 @@ import os
 import pytest
 import torch
 
-from harness.probe.exhaustion import raised_by, told_in, told_last_in
+from harness.probe.exhaustion import raised_by, told_by_nccl, told_in, told_last_in
 
 STACK = '  File "engine.py", line 1 in draw\n' * 30
+NCCL_ERROR = "RuntimeError: NCCL Error 1: unhandled cuda error"
+NCCL_MEMORY = "h:1:1 [1] enqueue.cc:7 NCCL WARN Cuda failure 2 'out of memory'\n"
 CUDA_ERROR = """terminate called after throwing an instance of 'c10::AcceleratorError'
   what():  CUDA error: out of memory
 CUDA kernel errors might be asynchronously reported at some other API call, so the stacktrace below might be incorrect.
@@ -51,6 +53,28 @@ def test_torch_runs_out_of_memory_on_the_processor_in_words_of_its_own() -> None
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60, dtype=torch.uint8)
     assert raised_by(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("message", "printed", "expected"),
+    [
+        (
+            "RuntimeError: NCCL Error 1: unhandled cuda error",
+            "h:1:1 [1] enqueue.cc:7 NCCL WARN Cuda failure 2 'out of memory'\n",
+            True,
+        ),
+        (
+            "RuntimeError: NCCL Error 1: unhandled cuda error",
+            "h:1:1 [1] alloc.h:7 NCCL WARN Cuda failure 1 'invalid argument'\n",
+            False,
+        ),
+        (NCCL_ERROR, "out of memory: a smaller batch\n", False),
+        ("RuntimeError: wrong shape", NCCL_MEMORY, False),
+    ],
+    ids=["told", "another error", "of another library", "another exception"],
+)
+def test_nccl_prints_what_torch_does_not_say(message: str, printed: str, expected: bool) -> None:
+    assert told_by_nccl(message, "NCCL version 2.28\n" + printed) == (printed.strip() if expected else "")
 
 
 def test_a_handled_error_is_not_what_led_here() -> None:
