@@ -68,8 +68,11 @@ def table(
 def pack(
     run_folder: RunPath,
     to: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to be made.")],
+    reduced_px: Annotated[
+        int, typer.Option("--pictures", min=1, metavar="PX", help="Longest side of the pictures of rows that pass.")
+    ] = 256,
 ) -> None:
-    """Copy a run for keeping: its report, and the pictures of the rows that do not pass alone."""
+    """Copy a run for keeping: its report, what rows that do not pass left, and small pictures of the others."""
     from harness import report_commands
 
-    report_commands.pack(run_folder, to)
+    report_commands.pack(run_folder, to, reduced_px)

@@ -1,4 +1,4 @@
-"""A run small enough to be kept: its report, and the pictures of the rows that do not pass alone.
+"""A run small enough to be kept: its report, pictures of the rows that do not pass, and small ones of the others.
 
 What is left can be opened, counted in a history and approved: a case without a golden does not pass, and
 neither does one that was not drawn as approved. A case that passes is approved from the whole run folder.
@@ -7,22 +7,29 @@ neither does one that was not drawn as approved. A case that passes is approved 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Set
+from dataclasses import replace
 from pathlib import Path
 
+from PIL import Image
+
 from harness import session
+from harness.differences import REDUCED, Difference, DifferenceIndex
 from harness.errors import UsageError
 from harness.record import read_report
 from harness.run_goldens import APPROVED
-from harness.types import Outcome, Row
+from harness.types import Outcome, Row, Run
 
 WHOLE = ("logs", "explained", "proposals")
 """Folders that are kept as they are; pages and differences are made anew of what is left."""
 
 FILES = ("plan.json", "journal.jsonl", "report.json", APPROVED)
 
+JPEG_QUALITY = 80
 
-def pack(run: Path, to: Path) -> tuple[int, int]:
-    """Copy a run folder without the pictures and latents of rows that pass.
+
+def pack(run: Path, to: Path, reduced_px: int) -> tuple[int, int]:
+    """Copy a run folder; of rows that pass, reduced pictures and differences alone.
 
     Parameters
     ----------
@@ -30,11 +37,13 @@ def pack(run: Path, to: Path) -> tuple[int, int]:
         A run folder with its report.
     to
         Folder to be made.
+    reduced_px
+        Longest side of a reduced picture.
 
     Returns
     -------
     int, int
-        How many of the report's runs kept their pictures, and how many there are.
+        How many of the report's runs kept their pictures and latents whole, and how many there are.
 
     Raises
     ------
@@ -53,8 +62,12 @@ def pack(run: Path, to: Path) -> tuple[int, int]:
         for name in WHOLE:
             if (run / name).is_dir():
                 shutil.copytree(run / name, to / name)
-        for digest in report.runs:
-            _copy(run / "runs" / digest, to / "runs" / digest, whole=digest in wanted)
+        for digest, drawn in report.runs.items():
+            if digest in wanted and (run / "runs" / digest).is_dir():
+                shutil.copytree(run / "runs" / digest, to / "runs" / digest)
+            else:
+                _copy_reduced(drawn, run / "runs" / digest, to / "runs" / digest, reduced_px)
+        _copy_differences(run, to, wanted, reduced_px)
         session.write_reports(report, to)
     except FileExistsError:
         raise UsageError(f"{to}: exists already; name a new folder") from None
@@ -68,10 +81,36 @@ def _is_well(row: Row) -> bool:
     return row.verdict is not None and row.verdict.outcome in (Outcome.PASS, Outcome.SKIP)
 
 
-def _copy(source: Path, target: Path, whole: bool) -> None:
-    """Copy what a run left, or its description alone."""
-    if whole and source.is_dir():
-        shutil.copytree(source, target)
-    elif (source / "run.json").is_file():
-        target.mkdir(parents=True)
-        shutil.copy2(source / "run.json", target / "run.json")
+def _copy_reduced(drawn: Run, source: Path, target: Path, longest_px: int) -> None:
+    """Copy what a run says of itself, and its pictures for the eye alone."""
+    if not (source / "run.json").is_file():
+        return
+    target.mkdir(parents=True)
+    shutil.copy2(source / "run.json", target / "run.json")
+    for name in drawn.images:
+        reduced = Path(name).stem + REDUCED
+        if (source / name).is_file():
+            _reduce(source / name, target / reduced, longest_px)
+        elif (source / reduced).is_file():  # of a run that was packed before
+            shutil.copy2(source / reduced, target / reduced)
+
+
+def _copy_differences(run: Path, to: Path, wanted: Set[str], longest_px: int) -> None:
+    """Reduce the difference pictures of rows that pass; the others are drawn anew from what is kept of them."""
+    kept: dict[str, Difference] = {}
+    for stem, found in DifferenceIndex.read(run).drawn.items():
+        reference, candidate, _ = stem.split("-", 2)
+        if found.file is None or {reference, candidate} <= wanted or not (run / found.file).is_file():
+            continue
+        file = found.file.removesuffix(REDUCED).removesuffix(".jpg") + REDUCED
+        kept[stem] = replace(found, file=file, size_px=_reduce(run / found.file, to / file, longest_px))
+    DifferenceIndex(kept).write(to)
+
+
+def _reduce(source: Path, target: Path, longest_px: int) -> tuple[int, int]:
+    """Write a smaller picture and return its size."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with Image.open(source) as image:
+        image.thumbnail((longest_px, longest_px))
+        image.convert("RGB").save(target, quality=JPEG_QUALITY)
+        return image.size

@@ -31,7 +31,7 @@ def table(path: Path, as_markdown: bool) -> None:
     console.print(Text(f"{report.name}, {report.platform}. {cost_table.KEY}"), soft_wrap=True)
 
 
-def pack(path: Path, to: Path) -> None:
+def pack(path: Path, to: Path, reduced_px: int) -> None:
     """Copy a run for keeping."""
-    kept, count = packing.pack(path, to)
-    typer.echo(f"{to}: {kept} of {count} runs with their pictures and latents")
+    kept, count = packing.pack(path, to, reduced_px)
+    typer.echo(f"{to}: {kept} of {count} runs with pictures and latents as they are, the others with small pictures")

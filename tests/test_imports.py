@@ -38,6 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "plain",
         "wire",
         "devices",
+        "differences",
     ),  # core; no torch
     ("models", "captions", "spatial", "probe"),  # torch, but no engine
     ("engines", "metrics", "faults", "reporters"),  # plugins: one file each, strangers to one another

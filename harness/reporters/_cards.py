@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from harness.reporters._pictures import Difference, Differences, size_of
+from harness.differences import REDUCED, Difference, DifferenceIndex
+from harness.reporters._pictures import Differences, size_of
 from harness.reporters._words import plural, run_of
 from harness.types import Report, Row, Run, ShardPlan
 
@@ -30,6 +31,8 @@ class Card:
     file: str | None = None
     size_px: tuple[int, int] | None = None
     words: str = ""
+    reduced: bool = False
+    """For the eye alone: fewer pixels than were drawn."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,12 @@ class CardBuilder:
     folder: Path
     users: Counter[str]
     """In how many rows each run plays a role."""
+    known: DifferenceIndex
+    """Difference pictures that were drawn earlier."""
     differences: Differences = field(init=False)
 
     def __post_init__(self) -> None:
-        self.differences = Differences(self.folder)
+        self.differences = Differences(self.folder, self.known)
 
     def strip(self, row: Row, index: int) -> Strip:
         """Put the pictures of one image of a batch together; draws its differences."""
@@ -74,11 +79,13 @@ class CardBuilder:
 
     def _run_card(self, row: Row, role: str, index: int) -> Card:
         digest = row.runs.get(role)
-        path = self._picture(row, role, index)
-        size = size_of(path) if path else None
-        words = "" if size else _why_no_picture(digest, run_of(self.report, row, role))
-        file = quote(path.relative_to(self.folder).as_posix()) if path and size else None
-        return Card(role, users_text(self.report, self.users, row, role), file, size, words)
+        caption, path = users_text(self.report, self.users, row, role), self._picture(row, role, index)
+        for shown in (path, path.with_name(path.stem + REDUCED)) if path else ():
+            if size := size_of(shown):
+                reduced = shown != path
+                file = quote(shown.relative_to(self.folder).as_posix())
+                return Card(role, caption + ", reduced" * reduced, file, size, reduced=reduced)
+        return Card(role, caption, words=_why_no_picture(digest, run_of(self.report, row, role)))
 
     def _golden_card(self, row: Row, index: int) -> Card:
         if row.variant.cache != "none":
@@ -94,8 +101,9 @@ class CardBuilder:
         copy = self.folder / "golden" / f"{slug(row.case.key)}{number}{source.suffix}"
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, copy)
-        reduced = ", reduced" if "reduced" in source.name else ""
-        return Card("golden", f"approved{reduced}", quote(copy.relative_to(self.folder).as_posix()), size)
+        reduced = "reduced" in source.name
+        file = quote(copy.relative_to(self.folder).as_posix())
+        return Card("golden", "approved" + ", reduced" * reduced, file, size, reduced=reduced)
 
     def _difference_card(self, row: Row, relation: str, reference: str, candidate: str, index: int) -> Card:
         title = f"{relation}: {candidate} \N{MINUS SIGN} {reference}"
@@ -105,7 +113,8 @@ class CardBuilder:
         found = self._difference(row, reference, candidate, index, row.plan)
         if found.file is None:
             return Card(title, "", words=found.words)
-        return Card(title, found.words, quote(found.file), found.size_px)
+        reduced = found.file.endswith(REDUCED)
+        return Card(title, found.words + ", reduced" * reduced, quote(found.file), found.size_px, reduced=reduced)
 
     def _difference(self, row: Row, reference: str, candidate: str, index: int, plan: ShardPlan | None) -> Difference:
         first, second = (self._picture(row, role, index) for role in (reference, candidate))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
+from harness.differences import DifferenceIndex
 from harness.reporters._cards import SHOWN_ROLES, CardBuilder, Strip, shortened, slug, users_text
 from harness.reporters._costs import (
     cache_note,
@@ -144,12 +145,16 @@ class PageBuilder:
         cases: dict[str, list[tuple[Row, str]]] = {}
         for row, anchor in named:
             cases.setdefault(row.case.name, []).append((row, anchor))
+        known = DifferenceIndex.read(self.folder)
+        builders = [CardBuilder(self.report, self.folder, self.users, known) for _ in cases]
         with ThreadPoolExecutor() as threads:
-            built = {view.anchor: view for views in threads.map(self._case, cases.values()) for view in views}
+            views = [view for of_case in threads.map(self._case, cases.values(), builders) for view in of_case]
+        drawn = {stem: found for cards in builders for stem, found in cards.differences.drawn.items()}
+        DifferenceIndex(drawn).write(self.folder)
+        built = {view.anchor: view for view in views}
         return [built[anchor] for _, anchor in named]
 
-    def _case(self, rows: Sequence[tuple[Row, str]]) -> list[RowView]:
-        cards = CardBuilder(self.report, self.folder, self.users)
+    def _case(self, rows: Sequence[tuple[Row, str]], cards: CardBuilder) -> list[RowView]:
         return [self._row(row, anchor, cards) for row, anchor in rows]
 
     def _row(self, row: Row, anchor: str, cards: CardBuilder) -> RowView:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from harness.differences import FOLDER, Difference, DifferenceIndex
 from harness.types import PIXELS_PER_TOKEN, ShardPlan
 
 Picture = npt.NDArray[np.uint8]
@@ -23,22 +23,20 @@ READABLE_PX = 480
 """Differences of smaller pictures are enlarged, a whole number of times, or no label could be read."""
 
 
-@dataclass(frozen=True)
-class Difference:
-    """What became of one difference: a file, or words instead."""
-
-    words: str
-    file: str | None = None
-    factor: float = 1.0
-    largest: int = 0
-    size_px: tuple[int, int] = (0, 0)
-
-
 class Differences:
-    """Draws difference pictures into ``folder/diffs``, each once, and remembers them."""
+    """Draws difference pictures into ``folder/diffs``, each once, and remembers them.
 
-    def __init__(self, folder: Path) -> None:
+    Parameters
+    ----------
+    folder
+        Folder of the report.
+    known
+        What was drawn earlier, for pictures that are no longer there.
+    """
+
+    def __init__(self, folder: Path, known: DifferenceIndex | None = None) -> None:
         self.folder = folder
+        self._known = known or DifferenceIndex()
         self._done: dict[str, Difference] = {}
         self._loaded: OrderedDict[Path, Picture | None] = OrderedDict()
 
@@ -65,10 +63,15 @@ class Differences:
             self._done[stem] = self._draw(stem, reference, candidate, plan)
         return self._done[stem]
 
+    @property
+    def drawn(self) -> dict[str, Difference]:
+        """Those that are pictures."""
+        return {stem: found for stem, found in self._done.items() if found.file is not None}
+
     def _draw(self, stem: str, reference: Path, candidate: Path, plan: ShardPlan | None) -> Difference:
         first, second = self._load(reference), self._load(candidate)
         if first is None or second is None:
-            return Difference("no picture to compare")
+            return self._known.drawn.get(stem, Difference("no picture to compare"))
         if first.shape != second.shape:
             sizes = (f"{p.shape[1]}x{p.shape[0]}" for p in (first, second))
             return Difference(f"sizes differ: {' and '.join(sizes)}")
@@ -81,8 +84,8 @@ class Differences:
         picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
         if plan is not None:
             draw_borders(picture, plan, scale)
-        file = f"diffs/{stem}.jpg"
-        (self.folder / "diffs").mkdir(parents=True, exist_ok=True)
+        file = f"{FOLDER}/{stem}.jpg"
+        (self.folder / FOLDER).mkdir(parents=True, exist_ok=True)
         picture.save(self.folder / file, quality=JPEG_QUALITY)
         factor = 255 / largest
         words = f"amplified {factor:.3g} times; largest difference {largest} of 255"

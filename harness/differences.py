@@ -1,0 +1,46 @@
+"""What is known of difference pictures, kept beside them: they may outlive the pictures they were drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness import codec
+from harness.errors import FileError
+
+FOLDER = "diffs"
+INDEX = "index.json"
+
+REDUCED = "-reduced.jpg"
+"""End of the name of a picture that is kept for the eye alone, in place of ``.png`` or ``.jpg``."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What became of one difference: a file, or words instead."""
+
+    words: str
+    file: str | None = None
+    factor: float = 1.0
+    largest: int = 0
+    size_px: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class DifferenceIndex:
+    """The pictures in a report's ``diffs``, each by the start of its name: ``REFERENCE-CANDIDATE-IMAGE[-CUT]``."""
+
+    drawn: Mapping[str, Difference] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, report: Path) -> DifferenceIndex:
+        """Read that of a report's folder; empty where there is none, or none that can be read."""
+        try:
+            return codec.read_json(report / FOLDER / INDEX, cls)
+        except FileError:
+            return cls()
+
+    def write(self, report: Path) -> None:
+        """Write it beside the pictures."""
+        codec.write_json(report / FOLDER / INDEX, self)
