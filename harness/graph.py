@@ -33,7 +33,7 @@ from harness.types import (
 ROLES = ("baseline", "replay", "control", "candidate", "reordered", "repeat")
 
 WORKER_SOURCES = (
-    "types.py",
+    "types",
     "codec.py",
     "plan.py",
     "worker.py",

@@ -14,26 +14,75 @@ from hypothesis import strategies as st
 
 from harness.codec import decode, encode, read_json, write_json
 from harness.errors import FileError
-from harness.plan import cut
+from harness.plan import choose_axis, cut
 from harness.types import (
     SCHEMA,
+    BlockError,
     Bound,
     Case,
+    Comparison,
+    Displaced,
+    Explanation,
     Failure,
     FailureKind,
+    Figure,
+    Judgement,
+    LedgerLine,
     Matrix,
+    Outcome,
     Relation,
+    Report,
+    Row,
     Run,
     RunSpec,
     ShardPlan,
     Size,
     Times,
     Variant,
+    Verdict,
 )
 
 CASE = Case("x", "fake", Size(64, 48), ("a", "b"), negative_prompts=("c", "d"), guidance_scale=2.5)
 PLAN = cut(CASE.size, 2, "h")
 SPEC = RunSpec(CASE, "fake", "", "w", "s", 2, options={"step_s": 0.5, "flag": True}, plan=PLAN, image_pad_tokens=4)
+BOUND = Bound("psnr", "latents", 30.0, "dB", "declared")
+MATRIX = Matrix(
+    "m",
+    "m.toml",
+    "golden",
+    (CASE,),
+    (Variant("fake", 2, options={"a": "b"}),),
+    (("x", "fake-u2-auto-a=b"),),
+    ("psnr",),
+    ((Relation.PAIR, BOUND),),
+)
+EXPLAINED = Row(
+    CASE,
+    MATRIX.variants[0],
+    choose_axis(CASE.size, 2),
+    PLAN,
+    runs={"candidate": SPEC.digest},
+    comparisons=(
+        Comparison(
+            Relation.PAIR,
+            "a",
+            "b",
+            exact_image=False,
+            figures=(Figure("psnr", "x", "latents", 9.0, "dB", (0, 0, 8, 8)),),
+        ),
+    ),
+    verdict=Verdict(Outcome.FAIL, "broken", "split", judgements=(Judgement(Relation.PAIR, False, "no", BOUND, 9.0),)),
+    explanation=Explanation(
+        Relation.PAIR,
+        "a",
+        "b",
+        ledger=(LedgerLine(1, "layers.0", 0, 0, 12, 12, 0, 0, 20, 20, 3, 3, 0, 0),),
+        blocks=(BlockError(1, "layers.0", None, 0.5, 1, (0, 0, 16, 16), 1),),
+        token_errors=(0.5, None),
+        redrawn_db={"candidate": None},
+        displaced=(Displaced(1, 0, 16),),
+    ),
+)
 
 
 def through_json(kind: type, value: Any) -> Any:
@@ -45,18 +94,10 @@ def through_json(kind: type, value: Any) -> Any:
     [
         Run(SPEC, "ok", ("image-0.png",), "l.safetensors", times=Times(0.1, (0.2, 0.3)), versions={"python": "3.11.9"}),
         Run(SPEC, "error", failure=Failure(FailureKind.OUT_OF_MEMORY, "no room", None, "stack")),
-        Matrix(
-            "m",
-            "m.toml",
-            "golden",
-            (CASE,),
-            (Variant("fake", 2, options={"a": "b"}),),
-            (("x", "fake-u2-auto-a=b"),),
-            ("psnr",),
-            ((Relation.PAIR, Bound("psnr", "latents", 30.0, "dB", "declared")),),
-        ),
+        MATRIX,
+        Report("r", MATRIX, (EXPLAINED,), {SPEC.digest: Run(SPEC, "ok")}, "cpu-float32", "off", True, 1, "now", 2.5),
     ],
-    ids=["drawn", "failed", "matrix"],
+    ids=["drawn", "failed", "matrix", "report"],
 )
 def test_there_and_back(value: Any) -> None:
     assert through_json(type(value), value) == value

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+import harness
 from harness import session
 from harness.engines.fake import FakeEngine
 from harness.errors import ConfigError
-from harness.graph import Graph, build, source_digest
+from harness.graph import WORKER_SOURCES, Graph, _python_files, build, source_digest
+from harness.nodes import SPOKEN_HERE
 from harness.plan import choose_axis, cut
 from harness.types import Case, Matrix, ModelSpec, Row, Size, Variant
 
@@ -162,6 +164,11 @@ class TestSpecs:
         assert source_digest(("numpy",)) != source_digest(("numpy", "pillow"))
         graph = graph_of([CASE], [split("h")])
         assert {spec.source for spec in graph.specs.values()} == {source_digest(FakeEngine.packages)}
+
+    @pytest.mark.parametrize("name", [*WORKER_SOURCES, *SPOKEN_HERE])
+    def test_every_source_that_is_named_is_there(self, name: str) -> None:
+        """A name that no longer fits would count for nothing, and say nothing."""
+        assert list(_python_files(Path(harness.__file__).parent / name))
 
     def test_a_changed_file_is_another_source(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from harness import graph

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import doctest
 import importlib
+import pkgutil
 import re
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness import types
 from harness.plan import cut
 from harness.types import (
     Bound,
@@ -177,6 +179,20 @@ class TestDigest:
         assert re.fullmatch(r"[0-9a-f]{16}", SPEC.digest)
         assert SPEC.world_size == 2
         assert replace(SPEC, ring=3).world_size == 6
+
+
+def test_every_type_is_imported_from_one_place() -> None:
+    modules = [importlib.import_module(f"harness.types.{found.name}") for found in pkgutil.iter_modules(types.__path__)]
+    here = {
+        name for module in modules for name, value in vars(module).items() if _is_defined_in(module.__name__, value)
+    }
+    assert len(modules) > 1
+    assert here <= set(types.__all__)
+    assert len(set(types.__all__)) == len(types.__all__)
+
+
+def _is_defined_in(module: str, value: object) -> bool:
+    return getattr(value, "__module__", None) == module and not getattr(value, "__name__", "_").startswith("_")
 
 
 def test_origins_are_where_shards_begin() -> None:

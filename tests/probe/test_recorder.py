@@ -107,7 +107,7 @@ def test_with_one_everything_is_put_back_also_after_an_error(tmp_path: Path) -> 
 
 
 def test_a_run_without_a_probe_keeps_the_digest_it_had(monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness import types
+    from harness.types import run
 
     asked: list[Any] = []
 
@@ -115,8 +115,8 @@ def test_a_run_without_a_probe_keeps_the_digest_it_had(monkeypatch: pytest.Monke
         asked.append(value)
         return stock(value)
 
-    stock = types.digest_of
-    monkeypatch.setattr(types, "digest_of", seen)
+    stock = run.digest_of
+    monkeypatch.setattr(run, "digest_of", seen)
     assert SPEC.digest != PROBED.digest
     assert [("probe" in fields) for fields in asked] == [False, True]
     assert replace(PROBED, probe=False).digest == SPEC.digest

@@ -1,0 +1,30 @@
+"""Plain values that every other type here is made of: versions, units, words of a closed list, digests."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal
+
+SCHEMA = 1
+"""Version of every file the harness writes or reads: matrices, run.json, report.json, goldens."""
+
+PIXELS_PER_TOKEN = 16
+"""One image token is a 2x2 patch of 8x downsampled latents."""
+
+PROBE_FILE = "probe-rank-{rank}.safetensors"
+"""What a probed run leaves of each rank, beside its ``run.json``."""
+
+Axis = Literal["auto", "h", "w", "none"]
+Layout = Literal["aligned", "exact"]
+Cache = Literal["none", "cache-dit"]
+Device = Literal["cpu", "cuda"]
+DType = Literal["float32", "bfloat16", "float16"]
+GoldenPolicy = Literal["required", "off"]
+Domain = Literal["image", "latents"]
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of a JSON value, independent of the order of keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
