@@ -7,7 +7,6 @@ own: what shows only after other requests is told from what shows at once.
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import tempfile
 import time
@@ -17,7 +16,8 @@ from pathlib import Path
 from typing import Literal
 
 from harness import models, registry, session
-from harness.errors import InfrastructureError, UsageError, did_you_mean
+from harness.errors import InfrastructureError, UsageError
+from harness.fuzz_space import Space
 from harness.pool import Pool
 from harness.record import Plan, RunFolder
 from harness.types import Outcome, Report, digest_of
@@ -30,21 +30,6 @@ SWEEP_EVERY = 50
 
 NOTHING_AFTER = 100
 """Draws that cannot be run, with none that can, after which it is said that none will."""
-
-
-@dataclass(frozen=True)
-class Space:
-    """The limits within which examples are drawn."""
-
-    engine: str
-    model: str
-    max_ranks: int = 3
-    fault: str | None = None
-    max_side_tokens: int = 20
-    max_tokens: int = 160
-    sequences: int = 24
-    """One example in about so many is a sequence, for which an engine is started anew; 0 for none."""
-    timeout_s: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -99,23 +84,6 @@ class _Stop(BaseException):
 
 class _Fails(Exception):
     """An example fails; raised at one place only, so that hypothesis sees one bug."""
-
-
-def check(space: Space) -> None:
-    """Refuse what cannot be fuzzed, before anything is started.
-
-    Raises
-    ------
-    UsageError
-        If hypothesis is missing, or engine or fault do not exist.
-    """
-    if importlib.util.find_spec("hypothesis") is None:
-        raise UsageError("fuzzing needs the package hypothesis; pip install 'sp-harness[fuzz]'")
-    if space.max_ranks < 2:
-        raise UsageError(f"--max-ranks {space.max_ranks}: a split takes at least 2 ranks")
-    faults = registry.load("engines", space.engine).faults()
-    if space.fault and space.fault not in faults:
-        raise UsageError(f"--fault {space.fault!r}: {did_you_mean(space.fault, faults)}")
 
 
 def fuzz(space: Space, out: Path, tally: Tally, seed: int, on_example: OnExample = lambda tally: None) -> None:

@@ -15,7 +15,8 @@ from rich.text import Text
 from harness import fuzz, registry
 from harness.console import make_console
 from harness.errors import EXIT_OK, EXIT_USAGE, EXIT_VERDICT, HarnessError, UsageError, did_you_mean
-from harness.fuzz import Space, Tally
+from harness.fuzz import Tally
+from harness.fuzz_space import Space, check
 
 LINE_EVERY_S = 10.0
 """Where there is no terminal, a line so often."""
@@ -36,7 +37,7 @@ def run(
     if not 0 < minutes <= 60 * 24 * 7:
         raise UsageError(f"--minutes {minutes:g}: write a number above 0, at most a week")
     space = Space(engine, model or ("fake" if engine == "fake" else "nano"), max_ranks, fault)
-    fuzz.check(space)
+    check(space)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

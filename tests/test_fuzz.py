@@ -18,8 +18,9 @@ from harness import blame, fuzz, fuzz_command, pool, registry
 from harness.cli import app
 from harness.coverage import CLASSES, met_by, sights
 from harness.errors import InfrastructureError, UsageError
-from harness.fuzz import Found, Space, Tally
+from harness.fuzz import Found, Tally
 from harness.fuzz_draw import examples
+from harness.fuzz_space import Space, check
 from harness.matrix import read_matrix
 from harness.matrix_schema import to_toml
 from harness.session import prepare
@@ -138,7 +139,7 @@ def test_what_cannot_be_fuzzed_is_said(arguments: list[object], message: str, tm
 def test_hypothesis_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"pip install 'sp-harness\[fuzz\]'"):
-        fuzz.check(FAKE)
+        check(FAKE)
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt(), InfrastructureError("no memory left"), None], ids=repr)

@@ -39,6 +39,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "wire",
         "devices",
         "differences",
+        "fuzz_space",
+        "fuzz_draw",
     ),  # core; no torch
     ("models", "captions", "spatial", "probe"),  # torch, but no engine
     ("engines", "metrics", "faults", "reporters"),  # plugins: one file each, strangers to one another
@@ -66,7 +68,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "coverage",
         "coverage_additions",
         "fuzz",
-        "fuzz_draw",
         "killscore",
         "killscore_table",
         "history",
