@@ -196,7 +196,7 @@ def out_of_memory(bench: Bench, checks: Checks) -> None:
         if ballast:
             ballast.release()
         # Python raises, or a library below it ends the process.
-        message = r"rank 1 (raised .*memory|ran out of memory (and crashed|inside NCCL))"
+        message = r"rank 1(: out of memory inside NCCL| raised .*memory| ran out of memory and crashed)"
         _recorded(checks, folder, struck, FailureKind.OUT_OF_MEMORY, 1, message, "memory", LIMIT_S)
         _judged(checks, run, folder, "error", 3)
         _resumes(bench, checks, folder)

@@ -1,7 +1,8 @@
-"""What to record of ranks that raise, die or do not answer: whose fault it is, in one line, and what they printed."""
+"""What to make of ranks that raise, die or do not answer: whose fault it is, in one line, and what they printed."""
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,22 @@ STACK_SETTLE_S = 0.3
 PEER_GRACE_S = 1.0
 """A dying process closes its connections a moment before its end can be seen."""
 
+CRASHED = {
+    FailureKind.RAISED: "crashed",
+    FailureKind.OUT_OF_MEMORY: "ran out of memory and crashed",
+    FailureKind.DISK_FULL: "found a disk full and crashed",
+}
+ROOM = "; make room on that disk, then finish with: sp-harness run --resume"
+
+
+class Unwritable(Exception):
+    """A rank cannot write what it has drawn; says where, and what the system says."""
+
+    def __init__(self, rank: Rank, reply: Mapping[str, Any]) -> None:
+        self.error = OSError(reply["errno"], os.strerror(reply["errno"]))
+        self.place = f"node {rank.node}: {reply['folder']}" if rank.node else reply["folder"]
+        super().__init__(f"{self.place}: {self.error.strerror}")
+
 
 def raised(ranks: Sequence[Rank], index: int, reply: Mapping[str, Any]) -> Failure:
     """A rank has raised; the one whose death made it raise is named instead."""
@@ -25,13 +42,15 @@ def raised(ranks: Sequence[Rank], index: int, reply: Mapping[str, Any]) -> Failu
     if dead is not None:
         return died(ranks, dead)
     message, detail = reply["message"], reply["detail"]
-    if reply["out_of_memory"]:
-        return Failure(FailureKind.OUT_OF_MEMORY, f"rank {index} raised {message}", index, detail)
-    for other, rank in enumerate(ranks):  # whoever comes first speaks of the collective that both are in
-        if told := exhaustion.told_by_nccl(message, rank.log_since()):
-            where = f"rank {other} ran out of memory inside NCCL; rank {index} raised {message}"
-            return Failure(FailureKind.OUT_OF_MEMORY, where, other, f"--- rank {other}\n{told}\n{detail}")
-    return Failure(FailureKind.RAISED, f"rank {index} raised {message}", index, detail)
+    kind = FailureKind(reply["exhausted"] or FailureKind.RAISED)
+    remedy = ROOM if kind == FailureKind.DISK_FULL else ""
+    if kind == FailureKind.RAISED:
+        for other, rank in enumerate(ranks):  # whoever raises first speaks of the collective that both are in
+            if ran_out := exhaustion.told_by_nccl(message, rank.log_since()):
+                kind, line = ran_out
+                where = f"rank {other}: {kind.value} inside NCCL; rank {index} raised {message}"
+                return Failure(kind, where, other, f"--- rank {other}\n{line}\n{detail}")
+    return Failure(kind, f"rank {index} raised {message}{remedy}", index, detail)
 
 
 def _dead_peer(ranks: Sequence[Rank], index: int) -> int | None:
@@ -56,11 +75,11 @@ def died(ranks: Sequence[Rank], index: int) -> Failure:
     # Nobody but a user, the kernel's out-of-memory killer or a batch system sends these two.
     if code in (-signal.SIGKILL, -signal.SIGTERM):
         kind, verb = FailureKind.KILLED, "was killed from outside"
-    elif exhaustion.told_last_in(printed):  # below Python nobody raises: a library ends the process
-        kind, verb = FailureKind.OUT_OF_MEMORY, "ran out of memory and crashed"
-    else:
-        kind, verb = FailureKind.RAISED, "crashed"
-    return Failure(kind, f"rank {index} {verb} ({_ending(code)})", index, printed)
+    else:  # below Python nobody raises: a library ends the process
+        kind = exhaustion.told_last_in(printed) or FailureKind.RAISED
+        verb = CRASHED[kind]
+    remedy = ROOM if kind == FailureKind.DISK_FULL else ""
+    return Failure(kind, f"rank {index} {verb} ({_ending(code)}){remedy}", index, printed)
 
 
 def _ending(code: int) -> str:

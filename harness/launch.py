@@ -29,6 +29,8 @@ START_TIMEOUT_S = 600.0
 ABORT_POLL_S = 0.25
 """How soon an abort is noticed by who waits for ranks that are still to be started."""
 
+EXHAUSTED = (FailureKind.OUT_OF_MEMORY, FailureKind.DISK_FULL)
+"""What a machine lacks is said as that, in the middle of a launch too."""
 INTERRUPTED = Failure(FailureKind.KILLED, "the harness was interrupted")
 
 OnStep = Callable[[int], None]
@@ -117,7 +119,7 @@ class WorkerGroup:
                 self._versions[engine] = self._collect("ready", START_TIMEOUT_S)[0]["versions"]
         except GroupFailed as error:
             failure = error.failure
-            kind = failure.kind if failure.kind == FailureKind.OUT_OF_MEMORY else FailureKind.LAUNCH
+            kind = failure.kind if failure.kind in EXHAUSTED else FailureKind.LAUNCH
             message = f"{engine} did not start: {failure.message}"
             raise GroupFailed(Failure(kind, message, failure.rank, failure.detail)) from None
 
@@ -156,6 +158,11 @@ class WorkerGroup:
             except Aborted:
                 shutil.rmtree(building, ignore_errors=True)
                 raise
+            except blame.Unwritable as error:
+                self.kill()
+                shutil.rmtree(building, ignore_errors=True)  # half a run is of no use, and the room is needed
+                place = "" if error.place == str(building.absolute()) else error.place
+                raise cannot_write(folder, error.error, place) from None
 
     def _run(self, spec: RunSpec, building: Path, on_step: OnStep) -> Run:
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -288,6 +295,8 @@ class WorkerGroup:
                             on_step(reply["step"])
                         elif reply["event"] == event:
                             found[key.data] = reply
+                        elif reply["event"] == "unwritable":
+                            raise blame.Unwritable(self._ranks[key.data], reply)
                         else:
                             raise GroupFailed(blame.raised(self._ranks, key.data, reply))
         return [found[index] for index in range(len(self._ranks))]

@@ -45,10 +45,21 @@ class Drawn:
         return run
 
 
-def cannot_write(folder: Path, error: OSError) -> InfrastructureError:
-    """What to raise where a run's folder cannot be written: the disk is full, broken, or somebody else's."""
-    remedy = "mend that, then finish with sp-harness run --resume"
-    return InfrastructureError(f"{folder}: a run cannot be written ({error.strerror or error}); {remedy}")
+def cannot_write(folder: Path, error: OSError, place: str = "") -> InfrastructureError:
+    """What to raise where a run's folder cannot be written: the disk is full, broken, or somebody else's.
+
+    Parameters
+    ----------
+    folder
+        Where the run was to appear.
+    error
+        What the system says.
+    place
+        Where it says so, if it is not there: ranks on other nodes leave their files over there first.
+    """
+    planned = next((parent for parent in folder.parents if (parent / "plan.json").is_file()), None)
+    remedy = " ".join(["mend that, then finish with: sp-harness run --resume", *([str(planned)] if planned else [])])
+    return InfrastructureError(f"{place or folder}: a run cannot be written ({error.strerror or error}); {remedy}")
 
 
 def _packed(picture: Path) -> str:

@@ -51,6 +51,8 @@ class Rank(ABC):
         GPU it is to use, on its own machine.
     """
 
+    node = ""
+    """Name of its node; empty on this machine."""
     lost = ""
     """Why nothing can be known of a rank any more, where its machine is to blame."""
 

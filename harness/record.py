@@ -26,7 +26,7 @@ from safetensors.numpy import load_file
 
 from harness import codec
 from harness.compare import Sample
-from harness.errors import FileError, UsageError
+from harness.errors import FileError, InfrastructureError, UsageError
 from harness.golden import read_picture
 from harness.graph import Graph
 from harness.shards import Merged, Shard, divide, narrowed, part
@@ -165,10 +165,22 @@ class RunFolder:
         return self.plan.graph.missing(settled, rows)
 
     def note(self, event: str, **fields: object) -> None:
-        """Add a line to the journal."""
+        """Add a line to the journal.
+
+        Raises
+        ------
+        InfrastructureError
+            If the disk is full or broken.
+        """
         line = json.dumps({"time": round(time.time(), 3), "event": event, **fields})
-        with (self.path / "journal.jsonl").open("a", encoding="utf-8") as journal:
-            journal.write(line + "\n")
+        try:
+            with (self.path / "journal.jsonl").open("a", encoding="utf-8") as journal:
+                journal.write(line + "\n")
+        except OSError as error:
+            remedy = f"mend that, then finish with: sp-harness run --resume {self.path}"
+            raise InfrastructureError(
+                f"{self.path}: the journal cannot be written ({error.strerror}); {remedy}"
+            ) from None
 
     def explanation_file(self, comparison: Comparison) -> Path:
         """Where the explanation of a comparison is kept: it serves every row that makes the same one."""

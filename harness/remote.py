@@ -8,7 +8,7 @@ import os
 import select
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -120,9 +120,11 @@ class RemoteRank(Rank):
 
     def _take(self, message: Mapping[str, Any], data: bytes, log: IO[bytes], told: int) -> None:
         if "log" in message:
-            log.write(data)
+            with self._kept(self.log):
+                log.write(data)
         elif "file" in message:
-            with (self._folder / Path(message["file"]).name).open("ab") as file:
+            path = self._folder / Path(message["file"]).name
+            with self._kept(path), path.open("ab") as file:
                 file.write(data)
         elif "reply" in message:
             self._pass_on(json.dumps(message["reply"]).encode() + b"\n", told)
@@ -130,6 +132,15 @@ class RemoteRank(Rank):
             self._asleep = message["asleep"]
         elif "ended" in message:
             self._over = message["ended"]
+
+    @contextlib.contextmanager
+    def _kept(self, path: Path) -> Iterator[None]:
+        """Write what it sends inside the context; where that fails the rank is lost, and its node not to blame."""
+        try:
+            yield
+        except OSError as error:
+            self.lost = f"what it sends cannot be written ({path.parent}: {error.strerror or error})"
+            raise
 
     def _pass_on(self, reply: bytes, told: int) -> None:
         """Write a reply, which may be more than the pipe holds, unless nobody reads it any more."""

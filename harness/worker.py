@@ -29,6 +29,7 @@ from harness import codec, registry
 from harness.probe import exhaustion
 from harness.probe.clock import peak_memory_bytes, reset_peak_memory
 from harness.probe.collectives import PATIENCE, unfinished
+from harness.probe.disk import Unwritable, writing
 from harness.probe.recorder import probing
 from harness.types import Device, Drawing, DType, Engine, RunSpec, Worker
 
@@ -111,7 +112,8 @@ class Rank:
             "cache_decisions": self.worker.cache_decisions,
         }
         if drawing is not None:
-            reply |= _save(drawing, folder)
+            with writing(folder):
+                reply |= _save(drawing, folder)
         self.reply(**reply)
 
     def _progress(self, step: int) -> None:
@@ -139,12 +141,14 @@ def main(descriptor: int) -> None:
                 rank = Rank(codec.decode(StartOrder, data), reply)
             else:
                 rank.serve(codec.decode(Order, data))
+        except Unwritable as error:
+            reply(event="unwritable", folder=str(error.folder), errno=error.number)
         except Exception as error:
             _flush_libraries()
             reply(
                 event="raised",
                 message=f"{type(error).__name__}: {error}".splitlines()[0][:500],
-                out_of_memory=exhaustion.raised_by(error),
+                exhausted=exhaustion.raised_by(error),
                 detail=traceback.format_exc()[-MAX_DETAIL_CHARS:],
             )
 

@@ -436,6 +436,7 @@ class TestRowsWithoutAPicture:
             (FailureKind.HUNG, Outcome.TIMEOUT, "hang", False),
             (FailureKind.KILLED, Outcome.ERROR, "environment", True),
             (FailureKind.OUT_OF_MEMORY, Outcome.ERROR, "environment", True),
+            (FailureKind.DISK_FULL, Outcome.ERROR, "environment", True),
             (FailureKind.LAUNCH, Outcome.ERROR, "environment", True),
         ],
     )

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from harness import codec, plan
+from harness import blame, codec, plan
 from harness.errors import InfrastructureError
 from harness.launch import Aborted, GroupKey, WorkerGroup
 from harness.rank import ForkedRank
@@ -95,7 +95,11 @@ def test_ranks_lead_sessions_of_their_own_and_stay_between_runs(group: WorkerGro
 
 @pytest.mark.parametrize(
     ("fault", "kind", "infrastructure"),
-    [("crash", FailureKind.RAISED, False), ("out-of-memory", FailureKind.OUT_OF_MEMORY, True)],
+    [
+        ("crash", FailureKind.RAISED, False),
+        ("out-of-memory", FailureKind.OUT_OF_MEMORY, True),
+        ("disk-full", FailureKind.DISK_FULL, True),
+    ],
 )
 def test_a_rank_that_raises_is_named_and_the_group_goes_on(
     group: WorkerGroup, tmp_path: Path, fault: str, kind: FailureKind, infrastructure: bool
@@ -118,9 +122,7 @@ def test_memory_that_runs_out_inside_nccl_is_known_by_what_nccl_printed(group: W
     run = group.run(spec(fault="nccl-out-of-memory"), tmp_path / "run")
     assert run.failure is not None
     assert (run.failure.kind, run.failure.rank) == (FailureKind.OUT_OF_MEMORY, 1)
-    assert run.failure.message.startswith(
-        "rank 1 ran out of memory inside NCCL; rank 1 raised RuntimeError: NCCL Error 1"
-    )
+    assert run.failure.message.startswith("rank 1: out of memory inside NCCL; rank 1 raised RuntimeError: NCCL Error 1")
     assert "NCCL WARN Cuda failure 2 'out of memory'" in run.failure.detail
     assert "Traceback" in run.failure.detail
 
@@ -181,18 +183,30 @@ def test_a_rank_that_dies_is_told_from_one_that_was_killed(
     assert group.run(spec(), tmp_path / "next").outcome == "ok"
 
 
-def test_a_crash_for_want_of_memory_is_no_fault_of_the_engine(group: WorkerGroup, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "kind", "message"),
+    [
+        ("std::bad_alloc", FailureKind.OUT_OF_MEMORY, "rank 1 ran out of memory and crashed (SIGABRT)"),
+        (
+            "write failed: No space left on device",
+            FailureKind.DISK_FULL,
+            f"rank 1 found a disk full and crashed (SIGABRT){blame.ROOM}",
+        ),
+    ],
+)
+def test_a_crash_for_want_of_memory_or_room_is_no_fault_of_the_engine(
+    group: WorkerGroup, tmp_path: Path, words: str, kind: FailureKind, message: str
+) -> None:
     """A library below Python does not raise: it says so and aborts."""
 
     def abort() -> None:
         with group._ranks[1].log.open("a") as log:
-            log.write("terminate called after throwing an instance of 'std::bad_alloc'\n")
+            log.write(f"terminate called after throwing an instance of something: {words}\n")
         os.kill(pids(group)[1], signal.SIGABRT)
 
     run = group.run(spec(step_s=0.1, steps=100), tmp_path / "run", on_first(abort))
     assert run.failure is not None
-    assert (run.failure.kind, run.failure.rank) == (FailureKind.OUT_OF_MEMORY, 1)
-    assert run.failure.message == "rank 1 ran out of memory and crashed (SIGABRT)"
+    assert (run.failure.kind, run.failure.rank, run.failure.message) == (kind, 1, message)
 
 
 def test_a_crash_long_after_memory_ran_out_is_the_engines(group: WorkerGroup, tmp_path: Path) -> None:
@@ -241,6 +255,38 @@ def test_a_folder_that_cannot_be_made_is_named(group: WorkerGroup, tmp_path: Pat
     (tmp_path / "file").write_text("")
     with pytest.raises(InfrastructureError, match=r"file/run: a run cannot be written \(Not a directory\)"):
         group.run(spec(), tmp_path / "file" / "run")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="what stands for a full disk")
+def test_a_rank_without_room_for_its_picture_ends_the_work(group: WorkerGroup, tmp_path: Path) -> None:
+    """All that would follow could not be kept either."""
+    folder = tmp_path / "run-folder" / "runs" / "digest"
+    folder.parent.mkdir(parents=True)
+    (tmp_path / "run-folder" / "plan.json").touch()
+    building = folder.with_name(".digest.building")
+    fill = on_first(lambda: (building / "image-0.tif").symlink_to("/dev/full"))
+    with pytest.raises(InfrastructureError) as caught:
+        group.run(spec(step_s=0.5), folder, fill)  # there is half a second left to fill the disk in
+    assert str(caught.value) == (
+        f"{folder}: a run cannot be written (No space left on device); "
+        f"mend that, then finish with: sp-harness run --resume {tmp_path / 'run-folder'}"
+    )
+    assert list(folder.parent.iterdir()) == []  # what there was of it makes room
+    assert not pids(group)
+    assert group.run(spec(), folder).outcome == "ok"
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of another process are set on Linux")
+@pytest.mark.parametrize(("limit_bytes", "steps"), [(4096, 2), (70_000, 20)], ids=["picture", "latents"])
+def test_whatever_a_rank_cannot_write_is_not_held_against_the_engine(
+    group: WorkerGroup, tmp_path: Path, limit_bytes: int, steps: int
+) -> None:
+    """A picture is 62 kB, and 20 steps of latents 109 kB; pictures are written first."""
+    group.run(spec(), tmp_path / "first")
+    resource.prlimit(pids(group)[0], resource.RLIMIT_FSIZE, (limit_bytes, resource.RLIM_INFINITY))
+    with pytest.raises(InfrastructureError, match=r"second: a run cannot be written \(File too large\); mend that"):
+        group.run(spec(steps=steps), tmp_path / "second")
+    assert {path.name for path in tmp_path.iterdir()} == {"first", "logs"}
 
 
 def test_a_rank_killed_between_two_runs_costs_the_next_one_only(group: WorkerGroup, tmp_path: Path) -> None:

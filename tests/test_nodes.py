@@ -20,6 +20,7 @@ from safetensors.numpy import load_file
 
 from harness import nodes as nodes_module
 from harness import plan, wire
+from harness.errors import InfrastructureError
 from harness.launch import Aborted, GroupKey, WorkerGroup
 from harness.nodes import Nodes
 from harness.remote import RemoteRank
@@ -129,6 +130,13 @@ def test_a_group_over_two_nodes_is_like_one_of_this_machine(head: Nodes, group: 
     assert failed.failure is not None
     assert failed.failure.message.startswith("rank 1 raised RuntimeError")
     assert "Traceback" in failed.failure.detail
+
+    group.run(spec(), tmp_path / "before")
+    for rank in ranks_of(head):
+        resource.prlimit(rank.pid, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+    # Its files go to a folder on its own node first: that one is named.
+    with pytest.raises(InfrastructureError, match=r"sp-harness-\w+/files: a run cannot be written \(File too large\)"):
+        group.run(spec(), tmp_path / "after")
     group.kill()
     assert until(lambda: all(launch.is_over for launch in head._launches.values()))  # and none is kept for ever
 

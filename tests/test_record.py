@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from harness import codec, session
-from harness.errors import FileError, UsageError
+from harness.errors import FileError, InfrastructureError, UsageError
 from harness.record import Plan, RunFolder
 from harness.types import FailureKind
 
@@ -173,6 +173,17 @@ class TestJournal:
         with (folder.path / "journal.jsonl").open("a") as journal:
             journal.write('{"time": 104, "ev')
         assert folder.recorded_s() == 3
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="what stands for a full disk")
+    def test_a_full_disk_is_the_machines_fault(self, bench: Any) -> None:
+        folder = bench.plan()
+        (folder.path / "journal.jsonl").symlink_to("/dev/full")
+        with pytest.raises(InfrastructureError) as caught:
+            folder.note("begun", missing=3)
+        assert str(caught.value) == (
+            f"{folder.path}: the journal cannot be written (No space left on device); "
+            f"mend that, then finish with: sp-harness run --resume {folder.path}"
+        )
 
     def test_without_a_beginning(self, bench: Any) -> None:
         folder = bench.plan()

@@ -201,7 +201,12 @@ def test_origins_are_where_shards_begin() -> None:
 
 def test_only_raising_and_hanging_are_the_engines_fault() -> None:
     blamed_on_the_machine = {kind for kind in FailureKind if kind.infrastructure}
-    assert blamed_on_the_machine == {FailureKind.KILLED, FailureKind.OUT_OF_MEMORY, FailureKind.LAUNCH}
+    assert blamed_on_the_machine == {
+        FailureKind.KILLED,
+        FailureKind.OUT_OF_MEMORY,
+        FailureKind.DISK_FULL,
+        FailureKind.LAUNCH,
+    }
 
 
 class TestComparison:

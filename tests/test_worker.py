@@ -1,5 +1,6 @@
 """The program of one rank, spoken to as its parent does: orders in, replies out, nothing else."""
 
+import errno
 import os
 import select
 import signal
@@ -96,9 +97,19 @@ def test_an_order_that_fails_is_a_reply_and_the_rank_lives_on(rank: RankProcess)
     assert raised["event"] == "raised"
     assert raised["message"] == "UsageError: there is no engine 'fak'; did you mean 'fake'?"
     assert raised["detail"].startswith("Traceback")
-    assert raised["out_of_memory"] is False
+    assert raised["exhausted"] is None
     rank.order(engine="fake")
     assert rank.reply()["event"] == "ready"
+
+
+def test_a_folder_that_cannot_be_written_is_no_error_of_the_engine(rank: RankProcess, tmp_path: Path) -> None:
+    rank.start()
+    rank.order(engine="fake")
+    assert rank.reply()["event"] == "ready"
+    gone = tmp_path / "gone"
+    draw(rank, gone, spec(steps=1))
+    assert rank.reply()["event"] == "step"
+    assert rank.reply() == {"event": "unwritable", "folder": str(gone), "errno": errno.ENOENT}
 
 
 def test_of_a_long_traceback_the_end_is_told(rank: RankProcess) -> None:

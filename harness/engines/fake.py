@@ -7,6 +7,7 @@ do in a real model, so that all relations have something to say. Needs numpy and
 from __future__ import annotations
 
 import ctypes
+import errno
 import hashlib
 import threading
 import time
@@ -25,7 +26,7 @@ CHANNELS = 4
 CELLS_PER_TOKEN = 2
 PIXELS_PER_CELL = 8
 
-_WAITING_FAULTS = ("crash", "hang", "out-of-memory", "nccl-out-of-memory")
+_WAITING_FAULTS = ("crash", "hang", "out-of-memory", "nccl-out-of-memory", "disk-full")
 """Of the last rank: the others wait for it, as in a collective."""
 
 
@@ -85,6 +86,8 @@ class FakeEngine:
             raise RuntimeError("the fake engine was told to crash")
         if fault == "out-of-memory" and last:
             raise MemoryError("the fake engine was told to run out of memory")
+        if fault == "disk-full" and last:
+            raise OSError(errno.ENOSPC, "the fake engine was told to find no space", "/its/own/cache")
         if fault == "nccl-out-of-memory" and last:
             ctypes.CDLL(None).puts(b"host:1:1 [1] enqueue.cc:1 NCCL WARN Cuda failure 2 'out of memory'")
             raise RuntimeError("NCCL Error 1: unhandled cuda error (run with NCCL_DEBUG=INFO for details)")

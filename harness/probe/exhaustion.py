@@ -1,50 +1,64 @@
-"""Whether memory ran out, told from what was raised or printed: libraries say it in words of their own."""
+"""What a machine ran out of, told from what was raised or printed: libraries say it in words of their own."""
 
 from __future__ import annotations
 
-WORDS = (
-    "out of memory",  # CUDA, through torch and NCCL
-    "cannot allocate memory",  # the system, and the loader of shared libraries
-    "can't allocate memory",  # torch's allocator on the CPU
-    "status_alloc_failed",  # cuBLAS, cuDNN
-    "bad_alloc",  # C++
-)
+import errno
+
+from harness.probe.disk import errno_of
+from harness.types import FailureKind
+
+WORDS = {
+    FailureKind.OUT_OF_MEMORY: (
+        "out of memory",  # CUDA, through torch and NCCL
+        "cannot allocate memory",  # the system, and the loader of shared libraries
+        "can't allocate memory",  # torch's allocator on the CPU
+        "status_alloc_failed",  # cuBLAS, cuDNN
+        "bad_alloc",  # C++
+        "\nmemoryerror",  # Python, at the end of a traceback
+    ),
+    FailureKind.DISK_FULL: (
+        "no space left on device",  # the system; NCCL says it of shared memory
+        "disk quota exceeded",
+    ),
+}
 
 _LAST_LINES = 8
 """The longest that is printed after such words: torch's advice on errors of CUDA, without its frames."""
 
 
-def raised_by(error: BaseException) -> bool:
-    """Whether an exception says so, or one that led to it: engines wrap what they meet."""
+def raised_by(error: BaseException) -> FailureKind | None:
+    """What an exception says has run out, or one that led to it: engines wrap what they meet."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    if isinstance(error, RuntimeError | OSError) and told_in(str(error)):
-        return True
+        return FailureKind.OUT_OF_MEMORY
+    if errno_of(error) in (errno.ENOSPC, errno.EDQUOT):
+        return FailureKind.DISK_FULL
+    if isinstance(error, RuntimeError | OSError) and (kind := told_in(str(error))):
+        return kind
     earlier = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    return earlier is not None and raised_by(earlier)
+    return raised_by(earlier) if earlier is not None else None
 
 
-def told_in(text: str) -> bool:
-    """Whether an error message says so."""
+def told_in(text: str) -> FailureKind | None:
+    """What an error message says has run out."""
     text = text.lower()
-    return any(words in text for words in WORDS) or "\nmemoryerror" in text
+    return next((kind for kind, words in WORDS.items() if any(each in text for each in words)), None)
 
 
-def told_by_nccl(message: str, printed: str) -> str:
-    """The line in which NCCL says so; empty if it does not.
+def told_by_nccl(message: str, printed: str) -> tuple[FailureKind, str] | None:
+    """What NCCL says has run out, and the line in which it does.
 
     Some of torch's calls raise "NCCL Error 1: unhandled cuda error" alone. Which error that was, NCCL prints.
     """
     if "nccl" not in message.lower():
-        return ""
-    lines = [line.strip() for line in printed.splitlines() if "NCCL WARN" in line and told_in(line)]
-    return lines[-1] if lines else ""
+        return None
+    lines = [line.strip() for line in printed.splitlines() if "NCCL WARN" in line]
+    return next(((kind, line) for line in reversed(lines) if (kind := told_in(line))), None)
 
 
-def told_last_in(printed: str) -> bool:
-    """Whether what a process printed just before it crashed says so; what it met earlier and survived does not.
+def told_last_in(printed: str) -> FailureKind | None:
+    """What had run out by the last lines of a process that crashed; what it met earlier and survived is left out.
 
-    Left out are the stacks that Python prints as it crashes, and the frames of libraries.
+    So are the stacks that Python prints as it crashes, and the frames of libraries.
     """
     before, dump, _ = printed.rpartition("Fatal Python error: ")
     lines = [line for line in (before if dump else printed).splitlines() if line.strip()]

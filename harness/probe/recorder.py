@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.probe.disk import writing
 from harness.types import PROBE_FILE, RunSpec
 
 if TYPE_CHECKING:
@@ -53,4 +54,5 @@ def _write(trace: Trace, ledger: Ledger, path: Path) -> None:
     if trace.skipped:
         left_out.append("block outputs of steps " + ", ".join(map(str, trace.skipped)))
     rows = {f"rows/{step}/{module}": tensor.contiguous() for (step, module), tensor in trace.rows.items()}
-    save_file(rows | ledger.tensors(), path, metadata={"left_out": json.dumps(left_out)})
+    with writing(path.parent):
+        save_file(rows | ledger.tensors(), path, metadata={"left_out": json.dumps(left_out)})

@@ -70,6 +70,7 @@ class FailureKind(StrEnum):
     HUNG = "hung"
     KILLED = "killed"
     OUT_OF_MEMORY = "out of memory"
+    DISK_FULL = "disk full"
     LAUNCH = "launch"
 
     @property

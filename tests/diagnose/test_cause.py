@@ -30,6 +30,7 @@ def judgements(failing: Iterable[Relation]) -> list[Judgement]:
         (FailureKind.HUNG, "hang"),
         (FailureKind.KILLED, "environment"),
         (FailureKind.OUT_OF_MEMORY, "environment"),
+        (FailureKind.DISK_FULL, "environment"),
         (FailureKind.LAUNCH, "environment"),
     ],
 )

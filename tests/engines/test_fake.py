@@ -92,7 +92,13 @@ def test_a_seam_stays_at_the_border() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "error"), [("crash", RuntimeError), ("out-of-memory", MemoryError), ("nccl-out-of-memory", RuntimeError)]
+    ("fault", "error"),
+    [
+        ("crash", RuntimeError),
+        ("out-of-memory", MemoryError),
+        ("nccl-out-of-memory", RuntimeError),
+        ("disk-full", OSError),
+    ],
 )
 def test_the_last_rank_raises(fault: str, error: type[Exception]) -> None:
     with pytest.raises(error, match=r"was told to|NCCL Error 1"):
@@ -105,5 +111,5 @@ def test_limits_say_why() -> None:
     assert "does not divide the 6 heads" in (FakeEngine.limits(case, Variant("fake", ulysses=4), MODEL) or "")
     other = ModelSpec("nano", "", "x", num_heads=6)
     assert "not 'nano'" in (FakeEngine.limits(case, Variant("fake"), other) or "")
-    waiting = {"crash", "hang", "out-of-memory", "nccl-out-of-memory"}
+    waiting = {"crash", "disk-full", "hang", "out-of-memory", "nccl-out-of-memory"}
     assert {*PICTURE_FAULTS, *waiting, "nan", "wrong-size"} == set(FakeEngine.faults())

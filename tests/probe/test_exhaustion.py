@@ -1,4 +1,4 @@
-"""Memory that has run out is known by what is raised and printed, whoever does it."""
+"""What has run out is known by what is raised and printed, whoever does it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import os
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from harness.probe.exhaustion import raised_by, told_by_nccl, told_in, told_last_in
+from harness.types import FailureKind
+
+MEMORY, DISK = FailureKind.OUT_OF_MEMORY, FailureKind.DISK_FULL
 
 STACK = '  File "engine.py", line 1 in draw\n' * 30
 NCCL_ERROR = "RuntimeError: NCCL Error 1: unhandled cuda error"
@@ -33,48 +37,52 @@ def out_of_words(error: type[BaseException], words: str, cause: BaseException | 
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (MemoryError(), True),
-        (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), True),
-        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"), True),
-        (RuntimeError("NCCL error: unhandled cuda error\nLast error:\nCuda failure 2 'out of memory'"), True),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
-        (out_of_words(RuntimeError, "generation failed", MemoryError()), True),  # an engine that wraps what it meets
-        (RuntimeError("the size of tensor a (3) must match the size of tensor b (4)"), False),
-        (ValueError("write 'out of memory' in a prompt"), False),
-        (OSError(errno.ENOENT, os.strerror(errno.ENOENT)), False),
+        (MemoryError(), MEMORY),
+        (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), MEMORY),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"), MEMORY),
+        (RuntimeError("NCCL error: unhandled cuda error\nLast error:\nCuda failure 2 'out of memory'"), MEMORY),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), MEMORY),
+        (out_of_words(RuntimeError, "generation failed", MemoryError()), MEMORY),  # an engine that wraps what it meets
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/cache"), DISK),
+        (OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), DISK),
+        (RuntimeError("NCCL error\nfailed to extend /dev/shm/nccl-X to 9637892 bytes: No space left on device"), DISK),
+        (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), DISK),
+        (out_of_words(RuntimeError, "generation failed", OSError(errno.ENOSPC, "no room")), DISK),
+        (ValueError("write 'No space left on device' in a prompt"), None),
+        (RuntimeError("the size of tensor a (3) must match the size of tensor b (4)"), None),
+        (ValueError("write 'out of memory' in a prompt"), None),
+        (OSError(errno.ENOENT, os.strerror(errno.ENOENT)), None),
     ],
     ids=lambda value: f"{type(value).__name__}-{value}"[:40] if isinstance(value, BaseException) else None,
 )
-def test_running_out_of_memory_is_known_by_its_words(error: BaseException, expected: bool) -> None:
+def test_what_ran_out_is_known_by_its_words(error: BaseException, expected: FailureKind | None) -> None:
     assert raised_by(error) is expected
 
 
 def test_torch_runs_out_of_memory_on_the_processor_in_words_of_its_own() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60, dtype=torch.uint8)
-    assert raised_by(caught.value)
+    assert raised_by(caught.value) is MEMORY
 
 
 @pytest.mark.parametrize(
     ("message", "printed", "expected"),
     [
+        (NCCL_ERROR, NCCL_MEMORY, MEMORY),
+        (NCCL_ERROR, "h:1:1 [1] alloc.h:7 NCCL WARN Cuda failure 1 'invalid argument'\n", None),
         (
-            "RuntimeError: NCCL Error 1: unhandled cuda error",
-            "h:1:1 [1] enqueue.cc:7 NCCL WARN Cuda failure 2 'out of memory'\n",
-            True,
+            NCCL_ERROR,
+            "h:1:1 [0] shmutils.cc:7 NCCL WARN posix_fallocate failed : No space left on device\n",
+            DISK,
         ),
-        (
-            "RuntimeError: NCCL Error 1: unhandled cuda error",
-            "h:1:1 [1] alloc.h:7 NCCL WARN Cuda failure 1 'invalid argument'\n",
-            False,
-        ),
-        (NCCL_ERROR, "out of memory: a smaller batch\n", False),
-        ("RuntimeError: wrong shape", NCCL_MEMORY, False),
+        (NCCL_ERROR, "out of memory: a smaller batch\n", None),
+        ("RuntimeError: wrong shape", NCCL_MEMORY, None),
     ],
-    ids=["told", "another error", "of another library", "another exception"],
+    ids=["memory", "another error", "disk", "of another library", "another exception"],
 )
-def test_nccl_prints_what_torch_does_not_say(message: str, printed: str, expected: bool) -> None:
-    assert told_by_nccl(message, "NCCL version 2.28\n" + printed) == (printed.strip() if expected else "")
+def test_nccl_prints_what_torch_does_not_say(message: str, printed: str, expected: FailureKind | None) -> None:
+    found = told_by_nccl(message, "NCCL version 2.28\n" + printed)
+    assert found == ((expected, printed.strip()) if expected else None)
 
 
 def test_a_handled_error_is_not_what_led_here() -> None:
@@ -86,27 +94,28 @@ def test_a_handled_error_is_not_what_led_here() -> None:
 
     with pytest.raises(RuntimeError) as caught:
         load()
-    assert not raised_by(caught.value)
+    assert raised_by(caught.value) is None
 
 
 @pytest.mark.parametrize(
     ("printed", "expected"),
     [
-        ("terminate called after throwing an instance of 'std::bad_alloc'\n  what():  std::bad_alloc\n", True),
-        ("libtorch_cpu.so: cannot map zero-fill pages: Cannot allocate memory\n", True),
-        ("Traceback (most recent call last):\n  ...\nMemoryError\n", True),
-        ("Fatal Python error: Segmentation fault\n", False),
-        ("", False),
-        ("std::bad_alloc\nFatal Python error: Aborted\n\nThread 0x1 (most recent call first):\n" + STACK, True),
-        (CUDA_ERROR + "frame #0: c10::Error::Error() + 0x96\n" * 40 + "Fatal Python error: Aborted\n" + STACK, True),
-        ("out of memory: a smaller batch\n" + "step\n" * 8 + "Fatal Python error: Segmentation fault\n", False),
-        ("Fatal Python error: Segmentation fault\n" + '  File "out of memory.py", line 1 in <module>\n', False),
+        ("terminate called after throwing an instance of 'std::bad_alloc'\n  what():  std::bad_alloc\n", MEMORY),
+        ("libtorch_cpu.so: cannot map zero-fill pages: Cannot allocate memory\n", MEMORY),
+        ("Traceback (most recent call last):\n  ...\nMemoryError\n", MEMORY),
+        ("terminate called after throwing an instance of 'std::runtime_error'\n  no space left on device\n", DISK),
+        ("Fatal Python error: Segmentation fault\n", None),
+        ("", None),
+        ("std::bad_alloc\nFatal Python error: Aborted\n\nThread 0x1 (most recent call first):\n" + STACK, MEMORY),
+        (CUDA_ERROR + "frame #0: c10::Error::Error() + 0x96\n" * 40 + "Fatal Python error: Aborted\n" + STACK, MEMORY),
+        ("out of memory: a smaller batch\n" + "step\n" * 8 + "Fatal Python error: Segmentation fault\n", None),
+        ("Fatal Python error: Segmentation fault\n" + '  File "out of memory.py", line 1 in <module>\n', None),
     ],
 )
-def test_a_crash_is_told_by_its_last_words(printed: str, expected: bool) -> None:
+def test_a_crash_is_told_by_its_last_words(printed: str, expected: FailureKind | None) -> None:
     """What was met long before, or stands in the stack of the crash, is not why it crashed."""
     assert told_last_in(printed) is expected
 
 
 def test_an_error_is_told_by_any_of_its_words() -> None:
-    assert told_in("Cannot allocate memory\n" + "more\n" * 20)
+    assert told_in("Cannot allocate memory\n" + "more\n" * 20) is MEMORY

@@ -15,6 +15,7 @@ from torch.nn.modules import module as torch_modules
 from harness.diagnose import records
 from harness.probe import recorder
 from harness.probe.attention import met_by_any_query
+from harness.probe.disk import Unwritable
 from harness.probe.recorder import probing
 from harness.types import PROBE_FILE, Case, RunSpec, Size
 
@@ -104,6 +105,11 @@ def test_with_one_everything_is_put_back_also_after_an_error(tmp_path: Path) -> 
     assert functional.scaled_dot_product_attention is stock
     assert hooks() == before
     assert list(tmp_path.iterdir()) == []
+
+
+def test_records_that_cannot_be_written_are_no_error_of_the_engine(denoiser: Denoiser, tmp_path: Path) -> None:
+    with pytest.raises(Unwritable, match=r"gone: cannot be written"), probing(PROBED, tmp_path / "gone", 0):
+        draw(denoiser, CASE.steps)
 
 
 def test_a_run_without_a_probe_keeps_the_digest_it_had(monkeypatch: pytest.MonkeyPatch) -> None:
