@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from typing import Any, ClassVar
 
@@ -35,18 +36,27 @@ class P999:
             In grey levels ("of 255") or in the latents' own unit ("abs"); ``value`` is ``None`` where a
             value is not finite.
         """
-        difference = absolute_difference(reference, candidate)
+        difference = absolute_difference(reference, candidate).ravel()
+        place = PERCENT / 100 * (difference.size - 1)
+        ranks = math.floor(place), math.ceil(place)
         with np.errstate(invalid="ignore"):
-            if difference.dtype == np.uint8:
-                value = finite(_of_levels(difference))
-            else:
-                value = finite(np.percentile(difference, PERCENT, overwrite_input=True))
+            low, high = _levels(difference, ranks) if difference.dtype == np.uint8 else _sorted(difference, ranks)
+            value = finite(low + (high - low) * (place - math.floor(place)))
         return Figure(self.name, self.variant, domain, value, "of 255" if domain == "image" else "abs")
 
 
-def _of_levels(difference: Array) -> float:
-    """The same percentile of uint8, from the count of each of its 256 values: nothing is sorted."""
-    below = np.cumsum(np.bincount(difference.ravel(), minlength=256))
-    place = PERCENT / 100 * (difference.size - 1)
-    low, high = np.searchsorted(below, (math.floor(place), math.ceil(place)), side="right")
-    return float(low + (high - low) * (place - math.floor(place)))
+def _levels(difference: Array, ranks: tuple[int, int]) -> tuple[float, float]:
+    """Values at two places of the sorted uint8 array: found by counting, which is quicker than any sorting."""
+
+    def num_up_to(level: int) -> int:
+        return int(np.count_nonzero(difference <= level))
+
+    largest = int(difference.max())
+    low = bisect.bisect_right(range(largest), ranks[0], key=num_up_to)
+    return low, bisect.bisect_right(range(largest), ranks[1], lo=low, key=num_up_to)
+
+
+def _sorted(difference: Array, ranks: tuple[int, int]) -> tuple[float, float]:
+    """Values at two neighbouring places of the sorted array; the second is NaN where any is. Reorders its argument."""
+    difference.partition(ranks[0])  # numpy is several times slower at two places than at one
+    return difference[ranks[0]], difference[ranks[1] :].min()

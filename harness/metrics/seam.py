@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from harness.metrics._arrays import Box, FloatArray, finite, pixels_per_cell, squared_error
+from harness.metrics._arrays import Box, FloatArray, add_up, finite, over_plane, pixels_per_cell, squared_error
 from harness.types import PIXELS_PER_TOKEN, Domain, Figure, ShardPlan
 
 REACH_PX = PIXELS_PER_TOKEN
@@ -47,18 +47,22 @@ class Seam:
             border, nothing beside the borders, no error on one of the two sides, or a value that is not finite.
         """
         plan, scale = self.plan, pixels_per_cell(domain)
-        squares = squared_error(reference, candidate, domain)
-        lines = squares.mean(axis=1 if plan is None or plan.axis == "h" else 0)
+        height, width = over_plane(reference, domain).shape[:2]
         reach = REACH_PX // scale
         starts = [origin * PIXELS_PER_TOKEN // scale for origin in plan.origins[1:]] if plan else []
-        near = np.zeros(len(lines), dtype=bool)
+        near = np.zeros(height if plan is None or plan.axis == "h" else width, dtype=bool)
         for start in starts:
             near[max(0, start - reach) : start + reach] = True
         if plan is None or not starts or near.all():
             return Figure(self.name, self.variant, domain, None, self.unit)
+        squares = squared_error(reference, candidate, domain)
+        if plan.axis == "h":
+            lines = add_up(squares, axis=1) / squares.shape[1]
+        else:
+            lines = add_up(squares, axis=0).reshape(width, -1).mean(axis=1) / height
         with np.errstate(divide="ignore", invalid="ignore"):
             value = finite(10 * np.log10(lines[near].mean() / lines[~near].mean()))
-        box = _worst_border(lines, starts, reach, plan, squares.shape, scale) if value is not None else None
+        box = _worst_border(lines, starts, reach, plan, (height, width), scale) if value is not None else None
         return Figure(self.name, self.variant, domain, value, self.unit, box)
 
 

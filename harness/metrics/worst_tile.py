@@ -8,10 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.metrics._arrays import (
+    Array,
     Box,
     FloatArray,
+    add_up,
     data_range,
     finite,
+    over_plane,
     pixels_per_cell,
     range_name,
     squared_error,
@@ -47,12 +50,14 @@ class WorstTile:
         """
         side = TILE_PX // pixels_per_cell(domain)
         squares = squared_error(reference, candidate, domain)
-        errors, tops, lefts = _tile_errors(squares, side)
+        height, width = over_plane(reference, domain).shape[:2]
+        tops, lefts = _starts(height, side), _starts(width, side)
+        errors = _tile_errors(squares, tops, lefts, side, squares.shape[1] // width)
         row, column = np.unravel_index(int(np.argmax(errors)), errors.shape)
         with np.errstate(divide="ignore", invalid="ignore"):
             peak = np.float64(data_range(reference, domain))
             value = finite(10 * np.log10(peak**2 / errors[row, column]))
-        box = _box(tops[row], lefts[column], squares.shape, side, pixels_per_cell(domain))
+        box = _box(tops[row], lefts[column], (height, width), side, pixels_per_cell(domain))
         variant = f"{self.variant}, {range_name(domain)}"
         return Figure(self.name, variant, domain, value, self.unit, box if value is not None else None)
 
@@ -64,18 +69,24 @@ def _starts(length: int, side: int) -> npt.NDArray[np.intp]:
     return starts
 
 
-def _tile_errors(squares: FloatArray, side: int) -> tuple[FloatArray, npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Mean squared error of every tile, with the tiles' first rows and columns."""
-    tops, lefts = (_starts(length, side) for length in squares.shape)
-    sums = squares
-    for dim, starts in enumerate((tops, lefts)):
-        # reduceat sums from each index to the next and the last to the end, so starts and ends in
-        # turn, of which every other sum is a tile's; unlike a running sum it does not cancel.
-        edges = np.stack((starts, starts + side), axis=1).ravel()[:-1]
-        sums = np.add.reduceat(sums, edges, axis=dim)
-        sums = sums[::2] if dim == 0 else sums[:, ::2]
-    area = min(side, squares.shape[0]) * min(side, squares.shape[1])
-    return sums / area, tops, lefts
+def _tile_errors(
+    squares: Array, tops: npt.NDArray[np.intp], lefts: npt.NDArray[np.intp], side: int, num_values: int
+) -> FloatArray:
+    """Mean squared error of every tile, of squares with ``num_values`` to a place."""
+    # First along rows, which lie in one piece: what is left for the other way is 1/16 as much.
+    sums = _between(squares, lefts * num_values, side * num_values, axis=1)
+    sums = _between(sums, tops, side, axis=0)
+    errors: FloatArray = sums / (min(side, len(squares)) * min(side * num_values, squares.shape[1]))
+    return errors
+
+
+def _between(values: Array, starts: npt.NDArray[np.intp], length: int, axis: int) -> Array:
+    """Sums of ``length`` values from each start on."""
+    # reduceat sums from each index to the next and the last to the end, so starts and ends in
+    # turn, of which every other sum is a tile's; unlike a running sum it does not cancel.
+    edges = np.stack((starts, starts + length), axis=1).ravel()[:-1]
+    sums = add_up(values, axis, edges)
+    return sums[::2] if axis == 0 else sums[:, ::2]
 
 
 def _box(top: int, left: int, shape: tuple[int, ...], side: int, scale: int) -> Box:
