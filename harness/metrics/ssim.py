@@ -7,19 +7,26 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 
 from harness.metrics._arrays import IMAGE_RANGE, FloatArray, finite
 from harness.types import Domain, Figure
 
 SIGMA = 1.5
 RADIUS = 5
-WINDOW = 2 * RADIUS + 1
+MARGIN = 2 * RADIUS
+WINDOW = MARGIN + 1
 
-# No product below takes more than 2**18 multiplications: beyond that OpenBLAS shares it out over threads, which
-# cost more processor time than they save, and many times more time of any kind while ranks hold the cores.
-STRIP_ROWS = 8
-STRIP_COLUMNS = 1024
-BLOCK_COLUMNS = 32
+BLOCK = 8
+"""Windows in a row that one multiplication computes: BLAS is slow at fewer, more would multiply by more zeros."""
+
+# A tile of the picture: more than this leaves the processor's cache, less is a matter of calling numpy. No product
+# has more than 2**18 multiplications (the largest 256 x 18 x 8): beyond that OpenBLAS shares it out over threads,
+# which cost more processor time than they save, and many times more time of any kind while ranks hold the cores.
+TILE_ROWS = 256
+TILE_COLUMNS = 128
+
+Pixels = npt.NDArray[np.uint8]
 
 
 class Ssim:
@@ -53,74 +60,75 @@ class Ssim:
 
 
 def mean_ssim(reference: Any, candidate: Any) -> float:
-    """Compute the mean SSIM of two ``H,W,C`` pictures, strip by strip.
-
-    Two things make it fast: everything about a strip of 8 rows stays in the processor's cache, and
-    the window, being separable, is applied as two multiplications with a banded matrix, only where a
-    whole window fits (what scikit-image computes beyond that it crops again).
-    """
-    x, y = (np.ascontiguousarray(np.moveaxis(picture, -1, 0)) for picture in (reference, candidate))
-    channels, height, width = x.shape
-    rows, columns = height - 2 * RADIUS, width - 2 * RADIUS
-    across = np.ascontiguousarray(_window_matrix(min(BLOCK_COLUMNS, columns)).T)
+    """Compute the mean SSIM of two ``H,W,C`` pictures, tile by tile."""
+    height, width, num_channels = reference.shape
+    rows, columns = height - MARGIN, width - MARGIN
+    x, y = _planes(reference), _planes(candidate)
     total = 0.0
-    for top in range(0, rows, STRIP_ROWS):
-        strip = slice(top, min(top + STRIP_ROWS, rows) + 2 * RADIUS)
-        down = _window_matrix(strip.stop - strip.start - 2 * RADIUS)
-        total += _similarity(*_windowed_moments(x[:, strip], y[:, strip], down, across))
-    return total / float(channels * rows * columns)
+    for channel in range(num_channels):
+        for top in range(0, rows, TILE_ROWS):
+            for left in range(0, columns, TILE_COLUMNS):
+                tile = np.s_[channel, top : top + TILE_ROWS + MARGIN, left : left + TILE_COLUMNS + MARGIN]
+                index = _similarity(_windowed_moments(x[tile], y[tile]))
+                index[:, rows - top :] = 0  # windows that reach into the padding
+                index[(columns - left) // BLOCK :, :, columns % BLOCK :] = 0
+                total += float(index.sum())
+    return total / float(num_channels * rows * columns)
+
+
+def _planes(picture: Pixels) -> Pixels:
+    """Reorder to ``C,H,W``, with zeros below and to the right until windows come in whole blocks."""
+    height, width, num_channels = picture.shape
+    padding_rows, padding_columns = -(height - MARGIN) % BLOCK, -(width - MARGIN) % BLOCK
+    planes = np.zeros((num_channels, height + padding_rows, width + padding_columns), dtype=np.uint8)
+    planes[:, :height, :width] = np.moveaxis(picture, -1, 0)
+    return planes
 
 
 @cache
-def _window_matrix(length: int) -> FloatArray:
-    """Matrix ``length, length + 10`` whose rows hold the gaussian window, each one column further on."""
+def _band() -> FloatArray:
+    """Matrix ``8,18`` whose rows hold the gaussian window, each one column further on."""
     offsets = np.arange(-RADIUS, RADIUS + 1)
     taps = np.exp(-0.5 * (offsets / SIGMA) ** 2)
-    matrix = np.zeros((length, length + 2 * RADIUS))
-    for row in range(length):
+    matrix = np.zeros((BLOCK, BLOCK + MARGIN))
+    for row in range(BLOCK):
         matrix[row, row : row + WINDOW] = taps / taps.sum()
     return matrix
 
 
-def _windowed_moments(
-    x: npt.NDArray[np.uint8], y: npt.NDArray[np.uint8], down: FloatArray, across: FloatArray
-) -> tuple[FloatArray, ...]:
-    """Windowed means of ``x``, ``y``, ``x*x + y*y`` and ``x*y``; the two variances only occur as a sum."""
+def _windowed_moments(x: Pixels, y: Pixels) -> FloatArray:
+    """Windowed means of ``x + y``, ``x - y`` and the squares of both: ``4,blocks of columns,rows,8``.
+
+    The window, being separable, is two multiplications with a banded matrix, only where a whole window fits
+    (what scikit-image computes beyond that it crops again).
+    """
     moments = np.empty((4, *x.shape))
-    a, b, squares, product = moments
+    a, b = moments[2:]
     a[:], b[:] = x, y
-    np.square(a, out=squares)
-    squares += np.square(b, out=product)
-    np.multiply(a, b, out=product)
-    lowered = np.empty((4, len(x), len(down), x.shape[-1]))
-    for left in range(0, x.shape[-1], STRIP_COLUMNS):
-        part = slice(left, left + STRIP_COLUMNS)
-        np.matmul(down, moments[..., part], out=lowered[..., part])
-    narrow = lowered.reshape(-1, x.shape[-1])
-    columns = x.shape[-1] - 2 * RADIUS
-    windowed = np.empty((len(narrow), columns))
-    for left in range(0, columns, BLOCK_COLUMNS):
-        count = min(BLOCK_COLUMNS, columns - left)
-        source = narrow[:, left : left + count + 2 * RADIUS]
-        np.matmul(source, across[: count + 2 * RADIUS, :count], out=windowed[:, left : left + count])
-    return tuple(windowed.reshape(4, -1))
+    np.add(a, b, out=moments[0])
+    np.subtract(a, b, out=moments[1])
+    np.square(moments[:2], out=moments[2:])
+    down = sliding_window_view(moments, BLOCK + MARGIN, axis=1)[:, ::BLOCK]
+    lowered = np.matmul(_band(), down.swapaxes(2, 3)).reshape(4, -1, x.shape[1])
+    across = sliding_window_view(lowered, BLOCK + MARGIN, axis=2)[:, :, ::BLOCK]
+    windowed: FloatArray = np.matmul(across.swapaxes(1, 2), _band().T)
+    return windowed
 
 
-def _similarity(mean_x: FloatArray, mean_y: FloatArray, squares: FloatArray, product: FloatArray) -> float:
-    """Sum of the similarity index over pixels: formula 13 of the paper; overwrites its arguments."""
-    c1, c2 = (0.01 * IMAGE_RANGE) ** 2, (0.03 * IMAGE_RANGE) ** 2
-    means_product = mean_x * mean_y
-    product -= means_product  # the covariance
-    mean_x *= mean_x
-    mean_y *= mean_y
-    mean_x += mean_y
-    squares -= mean_x  # the variances
-    means_product *= 2
-    means_product += c1
-    product *= 2
-    product += c2
-    mean_x += c1
-    squares += c2
-    index = np.multiply(means_product, product, out=product)
-    index /= np.multiply(mean_x, squares, out=squares)
-    return float(index.sum())
+def _similarity(windowed: FloatArray) -> FloatArray:
+    """Similarity index of each window: formula 13 of the paper; overwrites its argument.
+
+    Of two numbers ``4*x*y == s - d`` and ``2*(x*x + y*y) == s + d``, where ``s`` and ``d`` are the squares of their
+    sum and difference; so with covariance and variances. Both factors thus are ``(s - d) / (s + d)``.
+    """
+    means, squares = windowed[:2], windowed[2:]
+    np.square(means, out=means)
+    squares -= means  # the variances of sum and difference
+    means[0] += 2 * (0.01 * IMAGE_RANGE) ** 2
+    squares[0] += 2 * (0.03 * IMAGE_RANGE) ** 2
+    index: FloatArray = means[0] - means[1]
+    index *= squares[0] - squares[1]
+    means[0] += means[1]
+    squares[0] += squares[1]
+    index /= np.multiply(means[0], squares[0], out=means[0])
+    return index

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from harness.metrics import ssim
 from harness.registry import load, names
 from harness.types import Domain, Figure
 
@@ -112,18 +113,48 @@ class TestPsnr:
         assert measure("psnr", zeros, zeros + 1, "latents").value is None
 
 
+def gradient(shape: tuple[int, ...]) -> Any:
+    """Grey levels that rise by less than one a pixel, in both directions."""
+    rows, columns, channels = np.indices(shape)
+    return ((rows / 3 + columns / 5 + 7 * channels) % 256).astype(np.uint8)
+
+
+def saturated(shape: tuple[int, ...]) -> Any:
+    """Black and white fields with hard edges."""
+    rows, columns, _ = np.indices(shape)
+    return np.where((rows // 13 + columns // 17) % 2, 255, 0).astype(np.uint8)
+
+
+def flat(level: int) -> Any:
+    return lambda shape: np.full(shape, level, np.uint8)
+
+
+SSIM_PAIRS: dict[str, tuple[Any, Any]] = {
+    "noise": (lambda shape: noise("image", shape=shape), lambda a: noise("image", seed=1, shape=a.shape)),
+    "near": (lambda shape: noise("image", shape=shape) // 2, lambda a: changed(a, ..., 1)),
+    "half": (
+        lambda shape: noise("image", shape=shape) // 2,
+        lambda a: changed(a, (slice(None), slice(0, a.shape[1] // 2)), 9),
+    ),
+    # Where float32 would fail: the variance of a flat area is a small difference of large numbers.
+    "flat, one level apart": (flat(250), lambda a: a - np.uint8(1)),
+    "flat, far apart": (flat(200), lambda a: a // 2),
+    "flat, black and white": (flat(0), lambda a: a + np.uint8(255)),
+    "flat, one pixel": (flat(255), lambda a: changed(a, (5, 7, 1), 1)),
+    "gradient": (gradient, lambda a: a ^ np.uint8(1)),
+    "fields, one level apart": (saturated, lambda a: np.clip(a, 1, 254)),
+    "fields, inverted": (saturated, lambda a: np.uint8(255) - a),
+}
+
+
 class TestSsim:
-    @pytest.mark.parametrize("size", [(11, 11), (16, 300), (19, 1070), (75, 41), (26, 42), (144, 176)])
-    @pytest.mark.parametrize("kind", ["noise", "near", "flat", "half"])
-    def test_equals_skimage(self, size: tuple[int, int], kind: str) -> None:
-        shape = (*size, 3)
-        reference = np.full(shape, 250, np.uint8) if kind == "flat" else noise("image", shape=shape)
-        candidate = {
-            "noise": lambda: noise("image", seed=1, shape=shape),
-            "near": lambda: changed(reference // 2 + 60, ..., 1),
-            "flat": lambda: reference - np.uint8(1),
-            "half": lambda: changed(reference // 2, (slice(None), slice(0, size[1] // 2)), 9),
-        }[kind]()
+    # Sides shorter than a tile, of whole blocks and tiles, and just beyond.
+    @pytest.mark.parametrize("size", [(11, 11), (16, 300), (19, 138), (75, 41), (266, 42), (267, 140)])
+    @pytest.mark.parametrize("pair", SSIM_PAIRS)
+    def test_equals_skimage(self, size: tuple[int, int], pair: str) -> None:
+        make, change = SSIM_PAIRS[pair]
+        reference = make((*size, 3))
+        candidate = change(reference)
         expected = structural_similarity(
             reference,
             candidate,
@@ -136,6 +167,11 @@ class TestSsim:
         figure = measure("ssim", reference, candidate, "image")
         assert figure.value == pytest.approx(expected, abs=1e-9)
         assert figure.variant == "Wang 2004, gaussian 1.5"
+
+    def test_no_product_is_large_enough_for_several_threads(self) -> None:
+        # OpenBLAS shares out what has more than 2**18 multiplications (GEMM_MULTITHREAD_THRESHOLD * 65536).
+        longest_side = max(ssim.TILE_ROWS, ssim.TILE_COLUMNS) + ssim.MARGIN
+        assert longest_side * ssim.BLOCK * (ssim.BLOCK + ssim.MARGIN) <= 2**18
 
     def test_too_small_for_the_window(self) -> None:
         a, b = noise("image", shape=(10, 40, 3)), noise("image", seed=1, shape=(10, 40, 3))
