@@ -108,6 +108,10 @@ class TestPsnr:
         assert figure.value is not None
         assert figure.value > 140
 
+    def test_sums_of_squares_do_not_wrap(self) -> None:
+        black = np.zeros((70_000, 1, 3), np.uint8)  # 255 squared in each row is more than 32 bits hold
+        assert measure("psnr", black, black + np.uint8(255), "image").value == pytest.approx(0, abs=1e-12)
+
     def test_constant_reference_has_no_range(self) -> None:
         zeros = np.zeros((16, 4, 4), np.float32)
         assert measure("psnr", zeros, zeros + 1, "latents").value is None
@@ -246,3 +250,17 @@ class TestMaxAbsAndP999:
         a, b = (np.random.default_rng(seed).integers(0, spread, shape, dtype=np.uint8) for seed in (0, 1))
         expected = np.percentile(np.abs(a.astype(int) - b), 99.9)
         assert measure("p999", a, b, "image").value == pytest.approx(expected, abs=1e-9)
+
+    @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 2), (16, 8, 12), (1, 1, 1001), (4, 50, 31)])
+    def test_percentile_of_latents(self, shape: tuple[int, ...]) -> None:
+        a, b = noise("latents", shape=shape), noise("latents", seed=1, shape=shape)
+        expected = np.percentile(np.abs(a.astype(np.float64) - b), 99.9)
+        assert measure("p999", a, b, "latents").value == pytest.approx(expected, abs=1e-12)
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf])
+    def test_one_bad_value_gives_no_percentile(self, bad: float) -> None:
+        reference = noise("latents")
+        candidate = reference.copy()
+        candidate[3, 4, 5] = bad
+        expected = None if np.isnan(bad) else np.percentile(np.abs(candidate - reference), 99.9)
+        assert measure("p999", reference, candidate, "latents").value == expected
