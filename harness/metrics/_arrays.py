@@ -64,7 +64,7 @@ def squared_error(reference: Any, candidate: Any, domain: Domain) -> Array:
     if difference.dtype == np.uint8:
         squares = np.square(difference, dtype=np.uint16)  # 255 squared just fits
         return squares.reshape(len(squares), -1)
-    squares = np.square(difference).mean(axis=-1)
+    squares = np.square(difference, out=difference).mean(axis=-1)
     return squares
 
 
