@@ -36,7 +36,8 @@ class Ssim:
     of five pixels left out, mean over pixels and channels. The same number as scikit-image's
     ``structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
     data_range=255, channel_axis=2)`` (held to 1e-9 by a test), in a fraction of its time. float32 would be
-    quicker still and not equal: the variance of a flat area is a small difference of large numbers.
+    quicker still and not equal: the variance of a flat area is a small difference of large numbers. It is no
+    better for the differences alone, where all of an area differs by much.
     """
 
     name: ClassVar[str] = "ssim"
