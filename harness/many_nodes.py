@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +13,12 @@ from pathlib import Path
 import typer
 
 from harness import devices, wire
-from harness.errors import EXIT_OK, InfrastructureError, UsageError
+from harness.errors import InfrastructureError, UsageError
 from harness.executors import Make
-from harness.nodes import JOIN_TIMEOUT_S, Nodes, source
+from harness.member import Member
+from harness.nodes import JOIN_TIMEOUT_S, Nodes
 from harness.pool import Pool, num_slots
-from harness.torchrun import Agent, LaunchOrder
-from harness.wire import Endpoint, Line
+from harness.wire import Endpoint
 
 
 @dataclass(frozen=True)
@@ -78,49 +77,9 @@ def join(num_nodes: int, endpoint: str, num_ranks: int | None, token_file: Path 
     line = wire.call(where, token, JOIN_TIMEOUT_S)
     with contextlib.closing(line), tempfile.TemporaryDirectory(prefix="sp-harness-") as scratch:
         try:
-            return _Member(line, token, Path(scratch)).serve(num_nodes, num_ranks or _num_slots())
+            return Member(line, token, Path(scratch)).serve(num_nodes, num_ranks or _num_slots())
         except (EOFError, OSError):
             raise InfrastructureError(f"{where}: the head of the run is gone") from None
-
-
-class _Member:
-    """A node that has called the head."""
-
-    def __init__(self, line: Line, token: bytes, scratch: Path) -> None:
-        self._line = line
-        self._token = token
-        self._scratch = scratch
-        self._agents: dict[str, Agent] = {}
-
-    def serve(self, num_nodes: int, num_ranks: int) -> int:
-        """Start and end agents as the head says."""
-        hello = {"name": socket.gethostname(), "num_nodes": num_nodes, "num_ranks": num_ranks, "source": source()}
-        self._line.send(hello)
-        answer, _ = self._line.receive()
-        if "refused" in answer:
-            raise UsageError(f"the head refuses this node: {answer['refused']}")
-        typer.echo(f"joined as {hello['name']}, {num_ranks} ranks at most")
-        try:
-            while True:
-                message, _ = self._line.receive()
-                if "bye" in message:
-                    return EXIT_OK
-                if "begin" in message:
-                    self._begin(LaunchOrder(**message["begin"]))
-                elif "end" in message and (agent := self._agents.pop(message["end"], None)):
-                    agent.end()
-        finally:
-            for agent in self._agents.values():
-                agent.end()
-
-    def _begin(self, order: LaunchOrder) -> None:
-        log = self._scratch / f"torchrun-{order.launch}.log"
-        exited = partial(self._exited, order.launch, log)
-        self._agents[order.launch] = Agent(order, self._token, self._line.local_host, log, exited)
-
-    def _exited(self, launch: str, log: Path, code: int) -> None:
-        with contextlib.suppress(OSError):  # the head is gone, or its word came first
-            self._line.send({"exited": launch, "code": code}, log.read_bytes()[-16_000:])
 
 
 def _num_slots() -> int:

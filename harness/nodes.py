@@ -13,21 +13,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from harness import wire
 from harness.graph import source_digest
+from harness.node import Node
+from harness.node_launch import RANKS_TIMEOUT_S, Launch
 from harness.rank import Rank, StartFailed
-from harness.remote import RemoteRank
-from harness.torchrun import Agent, LaunchOrder
-from harness.wire import Endpoint, Line
+from harness.torchrun import LaunchOrder
+from harness.wire import Endpoint
 
 JOIN_TIMEOUT_S = 600.0
 """How long the first group waits for its nodes: batch systems start them one by one."""
-RANKS_TIMEOUT_S = 120.0
-"""How long torchrun may take to start its ranks once all nodes are there."""
 POLL_S = 0.25
 MAX_STRANGERS = 32
 """Who is listened to at once before it has proved that it knows the token; others wait for their turn."""
@@ -35,6 +33,9 @@ SAME_EVERYWHERE = ("torch", "diffusers", "transformers")
 SPOKEN_HERE = (
     "wire.py",
     "nodes.py",
+    "node.py",
+    "node_launch.py",
+    "member.py",
     "remote.py",
     "outpost.py",
     "torchrun.py",
@@ -77,8 +78,8 @@ class Nodes:
         self.num_nodes = num_nodes
         self.num_ranks = num_ranks
         self._token = token
-        self._joined: list[_Node] = []
-        self._launches: dict[str, _Launch] = {}
+        self._joined: list[Node] = []
+        self._launches: dict[str, Launch] = {}
         self._lost = ""
         """The node that was lost last: from then on nobody waits for nodes any more."""
         self._changed = threading.Condition()
@@ -136,7 +137,7 @@ class Nodes:
             If there are too few nodes or slots, or torchrun does not get its ranks started.
         """
         shares = self._shares(num_ranks, wanted)
-        launch = _Launch(secrets.token_hex(8), num_ranks, logs, modules, devices, self._changed)
+        launch = Launch(secrets.token_hex(8), num_ranks, logs, modules, devices, self._changed)
         with self._changed:
             self._launches = {name: known for name, known in self._launches.items() if not known.is_over}
             self._launches[launch.name] = launch
@@ -154,7 +155,7 @@ class Nodes:
 
     # ------------------------------------------------------------ who is there
 
-    def _shares(self, num_ranks: int, wanted: Callable[[], bool]) -> list[tuple[_Node | None, int]]:
+    def _shares(self, num_ranks: int, wanted: Callable[[], bool]) -> list[tuple[Node | None, int]]:
         """Deal ranks to nodes, the head first (``None``); waits for nodes that have not joined yet."""
         with self._changed:
             if self._join_deadline is None:
@@ -199,10 +200,10 @@ class Nodes:
             if "launch" in message:
                 self._launches[message["launch"]].arrived(line, message)
                 return  # the rank has the line now
-            self._serve(_Node(message["name"], message["num_ranks"], line), message)
+            self._serve(Node(message["name"], message["num_ranks"], line), message)
         line.close()
 
-    def _serve(self, node: _Node, message: dict[str, Any]) -> None:
+    def _serve(self, node: Node, message: dict[str, Any]) -> None:
         """Take a node in, and listen to it until it goes."""
         with self._changed:
             refused = self._refusal(message)
@@ -230,7 +231,7 @@ class Nodes:
             return f"{what} is not what the head has; install the same on all nodes"
         return ""
 
-    def _lose(self, node: _Node) -> None:
+    def _lose(self, node: Node) -> None:
         with self._changed:
             if node not in self._joined:
                 return  # sent home
@@ -242,140 +243,7 @@ class Nodes:
             launch.lost(node)
 
 
-class _Node:
-    """A node that has joined."""
-
-    def __init__(self, name: str, num_ranks: int, line: Line) -> None:
-        self.name = name
-        self.num_ranks = num_ranks
-        self.line = line
-
-
-class _Launch:
-    """One start of one group: its agents, and its ranks as they arrive."""
-
-    def __init__(
-        self,
-        name: str,
-        num_ranks: int,
-        logs: Path,
-        modules: Sequence[str],
-        devices: Sequence[int],
-        changed: threading.Condition,
-    ) -> None:
-        self.name = name
-        self._devices = devices
-        self._foreign_agents: set[_Node] = set()
-        self._num_ranks = num_ranks
-        self._logs = logs
-        self._modules = modules
-        self._changed = changed
-        self._nodes: list[_Node | None] = []
-        self._agent: Agent | None = None
-        self._ranks: dict[int, RemoteRank] = {}
-        self._problem: StartFailed | None = None
-        self._over = False
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nobody will speak of it any more."""
-        return self._over and not self._foreign_agents
-
-    def begin(self, node: _Node | None, order: LaunchOrder, token: bytes) -> None:
-        """Start the agent of one node."""
-        self._nodes.append(node)
-        if node is None:
-            self._agent = Agent(
-                order, token, Endpoint.parse(order.head).host, self._logs / "torchrun.log", self._own_agent_exited
-            )
-            return
-        self._foreign_agents.add(node)
-        try:
-            node.line.send({"begin": asdict(order)})
-        except OSError:
-            self.lost(node)
-
-    def ranks(self, wanted: Callable[[], bool]) -> Sequence[Rank]:
-        """Wait until all ranks have reported."""
-        deadline = time.monotonic() + RANKS_TIMEOUT_S
-        with self._changed:
-            while len(self._ranks) < self._num_ranks:
-                if self._problem:
-                    raise self._problem
-                if not wanted() or time.monotonic() > deadline:
-                    log = self._agent.tail() if self._agent else ""
-                    found = f"{len(self._ranks)} of {self._num_ranks} ranks reported within {RANKS_TIMEOUT_S:g} s"
-                    raise StartFailed(found, log)
-                self._changed.wait(POLL_S)
-            return [self._ranks[index] for index in range(self._num_ranks)]
-
-    def arrived(self, line: Line, message: dict[str, Any]) -> None:
-        """Take a rank over."""
-        line.send({"modules": list(self._modules)})
-        with self._changed:
-            node = self._nodes[message["node"]]
-            index = message["rank"]
-            if self._over:
-                line.close()
-                return
-            log, place = self._logs / f"rank-{index}.log", message["place"]
-            device = self._devices[place] if node is None and self._devices else place
-            self._ranks[index] = RemoteRank(line, log, device, node.name if node else "", self._closed)
-            self._changed.notify_all()
-
-    def agent_exited(self, node: _Node, code: int, log: bytes) -> None:
-        """Take note that the agent of one node has ended."""
-        self._foreign_agents.discard(node)
-        text = log.decode("utf-8", "replace")
-        with contextlib.suppress(OSError):  # that log can be done without
-            (self._logs / f"torchrun-{node.name}.log").write_text(text, encoding="utf-8")
-        self._failed(StartFailed(f"torchrun ended with exit code {code} on {node.name}", text))
-
-    def lost(self, node: _Node) -> None:
-        """Take note that a node is gone, and its ranks with it."""
-        if node not in self._nodes:
-            return
-        self._foreign_agents.discard(node)
-        self._failed(StartFailed(f"node {node.name} was lost"))
-        for rank in list(self._ranks.values()):
-            if rank.node == node.name:
-                rank.lose()
-
-    def end(self) -> None:
-        """End what has been started."""
-        with self._changed:
-            self._over = True
-            ranks = list(self._ranks.values())
-        for rank in ranks:
-            rank.kill()
-            rank.close()
-        self._end_agents()
-
-    def _own_agent_exited(self, code: int) -> None:
-        detail = self._agent.tail() if self._agent else ""
-        self._failed(StartFailed(f"torchrun ended with exit code {code} on the head", detail))
-
-    def _failed(self, problem: StartFailed) -> None:
-        with self._changed:
-            self._problem = self._problem or problem
-            self._changed.notify_all()
-
-    def _closed(self) -> None:
-        """End the agents with the last rank."""
-        if all(rank.is_closed for rank in self._ranks.values()):
-            self._over = True
-            self._end_agents()
-
-    def _end_agents(self) -> None:
-        if self._agent:
-            self._agent.end()
-        for node in self._nodes:
-            if node:
-                with contextlib.suppress(OSError):
-                    node.line.send({"end": self.name})
-
-
-def _deal(num_ranks: int, head: int, joined: Iterable[_Node]) -> Iterator[tuple[_Node | None, int]]:
+def _deal(num_ranks: int, head: int, joined: Iterable[Node]) -> Iterator[tuple[Node | None, int]]:
     """As many ranks to each as fit, in the order in which they joined."""
     for node, slots in ((None, head), *((node, node.num_ranks) for node in joined)):
         share = min(num_ranks, slots)

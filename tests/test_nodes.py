@@ -22,6 +22,7 @@ from harness import nodes as nodes_module
 from harness import plan, wire
 from harness.errors import InfrastructureError
 from harness.launch import Aborted, GroupKey, WorkerGroup
+from harness.node import Node
 from harness.nodes import Nodes
 from harness.remote import RemoteRank
 from harness.types import Case, FailureKind, Run, RunSpec, Size
@@ -265,7 +266,7 @@ def test_a_node_that_goes_before_it_is_welcomed_is_not_counted(head: Nodes) -> N
             assert found[0] is not None
             found[0].end()
             with pytest.raises(OSError, match="ended"):
-                head._serve(nodes_module._Node("b", 1, found[0]), {"num_nodes": 2, "source": nodes_module.source()})
+                head._serve(Node("b", 1, found[0]), {"num_nodes": 2, "source": nodes_module.source()})
             found[0].close()
     assert head._joined == []
 
@@ -289,7 +290,7 @@ def test_other_code_beside_the_ranks_is_another_source(monkeypatch: pytest.Monke
 
 
 def test_ranks_are_dealt_to_the_head_first() -> None:
-    joined = [nodes_module._Node(name, slots, None) for name, slots in (("b", 4), ("c", 2))]  # type: ignore[arg-type]
+    joined = [Node(name, slots, None) for name, slots in (("b", 4), ("c", 2))]  # type: ignore[arg-type]
     dealt = [
         [(node.name if node else "head", share) for node, share in nodes_module._deal(ranks, 2, joined)]
         for ranks in (3, 8, 9)

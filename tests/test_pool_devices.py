@@ -13,7 +13,9 @@ import pytest
 from harness import devices, plan, wire
 from harness.devices import Gpu
 from harness.errors import InfrastructureError
-from harness.nodes import Nodes, _Launch, _Node
+from harness.node import Node
+from harness.node_launch import Launch
+from harness.nodes import Nodes
 from harness.pool import Event, Finished, Holding, Pool, Started, Waiting
 from harness.rank import Rank, StartFailed
 from harness.types import Case, RunSpec, Size
@@ -173,8 +175,8 @@ def test_of_a_group_over_nodes_only_the_ranks_that_run_here_hold_gpus(other: Oth
 
 
 def test_a_rank_gets_the_gpu_held_for_its_place_and_on_other_nodes_its_own(tmp_path: Path) -> None:
-    launch = _Launch("launch", 3, tmp_path, (), [5, 7], threading.Condition())
-    launch._nodes = [None, _Node("b", 2, None)]  # type: ignore[arg-type]
+    launch = Launch("launch", 3, tmp_path, (), [5, 7], threading.Condition())
+    launch._nodes = [None, Node("b", 2, None)]  # type: ignore[arg-type]
     endpoint = Endpoint("127.0.0.1", wire.free_port("127.0.0.1"))
     for index, (node, place) in enumerate([(0, 0), (0, 1), (1, 0)]):
         found: list[wire.Line] = []
