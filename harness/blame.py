@@ -90,6 +90,17 @@ def _ending(code: int) -> str:
     return known.get(-code, f"signal {-code}")
 
 
+def unlike(ranks: Sequence[Rank], versions: Sequence[Mapping[str, str]]) -> Failure | None:
+    """Ranks of one group draw on GPUs of different kinds; weights made on a GPU differ with its kind, too."""
+    kinds = [found.get("device", "the CPU") for found in versions]
+    other = next((index for index, kind in enumerate(kinds) if kind != kinds[0]), None)
+    if other is None:
+        return None
+    where = f" on node {ranks[other].node}" if ranks[other].node else ""
+    message = f"rank {other}{where} draws on {kinds[other]}, rank 0 on {kinds[0]}; join nodes with GPUs of one kind"
+    return Failure(FailureKind.LAUNCH, message, other)
+
+
 def hung(ranks: Sequence[Rank], missing: Sequence[int], timeout_s: float) -> Failure:
     """Ranks have not answered within the time limit."""
     stacks, asleep = _stacks(ranks, missing), {index: ranks[index].asleep() for index in missing}

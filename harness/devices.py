@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,12 +97,17 @@ class Lease:
         """Whether more are needed than are held, of those there are."""
         return len(self._held) < min(least, len(self._gpus))
 
-    def take(self, least: int, most: int) -> Iterator[str]:
+    def indices(self, num_ranks: int) -> tuple[int, ...]:
+        """GPU of each of so many ranks; where there are too few, the ranks that have none say so."""
+        return (*self.held, *range(len(self._held), num_ranks))[:num_ranks]
+
+    def take(self, least: int, most: int, wanted: Callable[[], bool] = lambda: True) -> Iterator[str]:
         """Hold at least ``least`` and up to ``most`` GPUs; yields, while it waits, for whom.
 
         Who holds enough takes no more. Who comes later stands in line behind those who wait already, also one
         that has just given GPUs back. Of GPUs that do not exist none is waited for: a run on more ranks than
-        the machine has GPUs fails where it starts, and says so.
+        the machine has GPUs fails where it starts, and says so. ``wanted`` is asked while it waits; ``False``
+        gives up.
 
         Raises
         ------
@@ -115,7 +120,7 @@ class Lease:
         deadline, told = time.monotonic() + self._wait_s, ""
         line: list[locks.Held] = []
         try:
-            while busy := self._queue(line) or self._try(least, most):
+            while wanted() and (busy := self._queue(line) or self._try(least, most)):
                 message = f"waiting for {least - len(self._held)} of these GPUs: {'; '.join(busy)}"
                 if time.monotonic() > deadline:
                     remedy = "end that run, or name other GPUs in CUDA_VISIBLE_DEVICES"

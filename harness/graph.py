@@ -230,8 +230,12 @@ def _runs(case: Case, variant: Variant, model: ModelSpec, plan: ShardPlan | None
 
 def source_of(engine: str, cache: str) -> str:
     """Digest of what an engine's runs are computed with on this machine: our code, and its libraries."""
-    packages = registry.load("engines", engine).packages
-    return source_digest((*packages, *(() if cache == "none" else (cache,))))
+    return source_digest(packages_of(engine, cache))
+
+
+def packages_of(engine: str, cache: str) -> tuple[str, ...]:
+    """Libraries an engine's runs are computed with."""
+    return (*registry.load("engines", engine).packages, *(() if cache == "none" else (cache,)))
 
 
 @cache

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from harness import blame, codec
-from harness.nodes import Nodes
 from harness.publish import Drawn, cannot_write
 from harness.rank import ForkedRank, Rank, StartFailed
 from harness.types import Device, DType, Failure, FailureKind, Run, RunSpec, Times
@@ -34,6 +33,9 @@ EXHAUSTED = (FailureKind.OUT_OF_MEMORY, FailureKind.DISK_FULL)
 INTERRUPTED = Failure(FailureKind.KILLED, "the harness was interrupted")
 
 OnStep = Callable[[int], None]
+StartElsewhere = Callable[[Path, Sequence[str], Sequence[int], Callable[[], bool]], Sequence[Rank]]
+"""Starts ranks that log into a folder, have modules imported and GPUs of this machine; it is told if nobody wants them
+any more, and raises :class:`StartFailed` where it cannot."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,8 @@ class WorkerGroup:
         Index of each rank's GPU, over nodes of each that runs here; may change while no rank is up.
     modules
         What ranks need, imported before they are forked.
-    nodes
-        Where ranks run that do not fit on this machine; all of them run here by default.
+    elsewhere
+        Starts ranks that do not fit on this machine; all of them run here by default.
     """
 
     def __init__(
@@ -87,13 +89,13 @@ class WorkerGroup:
         logs: Path,
         devices: Sequence[int] = (),
         modules: Sequence[str] = (),
-        nodes: Nodes | None = None,
+        elsewhere: StartElsewhere | None = None,
     ) -> None:
         self.key = key
         self._logs = logs
         self.devices = devices or range(key.world_size)
         self._modules = modules
-        self._nodes = nodes
+        self.elsewhere = elsewhere
         self._ranks: list[Rank] = []
         self._versions: dict[str, Mapping[str, str]] = {}
         self._rendezvous = ""
@@ -116,7 +118,10 @@ class WorkerGroup:
                 self._start()
             if engine not in self._versions:
                 self._send({"engine": engine})
-                self._versions[engine] = self._collect("ready", START_TIMEOUT_S)[0]["versions"]
+                versions = [reply["versions"] for reply in self._collect("ready", START_TIMEOUT_S)]
+                if self.elsewhere and (failure := blame.unlike(self._ranks, versions)):
+                    raise GroupFailed(failure)
+                self._versions[engine] = versions[0]
         except GroupFailed as error:
             failure = error.failure
             kind = failure.kind if failure.kind in EXHAUSTED else FailureKind.LAUNCH
@@ -221,8 +226,8 @@ class WorkerGroup:
 
     def _start_ranks(self) -> None:
         self._logs.mkdir(parents=True, exist_ok=True)
-        if self._nodes:
-            self._ranks = list(self._start_on_nodes(self._nodes))
+        if self.elsewhere:
+            self._ranks = list(self._start_elsewhere(self.elsewhere))
         else:
             self._rendezvous = tempfile.mkdtemp(prefix="sp-harness-")
             for index in range(self.key.world_size):
@@ -241,16 +246,14 @@ class WorkerGroup:
                     "device": self.key.device,
                     "device_index": rank.device_index,
                     "dtype": self.key.dtype,
-                    "model_path": self.key.model_path,
+                    "model_path": rank.model_path or self.key.model_path,
                     "rendezvous": str(Path(self._rendezvous, "store")) if self._rendezvous else "",
                 }
             )
 
-    def _start_on_nodes(self, nodes: Nodes) -> Sequence[Rank]:
+    def _start_elsewhere(self, start: StartElsewhere) -> Sequence[Rank]:
         try:
-            return nodes.start(
-                self.key.world_size, self._logs, self._modules, lambda: not self._aborted, devices=self.devices
-            )
+            return start(self._logs, self._modules, self.devices, lambda: not self._aborted)
         except StartFailed as error:
             raise GroupFailed(Failure(FailureKind.LAUNCH, str(error), None, error.detail)) from None
 

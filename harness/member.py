@@ -1,16 +1,19 @@
-"""A joined node, as it sees itself: it starts and ends agents of torchrun as the head says."""
+"""A joined node, as it sees itself: it holds GPUs, and starts and ends agents of torchrun, as the head says."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import typer
 
 from harness.errors import EXIT_OK, UsageError
 from harness.nodes import source
+from harness.reservation import Need, Reservation
 from harness.torchrun import Agent, LaunchOrder
 from harness.wire import Line
 
@@ -33,6 +36,7 @@ class Member:
         self._token = token
         self._scratch = scratch
         self._agents: dict[str, Agent] = {}
+        self._reservations: dict[int, Reservation] = {}
 
     def serve(self, num_nodes: int, num_ranks: int) -> int:
         """Start and end agents as the head says; the exit code.
@@ -60,13 +64,31 @@ class Member:
                 message, _ = self._line.receive()
                 if "bye" in message:
                     return EXIT_OK
-                if "begin" in message:
-                    self._begin(LaunchOrder(**message["begin"]))
-                elif "end" in message and (agent := self._agents.pop(message["end"], None)):
-                    agent.end()
+                self._obey(message)
         finally:
             for agent in self._agents.values():
                 agent.end()
+            for reservation in self._reservations.values():
+                reservation.end()
+
+    def _obey(self, message: dict[str, Any]) -> None:
+        if "hold" in message:
+            number = message["hold"]
+            tell = partial(self._tell, number)
+            self._reservations[number] = Reservation(Need(**message["need"]), message["num_ranks"], tell)
+        elif "release" in message and (reservation := self._reservations.pop(message["release"], None)):
+            reservation.end()
+        elif "begin" in message:
+            self._begin(LaunchOrder(**message["begin"]))
+        elif "end" in message and (agent := self._agents.pop(message["end"], None)):
+            agent.end()
+
+    def _tell(self, number: int, message: Mapping[str, Any]) -> None:
+        """Tell the head, and whoever looks at this node, what has become of a hold."""
+        if words := message.get("waiting", message.get("unfit")):
+            typer.echo(words)
+        with contextlib.suppress(OSError):  # the head is gone
+            self._line.send({"hold": number, **message})
 
     def _begin(self, order: LaunchOrder) -> None:
         log = self._scratch / f"torchrun-{order.launch}.log"

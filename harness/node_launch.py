@@ -89,8 +89,12 @@ class Launch:
                 line.close()
                 return
             log, place = self._logs / f"rank-{index}.log", message["place"]
-            device = self._devices[place] if node is None and self._devices else place
-            self._ranks[index] = RemoteRank(line, log, device, node.name if node else "", self._closed)
+            if node:
+                rank = RemoteRank(line, log, node.device_of(place), node.name, self._closed)
+                rank.model_path = node.model_path
+            else:
+                rank = RemoteRank(line, log, self._devices[place] if self._devices else place, "", self._closed)
+            self._ranks[index] = rank
             self._changed.notify_all()
 
     def agent_exited(self, node: Node, code: int, log: bytes) -> None:

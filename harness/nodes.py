@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from harness import wire
+from harness.devices import Lease
 from harness.graph import source_digest
 from harness.node import Node
 from harness.node_launch import RANKS_TIMEOUT_S, Launch
 from harness.rank import Rank, StartFailed
+from harness.reservation import SAME_EVERYWHERE, Need
 from harness.torchrun import LaunchOrder
 from harness.wire import Endpoint
 
@@ -29,13 +31,15 @@ JOIN_TIMEOUT_S = 600.0
 POLL_S = 0.25
 MAX_STRANGERS = 32
 """Who is listened to at once before it has proved that it knows the token; others wait for their turn."""
-SAME_EVERYWHERE = ("torch", "diffusers", "transformers")
 SPOKEN_HERE = (
     "wire.py",
     "nodes.py",
     "node.py",
     "node_launch.py",
     "member.py",
+    "reservation.py",
+    "devices.py",
+    "locks.py",
     "remote.py",
     "outpost.py",
     "torchrun.py",
@@ -108,36 +112,66 @@ class Nodes:
             with contextlib.suppress(OSError):
                 node.line.send({"bye": True})
 
+    def hold(self, need: Need, lease: Lease) -> Iterator[str]:
+        """Take the GPUs of a group on all its nodes; yields, while it waits, for whom.
+
+        Machines come in the order of their names, whichever is the head: two runs that want the same ones never
+        wait for each other. What is wrong with a node is said by :meth:`start`.
+
+        Parameters
+        ----------
+        need
+            What the group needs.
+        lease
+            Takes those of this node.
+        """
+        try:
+            shares = self._shares(need.num_ranks, lambda: True)
+        except StartFailed:
+            shares = [(None, min(need.num_ranks, self.num_ranks))]
+        here = socket.gethostname()
+        for node, share in sorted(shares, key=lambda dealt: dealt[0].name if dealt[0] else here):
+            yield from node.hold(need, share) if node else lease.take(share, share)
+
+    def release(self) -> None:
+        """Let other nodes give back what they hold."""
+        for node in self._here():
+            node.release()
+
     def start(
         self,
-        num_ranks: int,
+        need: Need,
         logs: Path,
         modules: Sequence[str],
+        devices: Sequence[int],
         wanted: Callable[[], bool],
-        devices: Sequence[int] = (),
     ) -> Sequence[Rank]:
         """Start the ranks of one group; they end when they are killed and closed, and torchrun with them.
 
         Parameters
         ----------
-        num_ranks
-            World size.
+        need
+            What the group needs; :meth:`hold` has seen to it, and here nobody is waited for.
         logs
             Folder for the ranks' logs.
         modules
             What ranks need, imported before they are forked.
+        devices
+            Index of the GPU of each rank on this node, in the order of their places.
         wanted
             Asked now and then; ``False`` gives up.
-        devices
-            Index of the GPU of each rank on this node, in the order of their places; other nodes count from 0.
 
         Raises
         ------
         StartFailed
-            If there are too few nodes or slots, or torchrun does not get its ranks started.
+            If there are too few nodes or slots, a node lacks something or has other weights, its GPUs are held by
+            others, or torchrun does not get its ranks started.
         """
-        shares = self._shares(num_ranks, wanted)
-        launch = Launch(secrets.token_hex(8), num_ranks, logs, modules, devices, self._changed)
+        shares = self._shares(need.num_ranks, wanted)
+        for node, share in shares:
+            if node:
+                node.ensure(need, share, wanted)
+        launch = Launch(secrets.token_hex(8), need.num_ranks, logs, modules, devices, self._changed)
         with self._changed:
             self._launches = {name: known for name, known in self._launches.items() if not known.is_over}
             self._launches[launch.name] = launch
@@ -154,6 +188,10 @@ class Nodes:
             raise
 
     # ------------------------------------------------------------ who is there
+
+    def _here(self) -> list[Node]:
+        with self._changed:
+            return list(self._joined)
 
     def _shares(self, num_ranks: int, wanted: Callable[[], bool]) -> list[tuple[Node | None, int]]:
         """Deal ranks to nodes, the head first (``None``); waits for nodes that have not joined yet."""
@@ -200,7 +238,7 @@ class Nodes:
             if "launch" in message:
                 self._launches[message["launch"]].arrived(line, message)
                 return  # the rank has the line now
-            self._serve(Node(message["name"], message["num_ranks"], line), message)
+            self._serve(Node(message["name"], message["num_ranks"], line, self._changed), message)
         line.close()
 
     def _serve(self, node: Node, message: dict[str, Any]) -> None:
@@ -217,7 +255,10 @@ class Nodes:
         try:
             while True:
                 message, data = node.line.receive()
-                self._launches[message["exited"]].agent_exited(node, message["code"], data)
+                if "hold" in message:
+                    node.heard(message)
+                else:
+                    self._launches[message["exited"]].agent_exited(node, message["code"], data)
         finally:
             self._lose(node)
 
@@ -238,7 +279,7 @@ class Nodes:
             self._joined.remove(node)
             self._lost = f"node {node.name}"
             launches = list(self._launches.values())
-            self._changed.notify_all()
+        node.lose()
         for launch in launches:
             launch.lost(node)
 

@@ -20,6 +20,7 @@ from harness import devices, registry
 from harness.launch import Aborted, GroupKey, WorkerGroup
 from harness.nodes import Nodes
 from harness.publish import Drawn
+from harness.reservation import Need
 from harness.types import Device, Run, RunSpec
 
 
@@ -86,6 +87,7 @@ class Pool:
 
     def __init__(self, logs: Path, keep: bool = False, nodes: Nodes | None = None) -> None:
         self._logs = logs
+        self._purpose = str(_run_folder(logs))
         self._keep = keep
         self._nodes = nodes
         self._groups: dict[tuple[GroupKey, int], WorkerGroup] = {}
@@ -122,17 +124,19 @@ class Pool:
             group.abort()
         for lease in self._leases.values():
             lease.release()
+        if self._nodes:
+            self._nodes.release()
 
     def _execute_batch(self, key: GroupKey, batch: list[RunSpec], folder_of: FolderOf) -> Iterator[Event]:
         alone = key.world_size == 1 and not key.sequence
-        lease = self._lease(key.device)
-        most = min(lease.num_gpus or num_slots(key.device), len(batch)) if alone else self._num_ranks_here(key)
-        yield from self._take(lease, 1 if alone else self._num_ranks_here(key), most)
+        lease, need = self._lease(key.device), self._need(key, batch)
+        most = min(lease.num_gpus or num_slots(key.device), len(batch)) if alone else key.world_size
+        yield from self._take(lease, 1 if alone else key.world_size, most, need)
         workers = (len(lease.held[:most]) or most) if alone else 1
         with ThreadPoolExecutor(1, "publish") as publisher:
             work = _Work(batch, folder_of, publisher)
             threads = [
-                threading.Thread(target=self._drive, args=(self._group(key, slot, lease), work))
+                threading.Thread(target=self._drive, args=(self._group(key, slot, lease, need), work))
                 for slot in self._slots(key, workers)
             ]
             for thread in threads:
@@ -144,51 +148,53 @@ class Pool:
                     self.close()
                 for thread in threads:
                     thread.join()
-        if lease.held and not self._keep:
-            lease.release()
-            yield Holding(())
+        if not self._keep:
+            yield from self._let_go(lease)
 
     def _lease(self, device: Device) -> devices.Lease:
         if device not in self._leases:
-            self._leases[device] = devices.Lease(devices.visible(device), purpose=str(_run_folder(self._logs)))
+            self._leases[device] = devices.Lease(devices.visible(device), self._purpose)
         return self._leases[device]
 
-    def _take(self, lease: devices.Lease, least: int, most: int) -> Iterator[Event]:
-        """Hold the GPUs of a batch, and say so."""
+    def _need(self, key: GroupKey, batch: list[RunSpec]) -> Need | None:
+        """What a group that does not fit on this machine needs of the nodes."""
+        return Need.of(batch, self._purpose) if self._nodes and key.world_size > self._nodes.num_ranks else None
+
+    def _take(self, lease: devices.Lease, least: int, most: int, need: Need | None) -> Iterator[Event]:
+        """Hold the GPUs of a batch, on all its nodes, and say so."""
         before = lease.held
         if before and lease.lacks(least):  # who waits while it holds makes others wait
             for group in self._groups.values():
                 group.kill()
             lease.release()
-        for message in lease.take(least, most):
+        for message in self._nodes.hold(need, lease) if self._nodes and need else lease.take(least, most):
             yield Waiting(message)
         if lease.held != before:
             yield Holding(lease.held)
+
+    def _let_go(self, lease: devices.Lease) -> Iterator[Event]:
+        """Give back the GPUs of a batch, and say so."""
+        if self._nodes:
+            self._nodes.release()
+        if lease.held:
+            lease.release()
+            yield Holding(())
 
     def _slots(self, key: GroupKey, workers: int) -> range:
         """Places of the groups to use; a sequence gets one that has served nothing before."""
         start = len(self._groups) if key.sequence else 0
         return range(start, start + workers)
 
-    def _group(self, key: GroupKey, slot: int, lease: devices.Lease) -> WorkerGroup:
+    def _group(self, key: GroupKey, slot: int, lease: devices.Lease, need: Need | None) -> WorkerGroup:
         with self._lock:
             if (key, slot) not in self._groups:
                 logs = self._logs / f"{len(self._groups)}-world-{key.world_size}"
-                self._groups[key, slot] = WorkerGroup(key, logs, (), self._modules, self._nodes_for(key))
+                self._groups[key, slot] = WorkerGroup(key, logs, (), self._modules)
             group = self._groups[key, slot]
             first = slot if key.world_size == 1 and not key.sequence else 0
-            # Where there are too few GPUs, the ranks that have none say so.
-            known = [*lease.held, *range(len(lease.held), first + key.world_size)]
-            group.devices = known[first : first + key.world_size]
+            group.devices = lease.indices(first + key.world_size)[first:]
+            group.elsewhere = partial(self._nodes.start, need) if self._nodes and need else None
             return group
-
-    def _nodes_for(self, key: GroupKey) -> Nodes | None:
-        """The nodes, for a group that does not fit on this one."""
-        return self._nodes if self._nodes and key.world_size > self._nodes.num_ranks else None
-
-    def _num_ranks_here(self, key: GroupKey) -> int:
-        nodes = self._nodes_for(key)
-        return min(nodes.num_ranks, key.world_size) if nodes else key.world_size
 
     def _drive(self, group: WorkerGroup, work: _Work) -> None:
         published: list[Future[None]] = []

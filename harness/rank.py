@@ -53,6 +53,8 @@ class Rank(ABC):
 
     node = ""
     """Name of its node; empty on this machine."""
+    model_path = ""
+    """Where the checkpoint lies on another node."""
     lost = ""
     """Why nothing can be known of a rank any more, where its machine is to blame."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import devices
+from harness import devices, locks
 from harness.devices import Gpu, Lease
 from harness.errors import InfrastructureError
 
@@ -200,6 +200,23 @@ def test_the_wait_has_a_limit_and_the_error_says_what_to_do(other: Start, folder
 def test_more_than_there_are_is_not_waited_for(folder: Path) -> None:
     assert take(Lease(TWO, "reports/mine", folder), 3, 3) == (0, 1)
     assert take(Lease((), "reports/mine", folder), 2, 2) == ()
+
+
+def test_who_is_no_longer_wanted_gives_up_and_holds_nothing(other: Start, folder: Path) -> None:
+    assert other(TWO, 2, 2).line() == "[0, 1]"
+    mine, answers = Lease(TWO, "reports/mine", folder), iter([True, True])
+    assert len(list(mine.take(1, 1, wanted=lambda: next(answers, False)))) == 1  # it has begun to wait
+    assert mine.held == ()
+    held = locks.attempt(folder / "GPU-aa.line", "somebody else")
+    assert held
+    held.release()
+
+
+def test_every_rank_has_a_number_and_those_beyond_the_last_gpu_too(folder: Path) -> None:
+    mine = Lease((Gpu(3, "GPU-aa"), Gpu(5, "GPU-bb")), "reports/mine", folder)
+    assert mine.indices(2) == (0, 1)  # where there is nothing to hold
+    assert take(mine, 2, 2) == (3, 5)
+    assert (mine.indices(1), mine.indices(4)) == ((3,), (3, 5, 2, 3))
 
 
 def test_two_leases_of_one_process_share(folder: Path) -> None:

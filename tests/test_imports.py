@@ -51,6 +51,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "remote",
         "torchrun",
         "outpost",
+        "reservation",
         "node",
         "node_launch",
         "nodes",

@@ -15,10 +15,12 @@ from harness import interpreter, wire
 
 SERVE = """
 import sys
+from functools import partial
 from pathlib import Path
 from harness import devices
 from harness.launch import GroupKey, WorkerGroup
 from harness.nodes import Nodes
+from harness.reservation import Need
 from harness.wire import Endpoint
 devices.visible("cuda")
 key = GroupKey(1, "cpu", "float32", "")
@@ -26,7 +28,8 @@ here = WorkerGroup(key, Path(sys.argv[1]) / "here")
 here.ensure("fake")
 here.kill()
 with Nodes(Endpoint.parse(sys.argv[2]), 1, 1, b"a token of many letters") as nodes:
-    over_nodes = WorkerGroup(key, Path(sys.argv[1]) / "nodes", nodes=nodes)
+    need = Need(1, "cpu", "fake", None, "", "fake", {}, "a test")
+    over_nodes = WorkerGroup(key, Path(sys.argv[1]) / "nodes", elsewhere=partial(nodes.start, need))
     over_nodes.ensure("fake")
     over_nodes.kill()
 """

@@ -347,3 +347,38 @@ def test_a_model_that_does_not_load_is_a_failed_launch(tmp_path: Path) -> None:
     assert run.failure.message.startswith("diffusers did not start: rank 0 raised ")
     assert "Traceback" in run.failure.detail
     assert not pids(group)
+
+
+class OnGpu(ForkedRank):
+    """A rank that claims to draw on a GPU."""
+
+    kind = ""
+
+    def read(self) -> list[dict[str, Any]] | None:
+        replies = super().read()
+        for reply in replies or ():
+            reply["versions"]["device"] = self.kind
+        return replies
+
+
+@pytest.mark.parametrize("kinds", [("H200", "H200"), ("H200", "H100")])
+def test_ranks_on_several_nodes_draw_on_gpus_of_one_kind(tmp_path: Path, kinds: tuple[str, str]) -> None:
+    def start(logs: Path, *_: object) -> list[OnGpu]:
+        ranks = [OnGpu(logs / f"rank-{index}.log", ()) for index in range(2)]
+        for rank, kind, node in zip(ranks, kinds, ("", "b"), strict=True):
+            rank.kind, rank.node = kind, node
+        return ranks
+
+    group = WorkerGroup(GroupKey.of(spec()), tmp_path / "logs", elsewhere=start)
+    try:
+        if kinds[0] == kinds[1]:
+            group.ensure("fake")
+            return
+        run = group.run(spec(), tmp_path / "run")
+    finally:
+        group.kill()
+    assert run.failure is not None
+    assert (run.failure.kind, run.failure.rank) == (FailureKind.LAUNCH, 1)
+    assert run.failure.message == (
+        "fake did not start: rank 1 on node b draws on H100, rank 0 on H200; join nodes with GPUs of one kind"
+    )

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,6 +11,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +21,14 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
+from harness import models, plan, wire
 from harness import nodes as nodes_module
-from harness import plan, wire
 from harness.errors import InfrastructureError
 from harness.launch import Aborted, GroupKey, WorkerGroup
 from harness.node import Node
 from harness.nodes import Nodes
 from harness.remote import RemoteRank
+from harness.reservation import Need
 from harness.types import Case, FailureKind, Run, RunSpec, Size
 from harness.wire import TOKEN, Endpoint
 
@@ -36,6 +40,9 @@ def spec(fault: str | None = None, step_s: float = 0.0, steps: int = 2, timeout_
     case = Case("c", "fake", Size(144, 144), ("waves",), steps=steps, timeout_s=timeout_s)
     cut = plan.cut(case.size, 2, "h")
     return RunSpec(case, "fake", "", "fake", "test", ulysses=2, fault=fault, options={"step_s": step_s}, plan=cut)
+
+
+NEED = Need.of([spec()], "a test")
 
 
 def join(endpoint: Endpoint, num_nodes: int = 2, token: str = SECRET) -> subprocess.Popen[str]:
@@ -68,7 +75,7 @@ def member(head: Nodes) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.fixture
 def group(head: Nodes, tmp_path: Path) -> Iterator[WorkerGroup]:
-    made = WorkerGroup(GroupKey.of(spec()), tmp_path / "logs", nodes=head)
+    made = WorkerGroup(GroupKey.of(spec()), tmp_path / "logs", elsewhere=partial(head.start, NEED))
     yield made
     made.kill()
 
@@ -202,15 +209,67 @@ def test_a_node_that_does_not_fit_is_told_why(head: Nodes, monkeypatch: pytest.M
     assert "token is not the one known there" in endings[2][1]
 
 
+@pytest.fixture
+def caches(head: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Caches of the head and of a node that has joined; each has the model of random weights."""
+    here, there = tmp_path / "head", tmp_path / "node"
+    monkeypatch.setenv("SP_HARNESS_CACHE", str(here))
+    shutil.copytree(models.build("nano-random").parent, there / "models")
+    return here, there
+
+
+def test_a_node_with_other_weights_draws_nothing(
+    head: Nodes, caches: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = caches
+    model = models.resolve("nano-random")
+    asked = replace(spec(), model_path=model.path, weights=model.weights)
+    asked = replace(asked, case=replace(asked.case, model="nano-random"))
+    (weights,) = (there / "models").glob("*/vae/*.safetensors")
+    planned = weights.read_bytes()
+    weights.write_bytes(planned[:-1] + bytes([planned[-1] ^ 1]))
+    others = models.checkpoint.digest(weights.parent.parent, tmp_path / "memo")
+
+    monkeypatch.setenv("SP_HARNESS_CACHE", str(there))
+    member = join(head.endpoint)
+    monkeypatch.setenv("SP_HARNESS_CACHE", str(here))
+    need = Need.of([asked], "a test")
+    group = WorkerGroup(GroupKey.of(asked), tmp_path / "logs", elsewhere=partial(head.start, need))
+    try:
+        run = group.run(asked, tmp_path / "run")
+        assert run.failure is not None
+        assert (run.failure.kind, run.failure.kind.infrastructure) == (FailureKind.LAUNCH, True)
+        folder = weights.parent.parent
+        assert run.failure.message == (
+            f"fake did not start: node {socket.gethostname()}: its weights of nano-random are others "
+            f"({others[:16]} in {folder}, planned {model.weights[:16]} in {model.path}); "
+            f"remove {folder}, it is then built anew"
+        )
+        assert not list((tmp_path / "logs").glob("rank-*"))  # nothing was started on either node
+
+        weights.write_bytes(planned)
+        assert group.run(asked, tmp_path / "again").outcome == "ok"
+        assert [rank.model_path for rank in group._ranks] == ["", str(folder)]  # each has its own
+    finally:
+        group.kill()
+        head.close()
+        output, _ = member.communicate(timeout=DEADLINE_S)
+    assert "its weights of nano-random are others" in output
+
+
 def test_a_head_that_is_killed_ends_its_nodes(tmp_path: Path) -> None:
     program = (
         "import sys, time\n"
+        "from functools import partial\n"
         "from pathlib import Path\n"
         "from harness.launch import Aborted, GroupKey, WorkerGroup\n"
         "from harness.nodes import Nodes\n"
+        "from harness.reservation import Need\n"
         "from harness.wire import Endpoint\n"
+        "need = Need(2, 'cpu', 'fake', None, '', 'fake', {}, 'a test')\n"
         f"nodes = Nodes(Endpoint.parse(sys.argv[1]), 2, 1, {SECRET.encode()!r})\n"
-        "WorkerGroup(GroupKey(2, 'cpu', 'float32', ''), Path(sys.argv[2]), nodes=nodes).ensure('fake')\n"
+        "start = partial(nodes.start, need)\n"
+        "WorkerGroup(GroupKey(2, 'cpu', 'float32', ''), Path(sys.argv[2]), elsewhere=start).ensure('fake')\n"
         "print('ready', flush=True)\n"
         "time.sleep(600)\n"
     )
@@ -233,11 +292,11 @@ def test_a_node_that_never_comes_is_waited_for_once(
 ) -> None:
     monkeypatch.setattr(nodes_module, "JOIN_TIMEOUT_S", 0.3)
     with pytest.raises(nodes_module.StartFailed, match=r"1 of 2 nodes \(waited 0.3 s for node 2 of 2\)"):
-        head.start(2, tmp_path, (), lambda: True)
+        head.start(NEED, tmp_path, (), (), lambda: True)
     monkeypatch.setattr(nodes_module, "JOIN_TIMEOUT_S", 600)
     answers = iter([True] * 3)  # who waits asks again and again whether it is wanted
     with pytest.raises(nodes_module.StartFailed, match="for node 2 of 2"):
-        head.start(2, tmp_path, (), lambda: next(answers, False))
+        head.start(NEED, tmp_path, (), (), lambda: next(answers, False))
 
 
 def test_a_caller_that_cannot_be_accepted_does_not_close_the_head(head: Nodes) -> None:
@@ -265,8 +324,9 @@ def test_a_node_that_goes_before_it_is_welcomed_is_not_counted(head: Nodes) -> N
             thread.join()
             assert found[0] is not None
             found[0].end()
+            node = Node("b", 1, found[0], head._changed)
             with pytest.raises(OSError, match="ended"):
-                head._serve(Node("b", 1, found[0]), {"num_nodes": 2, "source": nodes_module.source()})
+                head._serve(node, {"num_nodes": 2, "source": nodes_module.source()})
             found[0].close()
     assert head._joined == []
 
@@ -290,7 +350,7 @@ def test_other_code_beside_the_ranks_is_another_source(monkeypatch: pytest.Monke
 
 
 def test_ranks_are_dealt_to_the_head_first() -> None:
-    joined = [Node(name, slots, None) for name, slots in (("b", 4), ("c", 2))]  # type: ignore[arg-type]
+    joined = [Node(*known, None, None) for known in (("b", 4), ("c", 2))]  # type: ignore[arg-type]
     dealt = [
         [(node.name if node else "head", share) for node, share in nodes_module._deal(ranks, 2, joined)]
         for ranks in (3, 8, 9)
@@ -302,7 +362,8 @@ def test_ranks_are_dealt_to_the_head_first() -> None:
 
 def test_too_few_slots_are_said_at_once(tmp_path: Path, head: Nodes) -> None:
     head.num_nodes = 1  # nobody else is expected
-    run: Run = WorkerGroup(GroupKey.of(spec()), tmp_path / "logs", nodes=head).run(spec(), tmp_path / "run")
+    group = WorkerGroup(GroupKey.of(spec()), tmp_path / "logs", elsewhere=partial(head.start, NEED))
+    run: Run = group.run(spec(), tmp_path / "run")
     assert run.failure is not None
     assert run.failure.kind is FailureKind.LAUNCH
     assert run.failure.message == "fake did not start: 2 ranks need as many slots; the 1 nodes have 1"

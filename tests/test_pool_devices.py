@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness import devices, plan, wire
+from harness import nodes as nodes_module
 from harness.devices import Gpu
 from harness.errors import InfrastructureError
 from harness.node import Node
@@ -18,6 +19,7 @@ from harness.node_launch import Launch
 from harness.nodes import Nodes
 from harness.pool import Event, Finished, Holding, Pool, Started, Waiting
 from harness.rank import Rank, StartFailed
+from harness.reservation import Need
 from harness.types import Case, RunSpec, Size
 from harness.wire import Endpoint
 
@@ -156,12 +158,22 @@ def test_a_wait_without_end_is_an_error(other: Other, tmp_path: Path, monkeypatc
 class TwoNodes(Nodes):
     """Of a run on two nodes the head, which starts nothing: what it is asked for is what counts here."""
 
-    def start(self, num_ranks: int, *_: object, devices: Sequence[int] = ()) -> Sequence[Rank]:
-        self.asked = (num_ranks, tuple(devices))
+    def start(
+        self,
+        need: Need,
+        logs: Path,
+        modules: Sequence[str],
+        devices: Sequence[int],
+        wanted: Callable[[], bool],
+    ) -> Sequence[Rank]:
+        self.asked = (need.num_ranks, tuple(devices))
         raise StartFailed("nobody joins")
 
 
-def test_of_a_group_over_nodes_only_the_ranks_that_run_here_hold_gpus(other: Other, tmp_path: Path) -> None:
+def test_of_a_group_over_nodes_only_the_ranks_that_run_here_hold_gpus(
+    other: Other, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes_module, "JOIN_TIMEOUT_S", 0)
     other(GPUS[0])  # the one that a rank would take by its place
     endpoint = Endpoint("127.0.0.1", wire.free_port("127.0.0.1"))
     with TwoNodes(endpoint, 2, 1, b"token") as nodes, Pool(tmp_path / "run" / "logs", nodes=nodes) as pool:
@@ -176,7 +188,7 @@ def test_of_a_group_over_nodes_only_the_ranks_that_run_here_hold_gpus(other: Oth
 
 def test_a_rank_gets_the_gpu_held_for_its_place_and_on_other_nodes_its_own(tmp_path: Path) -> None:
     launch = Launch("launch", 3, tmp_path, (), [5, 7], threading.Condition())
-    launch._nodes = [None, Node("b", 2, None)]  # type: ignore[arg-type]
+    launch._nodes = [None, Node("b", 2, None, None)]  # type: ignore[arg-type]
     endpoint = Endpoint("127.0.0.1", wire.free_port("127.0.0.1"))
     for index, (node, place) in enumerate([(0, 0), (0, 1), (1, 0)]):
         found: list[wire.Line] = []

@@ -18,7 +18,7 @@ from harness import codec, models
 from harness.errors import HarnessError
 from harness.graph import source_of
 from harness.pool import Event, Finished, Pool, Started, Stepped, Waiting
-from harness.types import ModelSpec, RunSpec
+from harness.types import RunSpec
 
 PIECE_BYTES = 4 << 20
 
@@ -116,19 +116,8 @@ def _here(spec: RunSpec) -> RunSpec:
             f"its code or libraries for {spec.engine} are others ({source}, here {spec.source}); "
             "install the same sp-harness and the same versions on every node"
         )
-    model = _model(spec)
-    if model.weights != spec.weights:
-        raise HarnessError(
-            f"its weights of {spec.case.model} are others ({model.weights[:12]}, here {spec.weights[:12]}); "
-            "put the same checkpoint on every node"
-        )
+    model = models.resolve_planned(spec.case.model, spec.case.revision, spec.model_path, spec.weights)
     return replace(spec, model_path=model.path)
-
-
-def _model(spec: RunSpec) -> ModelSpec:
-    if spec.case.model in models.names() or not Path(spec.model_path).is_dir():
-        return models.resolve(spec.case.model, spec.case.revision)
-    return models.resolve(spec.model_path)  # a folder, or the hub's cache: at the same place on every node
 
 
 def _portions(specs: Sequence[RunSpec], num_cpus: int) -> Iterator[Sequence[RunSpec]]:

@@ -15,7 +15,7 @@ from harness.errors import ConfigError, InfrastructureError, UsageError, did_you
 from harness.models import checkpoint, full_size, nano
 from harness.types import ModelSpec
 
-__all__ = ["build", "cache_dir", "names", "resolve"]
+__all__ = ["build", "cache_dir", "names", "resolve", "resolve_planned"]
 
 SHIPPED = Path(__file__).parent / "checkpoints" / "nano"
 """The trained model, part of the package."""
@@ -90,6 +90,36 @@ def resolve(model: str, revision: str | None = None) -> ModelSpec:
     else:
         raise _not_found(model)
     return checkpoint.inspect(folder, model, memo=cache_dir() / "digests.json")
+
+
+def resolve_planned(model: str, revision: str | None, path: str, weights: str) -> ModelSpec:
+    """Find here the checkpoint with which another machine has planned.
+
+    Parameters
+    ----------
+    model, revision
+        As for :func:`resolve`. A built-in model is found, or built, where this machine keeps its own.
+    path, weights
+        Where it lies there, and its digest. Any other folder, the hub's cache too, is looked for at the same place.
+
+    Raises
+    ------
+    InfrastructureError
+        If the weights are others; and as :func:`resolve` does.
+    """
+    elsewhere = model in names() or not Path(path).is_dir()
+    found = resolve(model, revision) if elsewhere else resolve(path)
+    if found.weights != weights:
+        is_built = model == "nano-random"
+        cure = f"remove {found.path}, it is then built anew" if is_built else "put the same checkpoint on every node"
+        both = f"{_described(found.weights, found.path)}, planned {_described(weights, path)}"
+        raise InfrastructureError(f"its weights of {model} are others ({both}); {cure}")
+    return found
+
+
+def _described(weights: str, path: str) -> str:
+    digest = weights[:16]  # as long as digests of runs are; what a model without files has in its place fits, too
+    return f"{digest} in {path}" if path else digest
 
 
 def build(name: str, folder: Path | None = None) -> Path:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import codec, wire
+from harness import codec, models, wire
+from harness.models import checkpoint
 from harness.types import Relation, Report
 
 NANO = """\
@@ -95,3 +96,38 @@ def test_options_that_do_not_fit_are_named(
     assert done.code == 2
     assert message in done.err
     assert len(done.err.splitlines()) == 1
+
+
+def test_a_node_with_another_checkpoint_is_refused_and_can_be_mended(
+    start: Callable, write: Callable, options: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a model that every machine builds for itself, each in a place of its own."""
+    here, there = tmp_path / "head", tmp_path / "node"
+    for cache in (here, there):
+        monkeypatch.setenv("SP_HARNESS_CACHE", str(cache))
+        built = models.build("nano-random")
+    (weights,) = built.glob("transformer/*.safetensors")
+    data = weights.read_bytes()
+    weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
+    def run(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setenv("SP_HARNESS_CACHE", str(there))
+        member = start("join", *options)
+        monkeypatch.setenv("SP_HARNESS_CACHE", str(here))
+        head = start("run", *arguments, *options)
+        code = head.wait()
+        assert member.wait() == 0, member.output
+        return code, head.output + member.output
+
+    code, said = run(write(NANO.replace('"nano"', '"nano-random"')), "--out", tmp_path / "runs")
+    assert code == 3, said  # the machine's failure: no picture was drawn with it, and no split is blamed
+    assert f"its weights of nano-random are others ({checkpoint.digest(built, tmp_path / 'memo')[:16]} in" in said
+    assert "it is then built anew" in said
+    (folder,) = (tmp_path / "runs").iterdir()
+    weights.write_bytes(data)
+    code, said = run("--resume", folder)
+    assert code == 0, said
+    (row,) = codec.read_json(folder / "report.json", Report).rows
+    exchange = row.comparison(Relation.EXCHANGE)
+    assert exchange is not None
+    assert exchange.exact

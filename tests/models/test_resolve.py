@@ -34,6 +34,30 @@ def test_a_folder_is_described(nano_folder: Path, cache: Path) -> None:
     assert len(spec.weights) == 64
 
 
+def test_what_another_machine_has_planned_with_is_found_here(nano_folder: Path, cache: Path) -> None:
+    planned = models.resolve(str(nano_folder))
+    assert models.resolve_planned("models/of/that/machine", None, planned.path, planned.weights) == planned
+    own = models.resolve("nano-random")  # built in: each machine keeps its own
+    assert own.path != planned.path
+    assert models.resolve_planned("nano-random", None, planned.path, planned.weights) == own
+
+
+def test_other_weights_than_those_planned_are_refused_with_the_cure(nano_folder: Path, cache: Path) -> None:
+    digest = models.resolve(str(nano_folder)).weights[:16]
+    with pytest.raises(InfrastructureError) as caught:
+        models.resolve_planned("mine", None, str(nano_folder), "another digest")
+    assert str(caught.value) == (
+        f"its weights of mine are others ({digest} in {nano_folder}, planned another digest in {nano_folder}); "
+        "put the same checkpoint on every node"
+    )
+    with pytest.raises(InfrastructureError, match=rf"remove {cache}/models/nano-random-\w+, it is then built anew$"):
+        models.resolve_planned("nano-random", None, "/there", "another digest")
+    with pytest.raises(
+        InfrastructureError, match=r"\(z-image-random-0 in builtin:z-image-random, planned z-image-random-1 in"
+    ):
+        models.resolve_planned("z-image-random", None, "builtin:z-image-random", "z-image-random-1")
+
+
 def test_a_folder_that_exists_wins_over_a_hub_id(
     nano_folder: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

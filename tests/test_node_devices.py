@@ -1,0 +1,244 @@
+"""GPUs of joined nodes: a node in a process of its own, real locks; only the lists of GPUs are given."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from harness import devices, locks, plan, wire
+from harness.devices import Gpu, Lease
+from harness.node import Node
+from harness.nodes import Nodes
+from harness.pool import Event, Finished, Holding, Pool, Started, Stepped, Waiting
+from harness.reservation import Need
+from harness.types import Case, FailureKind, RunSpec, Size
+from harness.wire import TOKEN, Endpoint
+
+SECRET = "a token of many letters"
+DEADLINE_S = 60.0
+
+JOIN = """
+import sys
+from pathlib import Path
+from harness import devices, many_nodes
+from harness.devices import Gpu
+devices.LOCKS = Path(sys.argv[2])
+devices.visible = lambda device: (Gpu(0, "GPU-cc"), Gpu(1, "GPU-dd"))
+sys.exit(many_nodes.join(2, sys.argv[1], 1, None))
+"""
+
+HOLD = """
+import sys
+from pathlib import Path
+from harness import locks
+held = [locks.attempt(Path(path), "reports/other") for path in sys.argv[1:]]
+assert all(held)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def spec(steps: int = 1, step_s: float = 0.0) -> RunSpec:
+    case = Case("c", "fake", Size(128, 128), ("waves",), steps=steps)
+    cut = plan.cut(case.size, 2, "h")
+    return RunSpec(case, "fake", "", "fake", "test", ulysses=2, options={"step_s": step_s}, plan=cut)
+
+
+def until(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return condition()
+
+
+class Room:
+    """The locks of this machine, and the processes that take them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.started: list[subprocess.Popen[str]] = []
+
+    def start(self, program: str, *arguments: object) -> subprocess.Popen[str]:
+        """Start a program; wait for its first word."""
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, TOKEN: SECRET},
+        )
+        self.started.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(("held", "joined as"))
+        return process
+
+    def other(self, *names: str) -> subprocess.Popen[str]:
+        """Another run that holds GPUs."""
+        return self.start(HOLD, *(self.folder / f"{name}.lock" for name in names))
+
+    def is_free(self, name: str) -> bool:
+        held = locks.attempt(self.folder / name, "a look")
+        if held:
+            held.release()
+        return held is not None
+
+    def all_free(self) -> bool:
+        return all(self.is_free(f"GPU-{name}.{what}") for name in ("cc", "dd") for what in ("lock", "line"))
+
+
+@pytest.fixture
+def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Room]:
+    folder = tmp_path / "locks"
+    folder.mkdir()
+    monkeypatch.setattr(devices, "LOCKS", folder)
+    monkeypatch.setattr(devices, "visible", lambda device: (Gpu(0, "GPU-aa"),))
+    made = Room(folder)
+    yield made
+    for process in made.started:
+        with process:
+            process.kill()
+
+
+@pytest.fixture
+def head() -> Iterator[Nodes]:
+    endpoint = Endpoint("127.0.0.1", wire.free_port("127.0.0.1"))
+    with Nodes(endpoint, num_nodes=2, num_ranks=1, token=SECRET.encode()) as nodes:
+        yield nodes
+
+
+@pytest.fixture
+def member(head: Nodes, room: Room) -> subprocess.Popen[str]:
+    return room.start(JOIN, head.endpoint, room.folder)
+
+
+@pytest.fixture
+def pool(head: Nodes, tmp_path: Path) -> Iterator[Pool]:
+    with Pool(tmp_path / "run" / "logs", nodes=head) as made:
+        yield made
+
+
+def of(kind: type[Event], events: list[Event]) -> list[Event]:
+    return [event for event in events if isinstance(event, kind)]
+
+
+@pytest.mark.usefixtures("member")
+def test_a_node_holds_a_gpu_that_is_free_while_ranks_run_there(room: Room, pool: Pool, tmp_path: Path) -> None:
+    room.other("GPU-cc")  # the one that a rank would take by its place
+    events = []
+    for event in pool.execute([spec()], lambda run: tmp_path / run.digest):
+        if isinstance(event, Stepped):
+            (group,) = pool._groups.values()
+            assert [rank.device_index for rank in group._ranks] == [0, 1]
+            assert not room.is_free("GPU-dd.lock")
+            purpose = f"({tmp_path / 'run'} on {socket.gethostname()})"  # of a node the head's run is what users know
+            assert purpose in locks.holder(room.folder / "GPU-dd.lock")
+        events.append(event)
+    assert [type(event) for event in events] == [Holding, Started, Stepped, Finished, Holding]
+    assert until(lambda: room.is_free("GPU-dd.lock"))
+
+
+@pytest.mark.usefixtures("member")
+def test_who_waits_for_the_gpu_of_a_node_says_for_whom_and_goes_on(room: Room, pool: Pool, tmp_path: Path) -> None:
+    other = room.other("GPU-cc", "GPU-dd")
+    events = pool.execute([spec()], lambda run: tmp_path / run.digest)
+    waiting = next(events)
+    assert isinstance(waiting, Waiting)
+    expected = f"waiting for 1 of these GPUs: GPU 0: process {other.pid} (reports/other), since "
+    assert waiting.message.startswith(f"node {socket.gethostname()}: {expected}")
+    assert not (tmp_path / "run").exists()  # no rank has been started, here or there
+    other.kill()
+    (done,) = [event for event in events if isinstance(event, Finished)]
+    assert done.run.outcome == "ok"
+    assert until(room.all_free)
+
+
+@pytest.mark.usefixtures("member")
+def test_who_gives_up_waiting_leaves_nothing_held(room: Room, pool: Pool, tmp_path: Path) -> None:
+    other = room.other("GPU-cc", "GPU-dd")
+    events = pool.execute([spec()], lambda run: tmp_path / run.digest)
+    assert isinstance(next(events), Waiting)
+    assert not room.is_free("GPU-cc.line")
+    with closing(events):
+        pass
+    assert until(lambda: room.is_free("GPU-cc.line"))
+    other.kill()
+    other.wait()
+    assert until(room.all_free)
+
+
+def test_gpus_of_a_node_that_was_killed_are_free(
+    room: Room, pool: Pool, member: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    runs = []
+    for event in pool.execute([spec(steps=100, step_s=0.5)], lambda run: tmp_path / run.digest):
+        if isinstance(event, Stepped) and member.poll() is None:
+            assert not room.is_free("GPU-cc.lock")
+            member.send_signal(signal.SIGKILL)
+            member.wait()
+            assert room.all_free()  # the kernel gives them back, before anybody else can know
+        if isinstance(event, Finished):
+            runs.append(event.run)
+    (run,) = runs
+    assert run.failure is not None
+    assert run.failure.kind == FailureKind.KILLED
+
+
+def test_a_node_that_is_lost_while_it_is_waited_for_is_not_waited_for(
+    room: Room, pool: Pool, member: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    room.other("GPU-cc", "GPU-dd")
+    runs = []
+    for event in pool.execute([spec()], lambda run: tmp_path / run.digest):
+        if isinstance(event, Waiting):
+            member.kill()
+        if isinstance(event, Finished):
+            runs.append(event.run)
+    (run,) = runs
+    assert run.failure is not None
+    assert (run.failure.kind, run.failure.kind.infrastructure) == (FailureKind.LAUNCH, True)
+    assert "2 ranks need more than 1 of 2 nodes" in run.failure.message
+
+
+@pytest.mark.usefixtures("member")
+def test_a_group_that_starts_anew_does_not_wait_for_others(room: Room, head: Nodes, tmp_path: Path) -> None:
+    """Its other nodes hold GPUs by then: as where a node was lost, and another has come."""
+    assert until(lambda: bool(head._joined))
+    other = room.other("GPU-cc", "GPU-dd")
+    need = Need.of([spec()], "a test")
+    with pytest.raises(Exception, match=f"waiting for 1 of these GPUs: GPU 0: process {other.pid}"):
+        head.start(need, tmp_path, (), (), lambda: True)
+    other.kill()
+    other.wait()
+    assert until(room.all_free)
+
+
+class Told:
+    """In place of a node, or of this node's lease: who is asked in which order is what counts here."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.num_ranks = 1
+
+    def hold(self, *_: object) -> Iterator[str]:
+        yield self.name
+
+    take = hold
+
+
+def test_machines_are_asked_in_the_order_of_their_names(head: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two runs on the same machines neither holds what the other waits for while it waits for what that holds."""
+    monkeypatch.setattr(socket, "gethostname", lambda: "gpu-2")
+    head._joined = [cast(Node, Told("gpu-3")), cast(Node, Told("gpu-1"))]
+    need = Need(3, "cpu", "fake", None, "", "fake", {}, "a test")
+    assert list(head.hold(need, cast(Lease, Told("gpu-2")))) == ["gpu-1", "gpu-2", "gpu-3"]
+    head._joined = []
