@@ -32,20 +32,19 @@ class Node:
         Notified of what is heard of it.
     """
 
-    _numbers = itertools.count(1)
-
     def __init__(self, name: str, num_ranks: int, line: Line, changed: threading.Condition) -> None:
         self.name = name
         self.num_ranks = num_ranks
         self.line = line
         self._changed = changed
+        self._numbers = itertools.count(1)
         self._hold: _Hold | None = None
         self._is_lost = False
 
     def hold(self, need: Need, num_ranks: int, wanted: Callable[[], bool] = lambda: True) -> Generator[str, None, None]:
-        """Have it check what a group needs and hold GPUs for it; yields, while it waits, for whom.
+        """Have it check what a group needs, and hold GPUs for that alone; yields, while it waits, for whom.
 
-        What stands in the way for good is said by :meth:`ensure`.
+        What stands in the way for good is the :attr:`problem`.
 
         Parameters
         ----------
@@ -56,6 +55,7 @@ class Node:
         wanted
             Asked now and then; ``False`` gives up.
         """
+        self.release()
         hold = _Hold(next(self._numbers), need, num_ranks)
         with self._changed:
             self._hold = hold
@@ -72,21 +72,26 @@ class Node:
                 self.release()
 
     def ensure(self, need: Need, num_ranks: int, wanted: Callable[[], bool]) -> None:
-        """See that it holds what a group needs, without waiting for other runs.
+        """See that it holds what a group needs; if it was not asked yet, as it came later, without waiting for others.
 
         Raises
         ------
         StartFailed
             If it does not, and why.
         """
-        if not (self._hold and self._hold.serves(need, num_ranks)):
+        if not (self._hold and self._hold.is_for(need, num_ranks)):
             with contextlib.closing(self.hold(need, num_ranks, wanted)) as waiting:
                 for message in waiting:
                     raise StartFailed(message)
         if self._hold is None:
             raise StartFailed("no longer wanted")
-        if self._hold.problem:
-            raise StartFailed(f"node {self.name}: {self._hold.problem}")
+        if self.problem:
+            raise StartFailed(self.problem)
+
+    @property
+    def problem(self) -> str:
+        """Why it cannot do what it was asked last; empty where it can."""
+        return f"node {self.name}: {self._hold.problem}" if self._hold and self._hold.problem else ""
 
     def release(self) -> None:
         """Let it give back what it holds."""
@@ -143,9 +148,9 @@ class _Hold:
         """Whether nothing more is to be waited for."""
         return bool(self.problem or self.devices)
 
-    def serves(self, need: Need, num_ranks: int) -> bool:
-        """Whether it is good for a group."""
-        return not self.problem and bool(self.devices) and self.need == need and self.num_ranks >= num_ranks
+    def is_for(self, need: Need, num_ranks: int) -> bool:
+        """Whether the question was that of a group."""
+        return self.need == need and self.num_ranks >= num_ranks
 
     def take(self, name: str, message: Mapping[str, Any]) -> None:
         """Take an answer."""

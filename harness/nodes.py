@@ -132,6 +132,8 @@ class Nodes:
         here = socket.gethostname()
         for node, share in sorted(shares, key=lambda dealt: dealt[0].name if dealt[0] else here):
             yield from node.hold(need, share) if node else lease.take(share, share)
+            if node and node.problem:
+                return  # there will be no group
 
     def release(self) -> None:
         """Let other nodes give back what they hold."""

@@ -222,12 +222,27 @@ def test_a_group_that_starts_anew_does_not_wait_for_others(room: Room, head: Nod
     assert until(room.all_free)
 
 
+def test_a_node_holds_for_one_group_at_a_time(room: Room, head: Nodes, member: subprocess.Popen[str]) -> None:
+    assert until(lambda: bool(head._joined))
+    (node,) = head._joined
+    need = Need.of([spec()], "a test")
+    for num_ranks, held in ((1, ["cc"]), (2, ["cc", "dd"]), (1, ["cc", "dd"])):  # what is held is enough for one
+        node.ensure(need, num_ranks, lambda: True)
+        assert [name for name in ("cc", "dd") if not room.is_free(f"GPU-{name}.lock")] == held
+    node.ensure(Need.of([spec(steps=7)], "another"), 1, lambda: True)
+    assert until(lambda: room.is_free("GPU-dd.lock"))
+    head.release()
+    assert until(room.all_free)
+    assert member.poll() is None
+
+
 class Told:
     """In place of a node, or of this node's lease: who is asked in which order is what counts here."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.num_ranks = 1
+        self.problem = "it cannot" if name == "gpu-8" else ""
 
     def hold(self, *_: object) -> Iterator[str]:
         yield self.name
@@ -241,4 +256,6 @@ def test_machines_are_asked_in_the_order_of_their_names(head: Nodes, monkeypatch
     head._joined = [cast(Node, Told("gpu-3")), cast(Node, Told("gpu-1"))]
     need = Need(3, "cpu", "fake", None, "", "fake", {}, "a test")
     assert list(head.hold(need, cast(Lease, Told("gpu-2")))) == ["gpu-1", "gpu-2", "gpu-3"]
+    head._joined = [cast(Node, Told("gpu-9")), cast(Node, Told("gpu-8"))]
+    assert list(head.hold(need, cast(Lease, Told("gpu-2")))) == ["gpu-2", "gpu-8"]  # for a group that will not be
     head._joined = []

@@ -248,6 +248,8 @@ def test_a_node_with_other_weights_draws_nothing(
         assert not list((tmp_path / "logs").glob("rank-*"))  # nothing was started on either node
 
         weights.write_bytes(planned)
+        assert group.run(asked, tmp_path / "later").failure == run.failure  # a batch of runs has asked once
+        head.release()
         assert group.run(asked, tmp_path / "again").outcome == "ok"
         assert [rank.model_path for rank in group._ranks] == ["", str(folder)]  # each has its own
     finally:
