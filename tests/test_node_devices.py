@@ -27,14 +27,31 @@ from harness.wire import TOKEN, Endpoint
 SECRET = "a token of many letters"
 DEADLINE_S = 60.0
 
-JOIN = """
+COMMAND = """
 import sys
 from pathlib import Path
-from harness import devices, many_nodes
+from harness import devices
+from harness.cli import main
 from harness.devices import Gpu
-devices.LOCKS = Path(sys.argv[2])
-devices.visible = lambda device: (Gpu(0, "GPU-cc"), Gpu(1, "GPU-dd"))
-sys.exit(many_nodes.join(2, sys.argv[1], 1, None))
+devices.LOCKS, names = Path(sys.argv.pop(1)), sys.argv.pop(1).split(",")
+devices.visible = lambda device: tuple(Gpu(index, name) for index, name in enumerate(names))
+main()
+"""
+
+MATRIX = """
+schema = 1
+name = "fakes"
+model = "fake"
+steps = 2
+golden = "off"
+[[case]]
+size = "128x128"
+prompt = "waves"
+[[variant]]
+engine = "fake"
+ulysses = 2
+axis = "h"
+options = { step_s = 1.0 }
 """
 
 HOLD = """
@@ -61,6 +78,10 @@ def until(condition: Callable[[], bool]) -> bool:
     return condition()
 
 
+def options(endpoint: object) -> tuple[object, ...]:
+    return ("--nnodes", 2, "--rdzv-endpoint", endpoint, "--nproc-per-node", 1)
+
+
 class Room:
     """The locks of this machine, and the processes that take them."""
 
@@ -79,8 +100,16 @@ class Room:
         )
         self.started.append(process)
         assert process.stdout is not None
-        assert process.stdout.readline().startswith(("held", "joined as"))
+        assert process.stdout.readline().startswith(("held", "joined as", "groups of more than 1 ranks wait"))
         return process
+
+    def join(self, endpoint: object) -> subprocess.Popen[str]:
+        """Another node, with two GPUs and one rank."""
+        return self.command("GPU-cc,GPU-dd", "join", *options(endpoint))
+
+    def command(self, gpus: str, *arguments: object) -> subprocess.Popen[str]:
+        """The command line on a machine with these GPUs."""
+        return self.start(COMMAND, self.folder, gpus, *arguments)
 
     def other(self, *names: str) -> subprocess.Popen[str]:
         """Another run that holds GPUs."""
@@ -118,7 +147,7 @@ def head() -> Iterator[Nodes]:
 
 @pytest.fixture
 def member(head: Nodes, room: Room) -> subprocess.Popen[str]:
-    return room.start(JOIN, head.endpoint, room.folder)
+    return room.join(head.endpoint)
 
 
 @pytest.fixture
@@ -160,6 +189,33 @@ def test_who_waits_for_the_gpu_of_a_node_says_for_whom_and_goes_on(room: Room, p
     (done,) = [event for event in events if isinstance(event, Finished)]
     assert done.run.outcome == "ok"
     assert until(room.all_free)
+
+
+def test_the_wait_is_on_the_terminal_and_in_the_journal_and_a_killed_head_holds_nothing(
+    room: Room, tmp_path: Path
+) -> None:
+    """By the command line, on both nodes."""
+    (tmp_path / "fakes.toml").write_text(MATRIX)
+    endpoint = f"127.0.0.1:{wire.free_port('127.0.0.1')}"
+    other = room.other("GPU-cc", "GPU-dd")
+    head = room.command("GPU-aa", "run", tmp_path / "fakes.toml", "--out", tmp_path / "runs", *options(endpoint))
+    member = room.join(endpoint)
+    expected = f"node {socket.gethostname()}: waiting for 1 of these GPUs: GPU 0: process {other.pid} (reports/other)"
+    assert head.stdout is not None
+    assert any(line.startswith(expected) for line in head.stdout)
+    (journal,) = tmp_path.glob("runs/*/journal.jsonl")
+    assert expected in journal.read_text()
+    assert member.stdout is not None
+    assert member.stdout.readline().startswith("waiting for 1 of these GPUs")  # who looks there sees it, too
+
+    other.kill()
+    other.wait()
+    assert until(lambda: not room.is_free("GPU-cc.lock"))
+    head.kill()
+    head.wait()
+    assert member.wait(DEADLINE_S) == 3
+    assert room.all_free()
+    assert room.is_free("GPU-aa.lock")
 
 
 @pytest.mark.usefixtures("member")
