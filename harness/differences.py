@@ -27,11 +27,14 @@ class Difference:
     size_px: tuple[int, int] = (0, 0)
 
 
+NOTHING_TO_COMPARE = Difference("no picture to compare")
+
+
 @dataclass(frozen=True)
 class DifferenceIndex:
-    """The pictures in a report's ``diffs``, each by the start of its name: ``REFERENCE-CANDIDATE-IMAGE[-CUT]``."""
+    """Differences of a report, each by the start of its file's name: ``REFERENCE-CANDIDATE-IMAGE[-CUT]``."""
 
-    drawn: Mapping[str, Difference] = field(default_factory=dict)
+    differences: Mapping[str, Difference] = field(default_factory=dict)
 
     @classmethod
     def read(cls, report: Path) -> DifferenceIndex:

@@ -88,22 +88,24 @@ def _copy_reduced(drawn: Run, source: Path, target: Path, longest_px: int) -> No
     target.mkdir(parents=True)
     shutil.copy2(source / "run.json", target / "run.json")
     for name in drawn.images:
-        reduced = Path(name).stem + REDUCED
-        if (source / name).is_file():
-            _reduce(source / name, target / reduced, longest_px)
-        elif (source / reduced).is_file():  # of a run that was packed before
-            shutil.copy2(source / reduced, target / reduced)
+        reduced = Path(name).stem + REDUCED  # already the picture's name where the run was packed before
+        found = next((path for path in (source / name, source / reduced) if path.is_file()), None)
+        if found is not None:
+            _reduce(found, target / reduced, longest_px)
 
 
 def _copy_differences(run: Path, to: Path, wanted: Set[str], longest_px: int) -> None:
     """Reduce the difference pictures of rows that pass; the others are drawn anew from what is kept of them."""
     kept: dict[str, Difference] = {}
-    for stem, found in DifferenceIndex.read(run).drawn.items():
+    for stem, found in DifferenceIndex.read(run).differences.items():
         reference, candidate, _ = stem.split("-", 2)
-        if found.file is None or {reference, candidate} <= wanted or not (run / found.file).is_file():
+        if {reference, candidate} <= wanted:
             continue
-        file = found.file.removesuffix(REDUCED).removesuffix(".jpg") + REDUCED
-        kept[stem] = replace(found, file=file, size_px=_reduce(run / found.file, to / file, longest_px))
+        if found.file is None:
+            kept[stem] = found
+        elif (run / found.file).is_file():
+            file = found.file.removesuffix(REDUCED).removesuffix(".jpg") + REDUCED
+            kept[stem] = replace(found, file=file, size_px=_reduce(run / found.file, to / file, longest_px))
     DifferenceIndex(kept).write(to)
 
 

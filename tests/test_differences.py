@@ -15,7 +15,7 @@ def test_an_index_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert DifferenceIndex.read(tmp_path) == written
 
 
-@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"drawn": {"a-b-0": {}}}'])
+@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"differences": {"a-b-0": {}}}'])
 def test_pictures_are_drawn_anew_where_no_index_can_be_read(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / FOLDER).mkdir()

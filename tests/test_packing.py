@@ -39,9 +39,7 @@ def test_rows_that_pass_keep_small_pictures_and_the_report_stays(bench: Any, tmp
     assert RunFolder.open(kept).runs().keys() == report.runs.keys()
     reduced = {path.parent.name for path in (kept / "runs").glob("*/image-0-reduced.jpg")}
     assert reduced == report.runs.keys()
-    for path in [*(kept / "runs").glob("*/*.jpg"), *(kept / "diffs").glob("*.jpg")]:
-        with Image.open(path) as image:
-            assert max(image.size) == PX
+    assert {longest_px(path) for path in kept.rglob("*.jpg")} == {PX}
     assert {"index.html", "summary.md", "junit.xml", "results.csv", "issue.md"} <= {
         path.name for path in kept.iterdir()
     }
@@ -61,7 +59,18 @@ def test_the_pages_of_a_packed_run_show_the_same_pictures_reduced(bench: Any, tm
     ]
     assert smaller == small
     assert all((again / name).is_file() for _, name in smaller)
-    assert "not in this folder" not in (again / "h.html").read_text()
+    assert {longest_px(path) for path in again.rglob("*.jpg")} == {PX // 2}
+    assert words(again / "h.html") == words(folder.path / "h.html") != []
+
+
+def longest_px(path: Path) -> int:
+    with Image.open(path) as image:
+        return max(image.size)
+
+
+def words(page: Path) -> list[str]:
+    """What stands where there is no picture: that two are equal, or one and the same."""
+    return re.findall(r'<p class="absent">([^<]*)</p>', page.read_text())
 
 
 def shown(page: Path) -> list[tuple[str, str]]:

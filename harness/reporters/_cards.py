@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from harness.differences import REDUCED, Difference, DifferenceIndex
-from harness.reporters._pictures import Differences, size_of
+from harness.differences import NOTHING_TO_COMPARE, REDUCED, Difference, DifferenceIndex
+from harness.reporters._pictures import Differences, copy_golden, size_of
 from harness.reporters._words import plural, run_of
 from harness.types import Report, Row, Run, ShardPlan
 
@@ -90,20 +89,30 @@ class CardBuilder:
     def _golden_card(self, row: Row, index: int) -> Card:
         if row.variant.cache != "none":
             return Card("golden", "", words=CACHED_GOLDEN)
-        place, number = self.report.golden_dirs.get(row.case.key), f"-{index}" if index else ""
-        names = [name.format(number) for name in GOLDEN_FILES]
-        source = next((p for name in names if place and (p := Path(place) / name).is_file()), None)
-        size = size_of(source) if source else None
-        if source is None or size is None:
-            off = "off" in (self.report.golden, row.case.golden)
-            return Card("golden", "", words="not held to a golden" if off else "no approved picture")
-        # Copied, so that the folder can be sent to somebody without the repository.
-        copy = self.folder / "golden" / f"{slug(row.case.key)}{number}{source.suffix}"
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, copy)
-        reduced = "reduced" in source.name
-        file = quote(copy.relative_to(self.folder).as_posix())
-        return Card("golden", "approved" + ", reduced" * reduced, file, size, reduced=reduced)
+        for copy in self._golden_copies(row, f"-{index}" if index else ""):
+            if size := size_of(copy):
+                reduced = copy.name.endswith(REDUCED)
+                file = quote(copy.relative_to(self.folder).as_posix())
+                return Card("golden", "approved" + ", reduced" * reduced, file, size, reduced=reduced)
+        off = "off" in (self.report.golden, row.case.golden)
+        return Card("golden", "", words="not held to a golden" if off else "no approved picture")
+
+    def _golden_copies(self, row: Row, number: str) -> list[Path]:
+        """Copy an approved picture, so that the folder can be sent to somebody without the goldens.
+
+        Returns the copy or, where the goldens are not at hand, what an earlier copy may be.
+        """
+        place = self.report.golden_dirs.get(row.case.key)
+        if place is None:
+            return []
+        whole = self.folder / "golden" / f"{slug(row.case.key)}{number}.png"
+        reduced = whole.with_name(whole.stem + REDUCED)
+        for name in GOLDEN_FILES:
+            if (source := Path(place) / name.format(number)).is_file():
+                copy = reduced if "reduced" in name else whole
+                copy_golden(source, copy)
+                return [copy]
+        return [whole, reduced]
 
     def _difference_card(self, row: Row, relation: str, reference: str, candidate: str, index: int) -> Card:
         title = f"{relation}: {candidate} \N{MINUS SIGN} {reference}"
@@ -119,7 +128,7 @@ class CardBuilder:
     def _difference(self, row: Row, reference: str, candidate: str, index: int, plan: ShardPlan | None) -> Difference:
         first, second = (self._picture(row, role, index) for role in (reference, candidate))
         if first is None or second is None:
-            return Difference("no picture to compare")
+            return NOTHING_TO_COMPARE
         name = f"{row.runs[reference]}-{row.runs[candidate]}-{index}"
         return self.differences.draw(name, first, second, plan)
 

@@ -149,8 +149,8 @@ class PageBuilder:
         builders = [CardBuilder(self.report, self.folder, self.users, known) for _ in cases]
         with ThreadPoolExecutor() as threads:
             views = [view for of_case in threads.map(self._case, cases.values(), builders) for view in of_case]
-        drawn = {stem: found for cards in builders for stem, found in cards.differences.drawn.items()}
-        DifferenceIndex(drawn).write(self.folder)
+        found = {stem: each for cards in builders for stem, each in cards.differences.known.items()}
+        DifferenceIndex(found).write(self.folder)
         built = {view.anchor: view for view in views}
         return [built[anchor] for _, anchor in named]
 
