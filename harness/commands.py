@@ -32,7 +32,7 @@ from harness.merge import merge as merge_runs
 from harness.plan import choose_axis
 from harness.pool import Event, Finished, Pool
 from harness.record import RunFolder, read_report
-from harness.run_goldens import check_store, known_digests
+from harness.run_goldens import GoldensAhead, check_store, known_digests
 from harness.shards import Shard, divide
 from harness.types import SCHEMA, Axis, GoldenPolicy, Report, Row, Size
 
@@ -94,7 +94,7 @@ def run(folder: RunFolder, judge: bool = True, explained: bool = True, executor:
     """
     console = make_console()
     complete = True
-    measurer = AheadMeasurer(folder) if judge else None
+    measurer = AheadMeasurer(folder, GoldensAhead(folder)) if judge else None
     try:
         with executor(folder.path / "logs") as running:
             _record(folder, running, measurer)

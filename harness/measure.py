@@ -97,11 +97,24 @@ class Measurer:
         return self._samples[key]
 
 
-class AheadMeasurer:
-    """Measures in a background thread, each pair of runs as soon as both are there."""
+Besides = Callable[[Row, Mapping[str, Run], Measurer], None]
+"""What else to measure of a row, all of whose runs are there; of the others there are more each time."""
 
-    def __init__(self, folder: RunFolder) -> None:
+
+class AheadMeasurer:
+    """Measures in a background thread, each pair of runs as soon as both are there.
+
+    Parameters
+    ----------
+    folder
+        The run folder.
+    besides
+        What else to measure, row by row.
+    """
+
+    def __init__(self, folder: RunFolder, besides: Besides) -> None:
         self._measurer = Measurer(folder)
+        self._besides = besides
         self._pairs = {
             (row.runs[reference], row.runs[candidate]): relation
             for row in folder.plan.rows
@@ -109,9 +122,10 @@ class AheadMeasurer:
             for relation, (reference, candidate) in EDGES.items()
             if candidate in row.runs
         }
-        self._drawn: set[str] = set()
+        self._rows = [row for row in folder.plan.rows if row.runs]
+        self._drawn: dict[str, Run] = {}
         self._executor = ThreadPoolExecutor(1, "measure")
-        self._futures: list[Future[Comparison]] = []
+        self._futures: list[Future[object]] = []
         for run in folder.runs().values():
             self.finished(run)
 
@@ -119,10 +133,13 @@ class AheadMeasurer:
         """Take note of a run; measure it against every run it waits for."""
         if run.failure is not None:
             return
-        self._drawn.add(run.spec.digest)
+        self._drawn[run.spec.digest] = run
         self._measurer.add_run(run)
-        for pair in [pair for pair in self._pairs if self._drawn.issuperset(pair)]:
+        for pair in [pair for pair in self._pairs if self._drawn.keys() >= set(pair)]:
             self._futures.append(self._executor.submit(self._measurer.measure, self._pairs.pop(pair), *pair))
+        for row in [row for row in self._rows if self._drawn.keys() >= set(row.runs.values())]:
+            self._rows.remove(row)
+            self._futures.append(self._executor.submit(self._besides, row, self._drawn, self._measurer))
 
     def wait(self) -> Measurer:
         """Wait for what was begun and return the measurer that knows it."""

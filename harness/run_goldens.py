@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from harness import compare, golden, models
-from harness.errors import ConfigError, GoldenError, UsageError
+from harness.errors import ConfigError, GoldenError, HarnessError, UsageError
 from harness.matrix import read_matrix
 from harness.measure import Measurer
 from harness.record import RunFolder
@@ -144,27 +144,33 @@ def _asks(matrix: Matrix, address: str) -> bool:
 
 
 class Goldens:
-    """The goldens of one run folder: found once, compared with, proposed where missing."""
+    """The goldens of one run folder: each found once, compared with, proposed where missing."""
 
     def __init__(self, folder: RunFolder, runs: Mapping[str, Run], pinned: bool = True) -> None:
         self._folder = folder
         self._runs = runs
         self._found: dict[str, golden.Golden | GoldenError | None] = {}
         self._places: dict[str, Path] = {}
+        self._store: Store | None = None
         matrix = folder.plan.matrix
-        required = [case for case in matrix.cases if self.policy(case) == "required"]
-        if not required:
+        if all(self.policy(case) == "off" for case in matrix.cases):
             return  # and the store is not touched
-        store = store_of(matrix)
-        look = store.look(_keys(matrix), fresh=False)
+        self._store = store_of(matrix)
+        look = self._store.look(_keys(matrix), fresh=False)
         if pinned:
             check_pin(matrix, look, known_digests(folder))
-        for case in required:
+
+    def _of(self, case: Case) -> golden.Golden | GoldenError | None:
+        """The golden of a case, or what is wrong with it; which one it is depends on who drew the baseline."""
+        if self._store is None or self.policy(case) == "off":
+            return None
+        if case.name not in self._found:
             try:
-                self._places[case.name] = store.fetch(golden.address_of(case, self.platform(case)))
+                self._places[case.name] = self._store.fetch(golden.address_of(case, self.platform(case)))
                 self._found[case.name] = golden.load(self._places[case.name])
             except GoldenError as error:
                 self._found[case.name] = error
+        return self._found[case.name]
 
     def policy(self, case: Case) -> GoldenPolicy:
         """Whether a case is held to a golden in this run."""
@@ -180,16 +186,16 @@ class Goldens:
         return {
             case.key: str(self._places[case.name])
             for case in self._folder.plan.matrix.cases
-            if isinstance(self._found.get(case.name), golden.Golden)
+            if isinstance(self._of(case), golden.Golden)
         }
 
     def is_missing(self, case: Case) -> bool:
         """Whether a golden is asked for and there is none."""
-        return self.policy(case) == "required" and self._found[case.name] is None
+        return self.policy(case) == "required" and self._of(case) is None
 
     def approved(self, row: Row) -> compare.Approved | None:
         """Figures approved for a row's variant."""
-        found = self._found.get(row.case.name)
+        found = self._of(row.case)
         return found.approved.get(row.variant.label) if isinstance(found, golden.Golden) else None
 
     def comparisons(self, row: Row, measurer: Measurer) -> list[Comparison]:
@@ -197,8 +203,7 @@ class Goldens:
 
         A cached row has none: the golden is the picture drawn without a cache.
         """
-        found = self._found.get(row.case.name)
-        if found is None or row.variant.cache != "none":
+        if row.variant.cache != "none" or (found := self._of(row.case)) is None:
             return []
         key = f"golden:{row.case.key}"
         problem = None
@@ -220,7 +225,7 @@ class Goldens:
         cases = self._folder.plan.matrix.cases
         if all(self.policy(case) == "off" for case in cases):
             return ("Goldens are off: nothing was held to an approved picture.",)
-        if all(self._found.get(case.name) is None for case in cases):
+        if all(self._of(case) is None for case in cases):
             platforms = ", ".join(sorted({self.platform(case) for case in cases}))
             return (f"There are no goldens for the platform {platforms}; proposals lie in the run folder.",)
         return ()
@@ -241,6 +246,25 @@ class Goldens:
 
     def _baseline(self, case: Case) -> Run | None:
         return baseline_of(self._folder, self._runs, case)
+
+
+class GoldensAhead:
+    """Compares a row with its golden while later rows are still being drawn: its samples are then at hand."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._goldens: Goldens | None = None
+        self._in_vain = False
+
+    def __call__(self, row: Row, runs: Mapping[str, Run], measurer: Measurer) -> None:
+        """Compare one row, all of whose runs are among ``runs``, to which others are still added."""
+        if self._in_vain:
+            return
+        try:
+            self._goldens = self._goldens or Goldens(self._folder, runs)
+            self._goldens.comparisons(row, measurer)
+        except HarnessError:  # of the store; told when rows are judged
+            self._in_vain = True
 
 
 def baseline_of(folder: RunFolder, runs: Mapping[str, Run], case: Case) -> Run | None:

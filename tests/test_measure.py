@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import weakref
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from harness import measure
 from harness.compare import Sample
 from harness.measure import EDGES, AheadMeasurer, Measurer
-from harness.types import Relation
+from harness.types import Relation, Row, Run
 
 NUM_SAMPLES = 6
 SHAPE = (1, 4, 8, 8)
@@ -112,7 +113,22 @@ def test_ahead_of_the_report_everything_is_measured_that_rows_ask_for(
     expected = [Measurer(folder).of_row(row, runs) for row in rows]
     assert {comparison.relation for found in expected for comparison in found} <= set(EDGES)
     monkeypatch.setattr(measure, "KEPT_BYTES", 0)
-    measurer = AheadMeasurer(folder).wait()
+    measurer = AheadMeasurer(folder, lambda *_: None).wait()
     # A folder that is read no more has nothing to give: what is asked for now is known already.
     monkeypatch.setattr(type(folder), "sample", None)
     assert [measurer.of_row(row, runs) for row in rows] == expected
+
+
+def test_each_row_is_handed_over_once_when_all_its_runs_are_there(bench: Any) -> None:
+    folder = bench.drawn()
+    seen: list[str] = []
+
+    def besides(row: Row, runs: Mapping[str, Run], measurer: Measurer) -> None:
+        assert runs.keys() >= set(row.runs.values())
+        seen.append(row.name)
+
+    ahead = AheadMeasurer(folder, besides)
+    for run in folder.runs().values():  # told again, as after --resume
+        ahead.finished(run)
+    ahead.wait()
+    assert sorted(seen) == sorted(row.name for row in folder.plan.rows)
