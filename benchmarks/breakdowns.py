@@ -133,6 +133,8 @@ def main() -> int:
     parser.add_argument("--hang-s", type=float, default=15.0, help="time limit of the run that hangs")
     parser.add_argument("--only", action="append", default=[], choices=list(BREAKDOWNS), help="all by default")
     arguments = parser.parse_args()
+    # Shells start background jobs with SIGINT ignored, and whoever is started here would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     cuda = arguments.device == "cuda"
     arguments.model = arguments.model or ("z-image-random" if cuda else "nano")
     arguments.dtype = arguments.dtype or ("bfloat16" if cuda else "float32")

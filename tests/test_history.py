@@ -110,20 +110,27 @@ class TestMoved:
         assert changes(series(*usual, replace(WELL, step_s=0.07))).slower == ()
         assert changes(series(*usual, replace(WELL, step_s=0.07)), Limits(slower=1.1)).slower != ()
 
+    def test_times_of_few_nights_are_not_compared(self) -> None:
+        """Small pictures take half as long again on some nights, and one night before says nothing of that."""
+        slow = replace(WELL, step_s=1.0)
+        assert changes(series(WELL, WELL, slow)).slower == ()
+        assert len(changes(series(WELL, WELL, WELL, slow)).slower) == 1
+
     def test_nothing_is_compared_across_surroundings(self) -> None:
-        before = night(1, {ROW: WELL})
+        nights = [night(number, {ROW: WELL}) for number in (1, 2, 3)]
         moved = replace(WELL, figures_db={"exchange_db": None, "pair_db": 40.0}, step_s=1.0)
-        after = night(2, {ROW: moved}, environment={**HERE, "driver": "580.1"})
-        found = changes([before, after])
+        after = night(4, {ROW: moved}, environment={**HERE, "driver": "580.1"})
+        found = changes([*nights, after])
         assert (found.figures, found.slower) == ((), ())
         assert found.surroundings == ("driver 570.86 -> 580.1",)
-        back = night(3, {ROW: moved})
-        assert [moved.what for moved in changes([before, after, back]).slower] == ["step_s"]
+        back = night(5, {ROW: moved})
+        assert [moved.what for moved in changes([*nights, after, back]).slower] == ["step_s"]
 
     def test_another_version_of_ourselves_is_no_other_surrounding(self) -> None:
         """What is under development is what the history is about."""
-        after = night(2, {ROW: replace(WELL, step_s=1.0)}, environment={**HERE, "sp-harness": "0.2.0"})
-        assert len(changes([night(1, {ROW: WELL}), after]).slower) == 1
+        nights = [night(number, {ROW: WELL}) for number in (1, 2, 3)]
+        after = night(4, {ROW: replace(WELL, step_s=1.0)}, environment={**HERE, "sp-harness": "0.2.0"})
+        assert len(changes([*nights, after]).slower) == 1
 
 
 def test_the_table_tells_equal_from_not_measured() -> None:

@@ -17,6 +17,8 @@ JUDGED = FAILING | {Outcome.PASS.value}
 """A skip says nothing of a row, and neither does a row that was not reached."""
 
 NIGHTS_TO_COMPARE_TIMES_WITH = 7
+NIGHTS_BEFORE_TIMES_ARE_COMPARED = 3
+"""Steps that take as long as launching their kernels scatter by half from one night to the next."""
 EXACT = float("inf")
 """Equal to the last bit, where figures stand in a column of dB; nothing is farther up."""
 
@@ -171,7 +173,8 @@ def _earlier(frame: pd.DataFrame, number: int) -> tuple[pd.DataFrame, pd.DataFra
 def _slower(frame: pd.DataFrame, number: int, limits: Limits) -> list[Moved]:
     now, alike = _earlier(frame, number)
     timed = alike.dropna(subset="step_s").sort_values("night").groupby("row")
-    usual = timed.tail(NIGHTS_TO_COMPARE_TIMES_WITH).groupby("row").step_s.median()
+    latest = timed.tail(NIGHTS_TO_COMPARE_TIMES_WITH).groupby("row").step_s
+    usual = latest.median()[latest.count() >= NIGHTS_BEFORE_TIMES_ARE_COMPARED]
     both = pd.DataFrame({"before": usual, "now": now.step_s}).dropna()
     slow = both[both.now > limits.slower * both.before]
     order = (slow.now / slow.before).sort_values(ascending=False).index
