@@ -193,7 +193,7 @@ def number_text(value: float | None, unit: str) -> str:
     if value is None:
         return NOTHING
     if unit == "dB":
-        return f"{value:.1f}"
+        return f"{value:z.1f}"  # z: no minus before a zero
     if unit == "of 255":
         return f"{value:g}"
     return f"{value:.4f}" if value >= 0.001 else f"{value:.1e}"
