@@ -101,6 +101,10 @@ def run(folder: RunFolder, judge: bool = True, explained: bool = True, executor:
     except KeyboardInterrupt:
         complete = False
         console.print(Text(f"interrupted; finish it with: sp-harness run --resume {folder.path}"))
+    except InfrastructureError:
+        if measurer:
+            measurer.abandon()  # nobody will ask for it
+        raise
     if measurer is None:
         console.print(Text(f"recorded; judge it with: sp-harness compare {folder.path}"))
         return EXIT_OK if complete else EXIT_INTERRUPTED

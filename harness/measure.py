@@ -42,14 +42,26 @@ class Measurer:
         names = [*JUDGED_METRICS, *declared, *selected] if selected else registry.names("metrics")
         self._metrics: list[Any] = [registry.load("metrics", name) for name in dict.fromkeys(names)]
         self._plans: dict[str, ShardPlan | None] = {}
+        self._versions: dict[str, str] = {}
         self._loaders: dict[str, Callable[[], Sample]] = {}
         self._samples: OrderedDict[str, Sample] = OrderedDict()  # by last use
         self._contents: dict[str, str] = {}
         self._measured: dict[tuple[object, ...], Comparison] = {}
 
-    def add(self, key: str, load: Callable[[], Sample]) -> None:
-        """Make a sample known; it is loaded when it is first needed."""
-        self._loaders.setdefault(key, load)
+    def add(self, key: str, load: Callable[[], Sample], version: str = "") -> None:
+        """Make a sample known; it is loaded when it is first needed.
+
+        Parameters
+        ----------
+        key, load
+            Its name, and what loads it.
+        version
+            Tells samples apart that bear the same name one after the other, as a golden that is approved anew.
+        """
+        if self._versions.get(key) != version:
+            self._versions[key], self._loaders[key] = version, load
+            self._samples.pop(key, None)
+            self._contents.pop(key, None)
 
     def of_row(self, row: Row, runs: Mapping[str, Run]) -> list[Comparison]:
         """The relations of :data:`EDGES` between a row's runs, all of which must have been drawn, and a cache's."""

@@ -18,10 +18,10 @@ from harness.differences import REDUCED, Difference, DifferenceIndex
 from harness.errors import UsageError
 from harness.record import read_report
 from harness.run_goldens import APPROVED
-from harness.types import Outcome, Row, Run
+from harness.types import Outcome, Report, Row, Run
 
-WHOLE = ("logs", "explained", "proposals")
-"""Folders that are kept as they are; pages and differences are made anew of what is left."""
+WHOLE = ("logs", "explained", "proposals", "golden")
+"""Folders that are kept as they are; pages are made anew."""
 
 FILES = ("plan.json", "journal.jsonl", "report.json", APPROVED)
 
@@ -53,28 +53,40 @@ def pack(run: Path, to: Path, reduced_px: int) -> tuple[int, int]:
         If ``to`` exists, or cannot be written.
     """
     report = read_report(run)
+    if not DifferenceIndex.read(run).differences:  # of an older version, or damaged
+        session.write_reports(report, run)
     wanted = {digest for row in report.rows if not _is_well(row) for digest in row.runs.values()}
     try:
         to.mkdir(parents=True)
-        for name in FILES:
-            if (run / name).is_file():
-                shutil.copy2(run / name, to / name)
-        for name in WHOLE:
-            if (run / name).is_dir():
-                shutil.copytree(run / name, to / name)
-        for digest, drawn in report.runs.items():
-            if digest in wanted and (run / "runs" / digest).is_dir():
-                shutil.copytree(run / "runs" / digest, to / "runs" / digest)
-            else:
-                _copy_reduced(drawn, run / "runs" / digest, to / "runs" / digest, reduced_px)
-        _copy_differences(run, to, wanted, reduced_px)
-        session.write_reports(report, to)
     except FileExistsError:
         raise UsageError(f"{to}: exists already; name a new folder") from None
-    except (OSError, shutil.Error) as error:
+    except OSError as error:
+        raise UsageError(f"{to}: cannot be written ({error.strerror or error})") from None
+    try:
+        _copy(run, to, report, wanted, reduced_px)
+        session.write_reports(report, to)
+    except BaseException as error:
+        shutil.rmtree(to, ignore_errors=True)  # half a run looks like a whole one
+        if not isinstance(error, OSError | shutil.Error):
+            raise
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"{to}: cannot be written ({reason})") from None
     return len(wanted & report.runs.keys()), len(report.runs)
+
+
+def _copy(run: Path, to: Path, report: Report, wanted: Set[str], reduced_px: int) -> None:
+    for name in FILES:
+        if (run / name).is_file():
+            shutil.copy2(run / name, to / name)
+    for name in WHOLE:
+        if (run / name).is_dir():
+            shutil.copytree(run / name, to / name)
+    for digest, drawn in report.runs.items():
+        if digest in wanted and (run / "runs" / digest).is_dir():
+            shutil.copytree(run / "runs" / digest, to / "runs" / digest)
+        else:
+            _copy_reduced(drawn, run / "runs" / digest, to / "runs" / digest, reduced_px)
+    _copy_differences(run, to, wanted, reduced_px)
 
 
 def _is_well(row: Row) -> bool:
@@ -98,21 +110,25 @@ def _copy_differences(run: Path, to: Path, wanted: Set[str], longest_px: int) ->
     """Reduce the difference pictures of rows that pass; the others are drawn anew from what is kept of them."""
     kept: dict[str, Difference] = {}
     for stem, found in DifferenceIndex.read(run).differences.items():
-        reference, candidate, _ = stem.split("-", 2)
-        if {reference, candidate} <= wanted:
+        if set(stem.split("-")[:2]) <= wanted:
             continue
         if found.file is None:
             kept[stem] = found
-        elif (run / found.file).is_file():
-            file = found.file.removesuffix(REDUCED).removesuffix(".jpg") + REDUCED
-            kept[stem] = replace(found, file=file, size_px=_reduce(run / found.file, to / file, longest_px))
+            continue
+        file = found.file.removesuffix(REDUCED).removesuffix(".jpg") + REDUCED
+        if size_px := _reduce(run / found.file, to / file, longest_px):
+            kept[stem] = replace(found, file=file, size_px=size_px)
     DifferenceIndex(kept).write(to)
 
 
-def _reduce(source: Path, target: Path, longest_px: int) -> tuple[int, int]:
-    """Write a smaller picture and return its size."""
+def _reduce(source: Path, target: Path, longest_px: int) -> tuple[int, int] | None:
+    """Write a smaller picture and return its size; ``None`` where there is none, or it cannot be read."""
+    try:
+        with Image.open(source) as image:
+            image.thumbnail((longest_px, longest_px))
+            picture = image.convert("RGB")
+    except (OSError, ValueError):
+        return None
     target.parent.mkdir(parents=True, exist_ok=True)
-    with Image.open(source) as image:
-        image.thumbnail((longest_px, longest_px))
-        image.convert("RGB").save(target, quality=JPEG_QUALITY)
-        return image.size
+    picture.save(target, quality=JPEG_QUALITY)
+    return picture.size

@@ -213,7 +213,7 @@ class RunFolder:
     def _check_here(self, run: Run) -> None:
         for path in self.lost(run):
             raise FileError(
-                f"{path}: is missing; a packed run holds the pictures of rows that do not pass alone: use the run "
+                f"{path}: is missing; a packed run holds whole pictures of rows that do not pass alone: use the run "
                 f"folder that was packed, or draw anew with: sp-harness run {self.plan.matrix.path}"
             )
 

@@ -34,4 +34,5 @@ def table(path: Path, as_markdown: bool) -> None:
 def pack(path: Path, to: Path, reduced_px: int) -> None:
     """Copy a run for keeping."""
     kept, count = packing.pack(path, to, reduced_px)
-    typer.echo(f"{to}: {kept} of {count} runs with pictures and latents as they are, the others with small pictures")
+    others = ", the others with small pictures" if kept < count else ""
+    typer.echo(f"{to}: {kept} of {count} runs with pictures and latents as they are{others}")

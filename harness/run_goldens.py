@@ -7,13 +7,13 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from harness import compare, golden, models
-from harness.errors import ConfigError, GoldenError, HarnessError, UsageError
+from harness.errors import ConfigError, GoldenError, UsageError
 from harness.matrix import read_matrix
 from harness.measure import Measurer
 from harness.record import RunFolder
 from harness.store import Look, Store, is_url, open_store
 from harness.store import verify as verify_store
-from harness.types import Case, Comparison, GoldenPolicy, Matrix, Outcome, Relation, Report, Row, Run
+from harness.types import Case, Comparison, GoldenPolicy, Matrix, Outcome, Relation, Report, Row, Run, digest_of
 
 APPROVED = "approved.txt"
 """File of a run folder: what its goldens' store came to by approvals of it, line by line."""
@@ -214,7 +214,7 @@ class Goldens:
         if problem:
             return [Comparison(Relation.GOLDEN_BASELINE, key, row.runs["baseline"], problem=problem)]
         assert isinstance(found, golden.Golden)
-        measurer.add(key, lambda: golden.load_sample(self._places[row.case.name], found))
+        measurer.add(key, lambda: golden.load_sample(self._places[row.case.name], found), digest_of(dict(found.files)))
         return [
             measurer.measure(Relation.GOLDEN_BASELINE, key, row.runs["baseline"]),
             measurer.measure(Relation.GOLDEN_CANDIDATE, key, row.runs["candidate"]),
@@ -263,7 +263,7 @@ class GoldensAhead:
         try:
             self._goldens = self._goldens or Goldens(self._folder, runs)
             self._goldens.comparisons(row, measurer)
-        except HarnessError:  # of the store; told when rows are judged
+        except Exception:  # a store that is gone or being written; what remains of it is told when rows are judged
             self._in_vain = True
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,18 @@ import pytest
 from PIL import Image
 
 from harness import codec, commands, golden_command, packing, session
+from harness.differences import DifferenceIndex
 from harness.errors import FileError, UsageError
 from harness.merge import merge
 from harness.record import RunFolder
 from harness.types import Report
 
+BATCH = """
+[[case]]
+name = "batch"
+size = "144x144"
+prompt = ["waves", "more waves"]
+"""
 PX = 64
 """Longest side of reduced pictures: half of the smallest that are drawn here."""
 
@@ -53,14 +62,17 @@ def test_the_pages_of_a_packed_run_show_the_same_pictures_reduced(bench: Any, tm
     packing.pack(kept, again, PX // 2)
     whole, small, smaller = (shown(path / "h.html") for path in (folder.path, kept, again))
     assert whole
-    assert small == [
-        (f"{caption}, reduced", name.replace(".jpg", "-reduced.jpg").replace(".png", "-reduced.jpg"))
-        for caption, name in whole
-    ]
+    assert small == [(reduced(caption), re.sub(r"\.(jpg|png)$", "-reduced.jpg", name)) for caption, name in whole]
     assert smaller == small
+    assert 'class="small"' in (folder.path / "h.html").read_text()  # few pixels, shown as such
+    assert 'class="small"' not in (kept / "h.html").read_text()
     assert all((again / name).is_file() for _, name in smaller)
     assert {longest_px(path) for path in again.rglob("*.jpg")} == {PX // 2}
     assert words(again / "h.html") == words(folder.path / "h.html") != []
+
+
+def reduced(caption: str) -> str:
+    return f"reduced; {caption}" if caption.startswith("amplified") else f"{caption}, reduced"
 
 
 def longest_px(path: Path) -> int:
@@ -140,3 +152,67 @@ def test_what_cannot_be_packed(bench: Any, tmp_path: Path) -> None:
     judged(folder)
     with pytest.raises(UsageError, match="exists already"):
         packing.pack(folder.path, tmp_path, PX)
+    assert tmp_path.is_dir()
+
+
+def test_approved_pictures_are_kept_where_the_goldens_are_not_at_hand(bench: Any, tmp_path: Path) -> None:
+    bench.approved()
+    folder, kept, again = bench.drawn(), tmp_path / "kept", tmp_path / "again"
+    judged(folder)
+    bench.store.rename(tmp_path / "away")
+    packing.pack(folder.path, kept, PX)
+    packing.pack(kept, again, PX)
+    approved = [name for caption, name in shown(folder.path / "h.html") if caption.startswith("approved")]
+    assert approved
+    for place in (kept, again):
+        assert [name for caption, name in shown(place / "h.html") if caption.startswith("approved")] == approved
+        assert all((place / name).is_file() for name in approved)
+
+
+@pytest.mark.parametrize("index", [None, "{", '{"differences": {}}'])
+def test_of_a_run_without_an_index_differences_are_drawn_first(bench: Any, tmp_path: Path, index: str | None) -> None:
+    folder, kept = bench.drawn(golden="off"), tmp_path / "kept"
+    judged(folder)
+    file = folder.path / "diffs" / "index.json"
+    file.unlink() if index is None else file.write_text(index)
+    packing.pack(folder.path, kept, PX)
+    assert words(kept / "h.html") == words(folder.path / "h.html")
+    assert len(shown(kept / "h.html")) == len(shown(folder.path / "h.html"))
+
+
+def test_a_damaged_picture_is_left_out_and_the_rest_is_packed(bench: Any, tmp_path: Path) -> None:
+    folder, kept = bench.drawn(golden="off"), tmp_path / "kept"
+    judged(folder)
+    picture, difference = next((folder.path / "runs").glob("*/*.png")), next((folder.path / "diffs").glob("*.jpg"))
+    for damaged in (picture, difference):
+        damaged.write_bytes(damaged.read_bytes()[:100])
+    packing.pack(folder.path, kept, PX)
+    digest = picture.parent.name
+    assert {path.parent.name for path in (kept / "runs").glob("*/*.jpg")} == set(folder.runs()) - {digest}
+    names = {path.name for path in (folder.path / "diffs").glob("*.jpg")} - {difference.name}
+    assert {path.name for path in (kept / "diffs").glob("*.jpg")} == {n.replace(".jpg", "-reduced.jpg") for n in names}
+
+
+def test_what_could_not_be_packed_leaves_nothing(bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, kept = bench.drawn(golden="off"), tmp_path / "kept"
+    judged(folder)
+
+    def full(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(DifferenceIndex, "write", full)
+    with pytest.raises(UsageError, match=r"kept: cannot be written \(No space left on device\)"):
+        packing.pack(folder.path, kept, PX)
+    assert not kept.exists()
+
+
+def test_every_picture_of_a_batch_is_kept(bench: Any, tmp_path: Path) -> None:
+    text = bench.matrix_file().read_text().replace('["128x128", "144x144"]', '"144x144"')
+    folder, kept = bench.drawn(text + BATCH, golden="off"), tmp_path / "kept"
+    judged(folder)
+    packing.pack(folder.path, kept, PX)
+    batches = [run.spec.digest for run in folder.runs().values() if len(run.images) == 2]
+    assert batches
+    for digest in batches:
+        names = {path.name for path in (kept / "runs" / digest).glob("*.jpg")}
+        assert names == {"image-0-reduced.jpg", "image-1-reduced.jpg"}

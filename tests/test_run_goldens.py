@@ -43,3 +43,25 @@ def test_a_store_that_is_gone_is_told_when_rows_are_judged(bench: Any) -> None:
     shutil.rmtree(folder.plan.matrix.golden_store)
     measurer = AheadMeasurer(folder, GoldensAhead(folder)).wait()
     assert session.conclude(folder, measurer).rows == session.conclude(folder).rows
+
+
+def test_a_golden_that_is_approved_meanwhile_is_the_one_that_counts(bench: Any, repaint: Any) -> None:
+    """What was compared ahead is compared anew: descriptions and pictures are never of two goldens."""
+    text = bench.matrix_file().read_text()
+    bench.approved(text)
+    folder = bench.drawn(text, edit=repaint())
+    measurer = AheadMeasurer(folder, GoldensAhead(folder)).wait()
+    assert session.conclude(folder).exit_code == 1
+    bench.approved(text, edit=repaint())
+    report = session.conclude(folder, measurer)
+    assert report.rows == session.conclude(folder).rows
+    assert report.exit_code == 0
+
+
+def test_what_goes_wrong_ahead_costs_nothing_but_time(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.approved(bench.matrix_file().read_text())
+    folder = bench.drawn()
+    with monkeypatch.context() as patched:
+        patched.setattr(golden, "load_sample", lambda *arguments: (_ for _ in ()).throw(FileNotFoundError("swapped")))
+        measurer = AheadMeasurer(folder, GoldensAhead(folder)).wait()
+    assert session.conclude(folder, measurer).exit_code == 0

@@ -45,7 +45,7 @@ class Strip:
 
 @dataclass
 class CardBuilder:
-    """Builds the cards of one case, sharing difference pictures and golden copies between its rows."""
+    """Builds the cards of rows that share pictures; difference pictures are drawn once."""
 
     report: Report
     folder: Path
@@ -123,7 +123,7 @@ class CardBuilder:
         if found.file is None:
             return Card(title, "", words=found.words)
         reduced = found.file.endswith(REDUCED)
-        return Card(title, found.words + ", reduced" * reduced, quote(found.file), found.size_px, reduced=reduced)
+        return Card(title, "reduced; " * reduced + found.words, quote(found.file), found.size_px, reduced=reduced)
 
     def _difference(self, row: Row, reference: str, candidate: str, index: int, plan: ShardPlan | None) -> Difference:
         first, second = (self._picture(row, role, index) for role in (reference, candidate))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from harness.differences import DifferenceIndex
+from harness.differences import Difference, DifferenceIndex
 from harness.reporters._cards import SHOWN_ROLES, CardBuilder, Strip, shortened, slug, users_text
 from harness.reporters._costs import (
     cache_note,
@@ -138,24 +138,29 @@ class PageBuilder:
     def rows(self, rows: Sequence[Row]) -> list[RowView]:
         """Put rows together, in their order; draws their difference pictures.
 
-        Cases go side by side: reading, drawing and packing pictures is nearly all there is to do, and leaves
-        the interpreter free. Rows of one case share pictures, and go one after the other.
+        Baselines go side by side: reading, drawing and packing pictures is nearly all there is to do, and leaves
+        the interpreter free. Rows that share a baseline share pictures, and go one after the other.
         """
         named = [(row, self._anchor(row)) for row in rows]
-        cases: dict[str, list[tuple[Row, str]]] = {}
+        groups: dict[str, list[tuple[Row, str]]] = {}
         for row, anchor in named:
-            cases.setdefault(row.case.name, []).append((row, anchor))
+            groups.setdefault(row.runs.get("baseline", row.case.name), []).append((row, anchor))
         known = DifferenceIndex.read(self.folder)
-        builders = [CardBuilder(self.report, self.folder, self.users, known) for _ in cases]
+        built: dict[str, RowView] = {}
+        differences: dict[str, Difference] = {}
         with ThreadPoolExecutor() as threads:
-            views = [view for of_case in threads.map(self._case, cases.values(), builders) for view in of_case]
-        found = {stem: each for cards in builders for stem, each in cards.differences.known.items()}
-        DifferenceIndex(found).write(self.folder)
-        built = {view.anchor: view for view in views}
+            for views, found in threads.map(lambda group: self._group(group, known), groups.values()):
+                built |= {view.anchor: view for view in views}
+                differences |= found
+        DifferenceIndex(differences).write(self.folder)
         return [built[anchor] for _, anchor in named]
 
-    def _case(self, rows: Sequence[tuple[Row, str]], cards: CardBuilder) -> list[RowView]:
-        return [self._row(row, anchor, cards) for row, anchor in rows]
+    def _group(
+        self, rows: Sequence[tuple[Row, str]], known: DifferenceIndex
+    ) -> tuple[list[RowView], dict[str, Difference]]:
+        """Put rows together that share pictures; what was found of their differences is known by name."""
+        cards = CardBuilder(self.report, self.folder, self.users, known)
+        return [self._row(row, anchor, cards) for row, anchor in rows], cards.differences.known
 
     def _row(self, row: Row, anchor: str, cards: CardBuilder) -> RowView:
         outcome = outcome_of(row)

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from PIL import Image
 
 from harness.registry import load
 from harness.types import Judgement, Outcome, Relation, Verdict
@@ -168,7 +169,15 @@ def test_goldens_are_copied_into_the_folder(good: Any) -> None:
     assert f"golden/{case.key}.png" in pages(good)["h.html"].values("img", "src")
     place = Path(good.golden_dirs[case.key])
     (place / "image.png").rename(place / "image-reduced.png")
-    assert "approved, reduced" in pages(good)["h.html"].text
+    page = pages(good)["h.html"]
+    assert "approved, reduced" in page.text
+    copy = good.folder / f"golden/{case.key}-reduced.jpg"
+    assert f"golden/{copy.name}" in page.values("img", "src")
+    with Image.open(copy) as image, Image.open(place / "image-reduced.png") as source:
+        assert (image.format, image.size) == ("JPEG", source.size)
+    shutil.rmtree(place)  # the copy stays where the goldens are gone
+    (good.folder / f"golden/{case.key}.png").unlink()
+    assert f"golden/{copy.name}" in pages(good)["h.html"].values("img", "src")
     good.golden_dirs.clear()
     good.changes["golden"] = "off"
     assert "not held to a golden" in pages(good)["h.html"].text
