@@ -28,12 +28,18 @@ ROOM = "; make room on that disk, then finish with: sp-harness run --resume"
 
 
 class Unwritable(Exception):
-    """A rank cannot write what it has drawn; says where, and what the system says."""
+    """What a rank has drawn cannot be written; says where, and what the system says."""
 
-    def __init__(self, rank: Rank, reply: Mapping[str, Any]) -> None:
-        self.error = OSError(reply["errno"], os.strerror(reply["errno"]))
-        self.place = f"node {rank.node}: {reply['folder']}" if rank.node else reply["folder"]
-        super().__init__(f"{self.place}: {self.error.strerror}")
+    def __init__(self, place: str, error: OSError) -> None:
+        super().__init__(f"{place}: {error.strerror or error}")
+        self.place = place
+        self.error = error
+
+
+def unwritable(rank: Rank, reply: Mapping[str, Any]) -> Unwritable:
+    """A rank says that it cannot write what it has drawn: one on another node leaves its files over there first."""
+    place = f"node {rank.node}: {reply['folder']}" if rank.node else reply["folder"]
+    return Unwritable(place, OSError(reply["errno"], os.strerror(reply["errno"])))
 
 
 def raised(ranks: Sequence[Rank], index: int, reply: Mapping[str, Any]) -> Failure:
@@ -66,8 +72,17 @@ def _dead_peer(ranks: Sequence[Rank], index: int) -> int | None:
 
 
 def died(ranks: Sequence[Rank], index: int) -> Failure:
-    """A rank has ended by itself, by a signal, or with its machine."""
+    """A rank has ended by itself, by a signal, or with its machine.
+
+    Raises
+    ------
+    Unwritable
+        If it was given up, as this machine cannot keep what it sends.
+    """
     rank = ranks[index]
+    if rank.unwritable:
+        folder, error = rank.unwritable
+        raise Unwritable(str(folder), error)
     code = rank.wait()
     if rank.lost:
         return Failure(FailureKind.KILLED, f"rank {index} was lost: {rank.lost}", index, rank.log_since()[-8000:])

@@ -299,7 +299,7 @@ class WorkerGroup:
                         elif reply["event"] == event:
                             found[key.data] = reply
                         elif reply["event"] == "unwritable":
-                            raise blame.Unwritable(self._ranks[key.data], reply)
+                            raise blame.unwritable(self._ranks[key.data], reply)
                         else:
                             raise GroupFailed(blame.raised(self._ranks, key.data, reply))
         return [found[index] for index in range(len(self._ranks))]

@@ -57,6 +57,8 @@ class Rank(ABC):
     """Where the checkpoint lies on another node."""
     lost = ""
     """Why nothing can be known of a rank any more, where its machine is to blame."""
+    unwritable: tuple[Path, OSError] | None = None
+    """Where this machine cannot keep what a rank on another sends, and what the system says."""
 
     def __init__(self, log: Path, replies: int, device_index: int) -> None:
         self.log = log

@@ -135,11 +135,11 @@ class RemoteRank(Rank):
 
     @contextlib.contextmanager
     def _kept(self, path: Path) -> Iterator[None]:
-        """Write what it sends inside the context; where that fails the rank is lost, and its node not to blame."""
+        """Write what it sends inside the context; where that fails the rank is given up, and the disk here to blame."""
         try:
             yield
         except OSError as error:
-            self.lost = f"what it sends cannot be written ({path.parent}: {error.strerror or error})"
+            self.unwritable = path.parent, error
             raise
 
     def _pass_on(self, reply: bytes, told: int) -> None:

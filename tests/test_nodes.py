@@ -111,6 +111,12 @@ def drawn_alike(first: Path, second: Path) -> bool:
     return same and np.array_equal(*(np.asarray(Image.open(folder / "image-0.png")) for folder in (first, second)))
 
 
+def fill(picture: Path, step: int) -> None:
+    """Let there be no room for a picture."""
+    if step == 1:
+        picture.symlink_to("/dev/full")
+
+
 @pytest.mark.usefixtures("member")
 def test_a_group_over_two_nodes_is_like_one_of_this_machine(head: Nodes, group: WorkerGroup, tmp_path: Path) -> None:
     seen: list[int] = []
@@ -138,6 +144,13 @@ def test_a_group_over_two_nodes_is_like_one_of_this_machine(head: Nodes, group: 
     assert failed.failure is not None
     assert failed.failure.message.startswith("rank 1 raised RuntimeError")
     assert "Traceback" in failed.failure.detail
+
+    building = tmp_path / "runs" / ".digest.building"
+    with pytest.raises(InfrastructureError) as caught:  # the first step comes half a second before the picture
+        group.run(spec(step_s=0.5), tmp_path / "runs" / "digest", partial(fill, building / "image-0.tif"))
+    expected = f"{tmp_path / 'runs' / 'digest'}: a run cannot be written (No space left on device); mend that, "
+    assert str(caught.value).startswith(expected)  # as on one machine: it is the head's disk
+    assert list((tmp_path / "runs").iterdir()) == []
 
     group.run(spec(), tmp_path / "before")
     for rank in ranks_of(head):

@@ -1,5 +1,6 @@
 """Ranks on other machines as their parent sees them; the outpost at the other end is stood in for."""
 
+import errno
 import os
 import signal
 import threading
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import wire
+from harness import blame, wire
+from harness.rank import ForkedRank
 from harness.remote import RemoteRank
 from harness.wire import Endpoint, Line
 
@@ -75,16 +77,41 @@ def test_a_rank_whose_reply_nobody_reads_can_be_killed(
     assert ends(threading.Thread(target=rank.close, daemon=True))
 
 
-def test_a_word_nobody_understands_ends_the_rank_instead_of_leaving_it_waited_for(
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="what stands for a full disk")
+@pytest.mark.parametrize(
+    ("name", "message"), [("image-0.tif", {"file": "image-0.tif"}), ("log", {"log": True})], ids=["picture", "log"]
+)
+def test_a_full_disk_here_ends_the_rank_and_no_run_is_held_against_it(
+    lines: tuple[Line, Line], tmp_path: Path, name: str, message: dict[str, object]
+) -> None:
+    """However its end is noticed: by itself, or as that of the peer of a rank that raises."""
+    here, there = lines
+    (tmp_path / name).symlink_to("/dev/full")
+    rank = RemoteRank(here, tmp_path / "log", 0, "b", lambda: None)
+    rank.write({"folder": str(tmp_path)})
+    there.receive()
+    there.send(message, b"data")
+    assert rank.wait() == -signal.SIGKILL
+    assert rank.read() is None
+    other = ForkedRank(tmp_path / "other", ())
+    raised = {"message": "RuntimeError: the connection is closed", "detail": "", "exhausted": None}
+    for notice in (lambda: blame.died([rank], 0), lambda: blame.raised([rank, other], 1, raised)):
+        with pytest.raises(blame.Unwritable, match="No space left on device") as caught:
+            notice()
+        assert caught.value.place == str(tmp_path)  # of the head: its node has nothing to do with it
+        assert caught.value.error.errno == errno.ENOSPC
+    for each in (rank, other):
+        each.kill()
+        each.close()
+
+
+def test_a_connection_that_breaks_ends_the_rank_instead_of_leaving_it_waited_for(
     lines: tuple[Line, Line], tmp_path: Path
 ) -> None:
     here, there = lines
-    (tmp_path / "log").write_text("")
     rank = RemoteRank(here, tmp_path / "log", 0, "b", lambda: None)
-    rank.write({"folder": str(tmp_path / "gone")})
-    there.receive()
-    there.send({"file": "image-0.tif"}, b"data")  # its folder is gone, as where the disk is full
+    there.end()
     assert rank.wait() == -signal.SIGKILL
-    assert rank.lost == f"what it sends cannot be written ({tmp_path / 'gone'}: No such file or directory)"
+    assert rank.lost == "the connection to node b broke"
     assert rank.read() is None
     rank.close()
