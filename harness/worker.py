@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import faulthandler
 import importlib.metadata
+import io
 import json
 import os
 import platform
@@ -243,7 +244,9 @@ def _save(drawing: Drawing, folder: Path) -> dict[str, Any]:
     images = []
     for index, image in enumerate(drawing.images):
         name = f"image-{index}.tif"  # a copy of its bytes: packing it would take fifty times as long
-        image.save(folder / name)
+        whole = io.BytesIO()  # Pillow writes into a file itself, and does not notice what a full disk leaves out
+        image.save(whole, "TIFF")
+        (folder / name).write_bytes(whole.getbuffer())
         images.append(name)
     arrays = {"latents": drawing.latents, "trajectory": drawing.trajectory}
     save_file(

@@ -277,11 +277,15 @@ def test_a_rank_without_room_for_its_picture_ends_the_work(group: WorkerGroup, t
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of another process are set on Linux")
-@pytest.mark.parametrize(("limit_bytes", "steps"), [(4096, 2), (70_000, 20)], ids=["picture", "latents"])
+@pytest.mark.parametrize(
+    ("limit_bytes", "steps"),
+    [(4096, 2), (144 * 144 * 3, 2), (70_000, 20)],
+    ids=["picture", "end of the picture", "latents"],
+)
 def test_whatever_a_rank_cannot_write_is_not_held_against_the_engine(
     group: WorkerGroup, tmp_path: Path, limit_bytes: int, steps: int
 ) -> None:
-    """A picture is 62 kB, and 20 steps of latents 109 kB; pictures are written first."""
+    """A picture is 62 kB and a head of less than 1 kB, 20 steps of latents are 109 kB; pictures are written first."""
     group.run(spec(), tmp_path / "first")
     resource.prlimit(pids(group)[0], resource.RLIMIT_FSIZE, (limit_bytes, resource.RLIM_INFINITY))
     with pytest.raises(InfrastructureError, match=r"second: a run cannot be written \(File too large\); mend that"):
