@@ -32,7 +32,7 @@ class Drawn:
         Raises
         ------
         InfrastructureError
-            If it cannot be written.
+            If it cannot be written; what there was of it is gone then.
         """
         try:
             images = tuple(_packed(self.building / name) for name in self.run.images)
@@ -41,6 +41,7 @@ class Drawn:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.building.replace(self.folder)
         except OSError as error:
+            shutil.rmtree(self.building, ignore_errors=True)  # half a run is of no use, and the room is needed
             raise cannot_write(self.folder, error) from None
         return run
 

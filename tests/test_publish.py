@@ -50,3 +50,11 @@ def test_a_picture_that_cannot_be_read_leaves_no_run(drawn: Drawn) -> None:
     with pytest.raises(InfrastructureError, match=r"run: a run cannot be written \(.*image-1"):
         drawn.publish()
     assert not drawn.folder.exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="what stands for a full disk")
+def test_a_run_that_finds_the_disk_full_makes_room(drawn: Drawn, tmp_path: Path) -> None:
+    (drawn.building / "image-1.png").symlink_to("/dev/full")
+    with pytest.raises(InfrastructureError, match=r"run: a run cannot be written \(No space left on device\)"):
+        drawn.publish()
+    assert list(tmp_path.iterdir()) == []
