@@ -24,7 +24,8 @@ CRASHED = {
     FailureKind.OUT_OF_MEMORY: "ran out of memory and crashed",
     FailureKind.DISK_FULL: "found a disk full and crashed",
 }
-ROOM = "; make room on that disk, then finish with: sp-harness run --resume"
+REMEDIES = {FailureKind.DISK_FULL: "; make room on that disk, then finish with: sp-harness run --resume RUN"}
+"""What to do about a failure, where there is one thing to do."""
 
 
 class Unwritable(Exception):
@@ -49,14 +50,13 @@ def raised(ranks: Sequence[Rank], index: int, reply: Mapping[str, Any]) -> Failu
         return died(ranks, dead)
     message, detail = reply["message"], reply["detail"]
     kind = FailureKind(reply["exhausted"] or FailureKind.RAISED)
-    remedy = ROOM if kind == FailureKind.DISK_FULL else ""
     if kind == FailureKind.RAISED:
         for other, rank in enumerate(ranks):  # whoever raises first speaks of the collective that both are in
             if ran_out := exhaustion.told_by_nccl(message, rank.log_since()):
                 kind, line = ran_out
                 where = f"rank {other}: {kind.value} inside NCCL; rank {index} raised {message}"
-                return Failure(kind, where, other, f"--- rank {other}\n{line}\n{detail}")
-    return Failure(kind, f"rank {index} raised {message}{remedy}", index, detail)
+                return Failure(kind, where + REMEDIES.get(kind, ""), other, f"--- rank {other}\n{line}\n{detail}")
+    return Failure(kind, f"rank {index} raised {message}{REMEDIES.get(kind, '')}", index, detail)
 
 
 def _dead_peer(ranks: Sequence[Rank], index: int) -> int | None:
@@ -93,8 +93,7 @@ def died(ranks: Sequence[Rank], index: int) -> Failure:
     else:  # below Python nobody raises: a library ends the process
         kind = exhaustion.told_last_in(printed) or FailureKind.RAISED
         verb = CRASHED[kind]
-    remedy = ROOM if kind == FailureKind.DISK_FULL else ""
-    return Failure(kind, f"rank {index} {verb} ({_ending(code)}){remedy}", index, printed)
+    return Failure(kind, f"rank {index} {verb} ({_ending(code)}){REMEDIES.get(kind, '')}", index, printed)
 
 
 def _ending(code: int) -> str:

@@ -58,8 +58,8 @@ def cannot_write(folder: Path, error: OSError, place: str = "") -> Infrastructur
     place
         Where it says so, if it is not there: ranks on other nodes leave their files over there first.
     """
-    planned = next((parent for parent in folder.parents if (parent / "plan.json").is_file()), None)
-    remedy = " ".join(["mend that, then finish with: sp-harness run --resume", *([str(planned)] if planned else [])])
+    planned = next((parent for parent in folder.parents if (parent / "plan.json").is_file()), "RUN")
+    remedy = f"mend that, then finish with: sp-harness run --resume {planned}"
     return InfrastructureError(f"{place or folder}: a run cannot be written ({error.strerror or error}); {remedy}")
 
 

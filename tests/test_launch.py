@@ -22,6 +22,9 @@ from harness.types import Case, FailureKind, Run, RunSpec, Size
 OnStep = Callable[[int], None]
 
 
+MAKE_ROOM = "; make room on that disk, then finish with: sp-harness run --resume RUN"
+
+
 def spec(world_size: int = 2, fault: str | None = None, step_s: float = 0.0, **case: Any) -> RunSpec:
     drawn = Case("c", "fake", Size(144, 144), ("waves",), **{"steps": 2, **case})
     return RunSpec(
@@ -110,6 +113,7 @@ def test_a_rank_that_raises_is_named_and_the_group_goes_on(
     assert (run.outcome, run.failure.kind, run.failure.rank) == ("error", kind, 1)
     assert run.failure.kind.infrastructure is infrastructure
     assert run.failure.message.startswith("rank 1 raised ")
+    assert run.failure.message.endswith(MAKE_ROOM) is (kind == FailureKind.DISK_FULL)
     assert "Traceback" in run.failure.detail
     assert "_misbehave" in run.failure.detail
     assert [path.name for path in folder.iterdir()] == ["run.json"]
@@ -125,6 +129,26 @@ def test_memory_that_runs_out_inside_nccl_is_known_by_what_nccl_printed(group: W
     assert run.failure.message.startswith("rank 1: out of memory inside NCCL; rank 1 raised RuntimeError: NCCL Error 1")
     assert "NCCL WARN Cuda failure 2 'out of memory'" in run.failure.detail
     assert "Traceback" in run.failure.detail
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "remedy"),
+    [
+        ("enqueue.cc:1 NCCL WARN Cuda failure 2 'out of memory'", FailureKind.OUT_OF_MEMORY, ""),
+        ("shmutils.cc:7 NCCL WARN posix_fallocate failed : No space left on device", FailureKind.DISK_FULL, MAKE_ROOM),
+    ],
+)
+def test_who_raises_first_in_a_collective_need_not_be_who_ran_out(
+    group: WorkerGroup, tmp_path: Path, words: str, kind: FailureKind, remedy: str
+) -> None:
+    group.run(spec(), tmp_path / "run")
+    with group._ranks[1].log.open("a") as log:
+        log.write(f"host:1:1 [1] {words}\n")
+    raised = "RuntimeError: NCCL Error 1: unhandled cuda error"
+    failure = blame.raised(group._ranks, 0, {"message": raised, "detail": "Traceback", "exhausted": None})
+    assert (failure.kind, failure.rank) == (kind, 1)
+    assert failure.message == f"rank 1: {kind.value} inside NCCL; rank 0 raised {raised}{remedy}"
+    assert failure.detail == f"--- rank 1\nhost:1:1 [1] {words}\nTraceback"
 
 
 def test_a_hang_ends_with_the_time_limit_and_the_stacks_of_all_who_hang(group: WorkerGroup, tmp_path: Path) -> None:
@@ -190,7 +214,7 @@ def test_a_rank_that_dies_is_told_from_one_that_was_killed(
         (
             "write failed: No space left on device",
             FailureKind.DISK_FULL,
-            f"rank 1 found a disk full and crashed (SIGABRT){blame.ROOM}",
+            f"rank 1 found a disk full and crashed (SIGABRT){MAKE_ROOM}",
         ),
     ],
 )
