@@ -8,7 +8,6 @@ process ends at once, whatever it is waiting for.
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
 import importlib.metadata
 import io
@@ -145,18 +144,12 @@ def main(descriptor: int) -> None:
         except Unwritable as error:
             reply(event="unwritable", folder=str(error.folder), errno=error.number)
         except Exception as error:
-            _flush_libraries()
             reply(
                 event="raised",
                 message=f"{type(error).__name__}: {error}".splitlines()[0][:500],
                 exhausted=exhaustion.raised_by(error),
                 detail=traceback.format_exc()[-MAX_DETAIL_CHARS:],
             )
-
-
-def _flush_libraries() -> None:
-    """What libraries have printed gets into the log: C keeps it back where the output is a file."""
-    ctypes.CDLL(None).fflush(None)
 
 
 def _answer_stack_signal() -> None:

@@ -122,7 +122,7 @@ def test_a_rank_that_raises_is_named_and_the_group_goes_on(
 
 
 def test_memory_that_runs_out_inside_nccl_is_known_by_what_nccl_printed(group: WorkerGroup, tmp_path: Path) -> None:
-    """torch says no more than "unhandled cuda error", and C keeps what NCCL printed back until it is asked."""
+    """torch says no more than "unhandled cuda error"; what NCCL prints is in the log before that is raised."""
     run = group.run(spec(fault="nccl-out-of-memory"), tmp_path / "run")
     assert run.failure is not None
     assert (run.failure.kind, run.failure.rank) == (FailureKind.OUT_OF_MEMORY, 1)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from harness import codec, plan, worker
 from harness.rank import ForkedRank
@@ -168,6 +169,21 @@ def test_ctrl_c_is_left_to_the_parent_and_a_signal_prints_the_stacks(rank: RankP
     while "most recent call first" not in rank.log.read_text() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert "in draw" in rank.log.read_text()
+
+
+@pytest.mark.parametrize(("chosen", "expected"), [(None, "WARN"), ("INFO", "INFO")], ids=["by default", "by a user"])
+def test_nccl_is_asked_to_say_what_went_wrong(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, chosen: str | None, expected: str
+) -> None:
+    """It is known by its words alone that memory has run out inside NCCL: see harness.probe.exhaustion."""
+    monkeypatch.setattr(os, "environ", {"NCCL_DEBUG": chosen} if chosen else {})
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)  # of this process
+    asked: list[str] = []
+    monkeypatch.setattr(
+        torch.distributed, "init_process_group", lambda *_, **__: asked.append(os.environ["NCCL_DEBUG"])
+    )
+    worker._start_torch(worker.StartOrder(0, 2, "cpu", 0, "float32", "", str(tmp_path / "store")))
+    assert asked == [expected]
 
 
 @pytest.mark.parametrize(
