@@ -6,6 +6,7 @@ import resource
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -375,6 +376,33 @@ def test_a_model_that_does_not_load_is_a_failed_launch(tmp_path: Path) -> None:
     assert run.failure.message.startswith("diffusers did not start: rank 0 raised ")
     assert "Traceback" in run.failure.detail
     assert not pids(group)
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("std::bad_alloc", FailureKind.OUT_OF_MEMORY),
+        ("No space left on device", FailureKind.DISK_FULL),
+        ("the checkpoint is damaged", FailureKind.LAUNCH),
+    ],
+)
+def test_what_a_machine_lacks_is_said_as_that_where_a_group_starts_too(
+    tmp_path: Path, words: str, kind: FailureKind
+) -> None:
+    def start(logs: Path, *_: object) -> list[ForkedRank]:
+        ranks = [ForkedRank(logs / f"rank-{index}.log", ()) for index in range(2)]
+        with ranks[1].log.open("a") as log:
+            log.write(f"{words}\n")
+        while ranks[1].pid is None:
+            time.sleep(0.01)
+        os.kill(ranks[1].pid, signal.SIGABRT)
+        return ranks
+
+    group = WorkerGroup(GroupKey.of(spec()), tmp_path / "logs", elsewhere=start)
+    run = group.run(spec(), tmp_path / "run")
+    assert run.failure is not None
+    assert (run.failure.kind, run.failure.rank) == (kind, 1)
+    assert run.failure.message.startswith("fake did not start: rank 1 ")
 
 
 class OnGpu(ForkedRank):
