@@ -100,6 +100,8 @@ class Reservation:
         found = models.resolve_planned(need.model, need.revision, need.model_path, need.weights)
         for message in lease.take(self._num_ranks, self._num_ranks, wanted=lambda: not self._over.is_set()):
             self._tell({"waiting": message})
+        if self._over.is_set():  # given up, perhaps without a GPU
+            return
         self._tell({"held": list(lease.indices(self._num_ranks)), "model_path": found.path})
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import queue
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -79,3 +82,33 @@ def test_gpus_are_held_for_whom_the_head_says(ask: Ask, tmp_path: Path, monkeypa
     monkeypatch.setattr(devices, "visible", lambda device: (Gpu(0, "GPU-aa"), Gpu(1, "GPU-bb")))
     assert ask(NEED, num_ranks=3) == {"held": [0, 1, 2], "model_path": ""}  # the third rank says that it has none
     assert "(reports/night on gpu-1)" in locks.holder(tmp_path / "GPU-bb.lock")
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from harness import locks
+held = locks.attempt(Path(sys.argv[1]), "reports/other")
+assert held
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_who_gives_up_waiting_is_told_of_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "LOCKS", tmp_path)
+    monkeypatch.setattr(devices, "visible", lambda device: (Gpu(0, "GPU-aa"),))
+    told: queue.SimpleQueue[Mapping[str, Any]] = queue.SimpleQueue()
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "GPU-aa.lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        before = set(threading.enumerate())
+        reservation = Reservation(NEED, 1, told.put)
+        (thread,) = set(threading.enumerate()) - before
+        assert list(told.get(timeout=DEADLINE_S)) == ["waiting"]
+        reservation.end()
+        thread.join(DEADLINE_S)
+        assert not thread.is_alive()
+        other.kill()
+    assert told.empty()
