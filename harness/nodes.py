@@ -86,6 +86,8 @@ class Nodes:
         self._launches: dict[str, Launch] = {}
         self._lost = ""
         """The node that was lost last: from then on nobody waits for nodes any more."""
+        self._hopeless: tuple[Need, str] | None = None
+        """What was asked for last, and why nothing was held for it: none of its ranks may start, whoever joins then."""
         self._changed = threading.Condition()
         self._join_deadline: float | None = None
         """From the first need on; what the first group has waited for no later one waits for again."""
@@ -116,7 +118,8 @@ class Nodes:
         """Take the GPUs of a group on all its nodes; yields, while it waits, for whom.
 
         Machines come in the order of their names, whichever is the head: two runs that want the same ones never
-        wait for each other. What is wrong with a node is said by :meth:`start`.
+        wait for each other. Where there are too few nodes or slots nothing is held. What is wrong is said by
+        :meth:`start`.
 
         Parameters
         ----------
@@ -125,10 +128,12 @@ class Nodes:
         lease
             Takes those of this node.
         """
+        self._hopeless = None
         try:
             shares = self._shares(need.num_ranks, lambda: True)
-        except StartFailed:
-            shares = [(None, min(need.num_ranks, self.num_ranks))]
+        except StartFailed as error:
+            self._hopeless = need, str(error)
+            return  # there will be no group
         here = socket.gethostname()
         for node, share in sorted(shares, key=lambda dealt: dealt[0].name if dealt[0] else here):
             yield from node.hold(need, share) if node else lease.take(share, share)
@@ -169,6 +174,8 @@ class Nodes:
             If there are too few nodes or slots, a node lacks something or has other weights, its GPUs are held by
             others, or torchrun does not get its ranks started.
         """
+        if self._hopeless and self._hopeless[0] == need:
+            raise StartFailed(self._hopeless[1])
         shares = self._shares(need.num_ranks, wanted)
         for node, share in shares:
             if node:

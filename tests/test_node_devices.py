@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,10 +17,12 @@ from typing import cast
 import pytest
 
 from harness import devices, locks, plan, wire
+from harness import nodes as nodes_module
 from harness.devices import Gpu, Lease
 from harness.node import Node
 from harness.nodes import Nodes
 from harness.pool import Event, Finished, Holding, Pool, Started, Stepped, Waiting
+from harness.rank import StartFailed
 from harness.reservation import Need
 from harness.types import Case, FailureKind, RunSpec, Size
 from harness.wire import TOKEN, Endpoint
@@ -315,3 +318,28 @@ def test_machines_are_asked_in_the_order_of_their_names(head: Nodes, monkeypatch
     head._joined = [cast(Node, Told("gpu-9")), cast(Node, Told("gpu-8"))]
     assert list(head.hold(need, cast(Lease, Told("gpu-2")))) == ["gpu-2", "gpu-8"]  # for a group that will not be
     head._joined = []
+
+
+def test_for_a_group_without_its_nodes_no_gpu_is_waited_for(
+    head: Nodes, room: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is recorded at once, whoever has the head's GPU; a node that joins then finds that nothing was held for it."""
+    monkeypatch.setattr(nodes_module, "JOIN_TIMEOUT_S", 0)
+    room.other("GPU-aa")
+    problem = "2 ranks need more than 1 of 2 nodes (waited 0 s for node 2 of 2)"
+    with Pool(tmp_path / "run" / "logs", nodes=head) as pool:
+        events = pool.execute([spec()], lambda run: tmp_path / run.digest)
+        assert isinstance(next(events), Started)
+        (finished,) = events
+        assert isinstance(finished, Finished)
+        assert finished.run.failure is not None
+        assert finished.run.failure.kind == FailureKind.LAUNCH
+        assert finished.run.failure.message == f"fake did not start: {problem}"
+
+        room.join(head.endpoint)
+        assert until(lambda: bool(head._joined))
+        need = Need.of([spec()], str(tmp_path / "run"))
+        with pytest.raises(StartFailed, match=re.escape(problem)):
+            head.start(need, tmp_path, (), (), lambda: True)
+        later = pool.execute([spec()], lambda run: tmp_path / "later")
+        assert isinstance(next(later), Waiting)  # now there will be a group

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from harness import devices, plan, wire
-from harness import nodes as nodes_module
 from harness.devices import Gpu
 from harness.errors import InfrastructureError
 from harness.node import Node
@@ -167,20 +166,22 @@ class TwoNodes(Nodes):
         wanted: Callable[[], bool],
     ) -> Sequence[Rank]:
         self.asked = (need.num_ranks, tuple(devices))
-        raise StartFailed("nobody joins")
+        raise StartFailed("it starts nothing")
 
 
 def test_of_a_group_over_nodes_only_the_ranks_that_run_here_hold_gpus(
     other: Other, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nodes_module, "JOIN_TIMEOUT_S", 0)
+    monkeypatch.setattr(Node, "hold", lambda *_: iter(()))  # the other node has what is needed
     other(GPUS[0])  # the one that a rank would take by its place
     endpoint = Endpoint("127.0.0.1", wire.free_port("127.0.0.1"))
     with TwoNodes(endpoint, 2, 1, b"token") as nodes, Pool(tmp_path / "run" / "logs", nodes=nodes) as pool:
+        nodes._joined = [Node("b", 1, None, threading.Condition())]  # type: ignore[arg-type]
         events = []
         for event in pool.execute([spec(0, 2)], lambda run: tmp_path / run.digest):
             assert not isinstance(event, Waiting)
             events.append(event)
+        nodes._joined = []
     assert of(Holding, events) == [Holding((1,)), Holding(())]
     assert nodes.asked[0] == 2
     assert nodes.asked[1][0] == 1
