@@ -28,9 +28,10 @@ _LAST_LINES = 8
 
 def raised_by(error: BaseException) -> FailureKind | None:
     """What an exception says has run out, or one that led to it: engines wrap what they meet."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    number = errno_of(error)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or number == errno.ENOMEM:
         return FailureKind.OUT_OF_MEMORY
-    if errno_of(error) in (errno.ENOSPC, errno.EDQUOT):
+    if number in (errno.ENOSPC, errno.EDQUOT):
         return FailureKind.DISK_FULL
     if isinstance(error, RuntimeError | OSError) and (kind := told_in(str(error))):
         return kind

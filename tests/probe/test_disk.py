@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,26 @@ def test_a_picture_that_no_disk_would_take_is_the_engines(tmp_path: Path) -> Non
     assert errno_of(raised.value) is None
 
 
-def test_want_of_memory_is_no_matter_of_the_folder(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="Cannot allocate") as raised, writing(tmp_path):
-        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+def test_descriptors_that_run_out_are_not_held_against_the_engine(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        with pytest.raises(Unwritable) as caught, writing(tmp_path):
+            PICTURE.save(tmp_path / "image.tif")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert caught.value.number == errno.EMFILE
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+        SafetensorError("Error while serializing: I/O error: Cannot allocate memory (os error 12)"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_want_of_memory_is_no_matter_of_the_folder(tmp_path: Path, error: Exception) -> None:
+    with pytest.raises(type(error), match="Cannot allocate") as raised, writing(tmp_path):
+        raise error
     assert raised_by(raised.value) is FailureKind.OUT_OF_MEMORY
