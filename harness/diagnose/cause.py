@@ -14,7 +14,7 @@
 ``cache``                 the cache decided otherwise than on one device, served something else, or never served
 ``decode``                latents are right, the picture is not
 ``golden drift``          the baseline itself no longer draws the approved picture
-``environment``           out of memory, killed from outside, did not start
+``environment``           out of memory, a full disk, killed from outside, did not start, drawn on different machines
 ``engine``                already wrong on one device (control), and nothing inside says why
 ``split``                 wrong when split (exchange), and nothing inside says why: not explained yet, or an
                           engine that cannot be probed
