@@ -17,7 +17,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.errors import FileError
+from harness.errors import FileError, naming
 
 T = TypeVar("T")
 
@@ -124,5 +124,6 @@ def write_json(path: Path, value: Any) -> None:
     """Write JSON so that a reader sees the old file or the whole new one, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(encode(value), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    with naming(path):
+        temporary.write_text(json.dumps(encode(value), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.replace(path)

@@ -20,6 +20,7 @@ from harness.errors import (
     EXIT_VERDICT,
     ConfigError,
     UsageError,
+    naming,
 )
 from harness.executors import Executor
 from harness.graph import Graph, build
@@ -204,13 +205,15 @@ def conclude(
         environment=_environment(runs),
         golden_dirs=goldens.folders(),
     )
-    goldens.propose(report)
+    with naming(folder.path):
+        goldens.propose(report)
     return report
 
 
 def write_reports(report: Report, folder: Path) -> dict[str, Path]:
     """Write every report format; returns the file to open for each."""
-    return {name: registry.load("reporters", name)().write(report, folder) for name in registry.names("reporters")}
+    with naming(folder):
+        return {name: registry.load("reporters", name)().write(report, folder) for name in registry.names("reporters")}
 
 
 def _exit_code(folder: RunFolder, rows: Sequence[Row], complete: bool) -> int:

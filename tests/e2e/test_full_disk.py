@@ -7,8 +7,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from harness import session
 
 Write = Callable[..., Path]
 
@@ -37,9 +40,27 @@ echo "left: $(ls -A "$1"/*/runs)"
 mount -o remount,size=64m "$1" || exit 77
 "$2" -m harness.cli run --resume "$1"/*; echo "ended with $?"
 """
+FILLED = """\
+mount -t tmpfs -o size=4m tmpfs "$1" || exit 77
+cp -r "$3" "$1/run"
+cat /dev/zero > "$1/zeros" 2> /dev/null
+"$2" -m harness.cli compare "$1/run" 2>&1; echo "ended with $?"
+"$2" -m harness.cli report "$1/run" 2>&1; echo "ended with $?"
+"""
 
 
-@pytest.mark.skipif(not shutil.which("unshare"), reason="mounts are made in a namespace of their own")
+pytestmark = pytest.mark.skipif(not shutil.which("unshare"), reason="mounts are made in a namespace of their own")
+
+
+def mounted(program: str, *arguments: object) -> str:
+    """Run a shell program that may mount; what it prints."""
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", program, "sh", *map(str, arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=DEADLINE_S)
+    if "ended with" not in done.stdout:
+        pytest.skip(f"nothing can be mounted here: {done.stdout.strip()}")
+    return done.stdout
+
+
 @pytest.mark.parametrize(
     ("size", "steps", "room"),
     [
@@ -52,18 +73,26 @@ def test_a_full_disk_is_named_and_the_run_goes_on_when_there_is_room(
 ) -> None:
     place = tmp_path / "out"
     place.mkdir()
-    arguments = [PROGRAM, "sh", place, sys.executable, write(MATRIX.format(size=size, steps=steps)), room]
-    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", *map(str, arguments)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=DEADLINE_S)
-    if "ended with" not in done.stdout:
-        pytest.skip(f"nothing can be mounted here: {done.stdout.strip()}")
-    before, after = done.stdout.split("left: \n")
+    printed = mounted(PROGRAM, place, sys.executable, write(MATRIX.format(size=size, steps=steps)), room)
+    before, after = printed.split("left: \n")
     said, code = before.strip().splitlines()[-2:]
     assert said.startswith(f"sp-harness: {place}/full-")
     assert "a run cannot be written (No space left on device); mend that, then finish with: sp-harness run" in said
     assert said.split()[-2:-1] == ["--resume"]
     assert Path(said.split()[-1]).parent == place
     assert code == "ended with 3"
-    assert "Traceback" not in done.stdout
+    assert "Traceback" not in printed
     assert "1 pass" in after
     assert after.rstrip().endswith("ended with 0")
+
+
+def test_a_disk_without_room_for_a_report_is_named(tmp_path: Path, bench: Any) -> None:
+    folder = bench.drawn(golden="off")
+    session.write_reports(session.conclude(folder), folder.path)
+    place = tmp_path / "out"
+    place.mkdir()
+    lines = mounted(FILLED, place, sys.executable, folder.path).splitlines()
+    for said, code in (lines[:2], lines[2:]):
+        assert said.startswith(f"sp-harness: {place}/run")
+        assert said.endswith(": No space left on device")
+        assert code == "ended with 3"
