@@ -93,6 +93,8 @@ def test_a_full_disk_here_ends_the_rank_and_no_run_is_held_against_it(
     there.send(message, b"data")
     assert rank.wait() == -signal.SIGKILL
     assert rank.read() is None
+    (tmp_path / name).unlink()  # whoever reads it now would read for ever
+    (tmp_path / "log").touch()
     other = ForkedRank(tmp_path / "other", ())
     raised = {"message": "RuntimeError: the connection is closed", "detail": "", "exhausted": None}
     for notice in (lambda: blame.died([rank], 0), lambda: blame.raised([rank, other], 1, raised)):
