@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from PIL import Image
 
 from harness import codec
 from harness.errors import FileError
@@ -14,6 +17,17 @@ INDEX = "index.json"
 
 REDUCED = "-reduced.jpg"
 """End of the name of a picture that is kept for the eye alone, in place of ``.png`` or ``.jpg``."""
+
+
+JPEG_QUALITY = 85
+
+
+def write_jpeg(picture: Image.Image, to: Path) -> None:
+    """Write a picture for the eye alone, whole or with an error: Pillow itself overlooks that a full disk cut it."""
+    packed = io.BytesIO()
+    picture.save(packed, "JPEG", quality=JPEG_QUALITY)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    to.write_bytes(packed.getvalue())
 
 
 @dataclass(frozen=True)

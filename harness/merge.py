@@ -202,7 +202,7 @@ def _check_one_machine_for_a_case(whole: Plan, chosen: Mapping[str, _Source]) ->
         if found:
             raise UsageError(
                 f"{group[0].case.name}: its runs are of different machines ({found}) and cannot be compared; leave "
-                "one of the folders out, and finish what is merged with sp-harness run --resume"
+                "one of the folders out, and finish what is merged with sp-harness run --resume RUN"
             )
 
 

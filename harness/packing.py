@@ -14,8 +14,8 @@ from pathlib import Path
 from PIL import Image
 
 from harness import session
-from harness.differences import REDUCED, Difference, DifferenceIndex
-from harness.errors import UsageError
+from harness.differences import REDUCED, Difference, DifferenceIndex, write_jpeg
+from harness.errors import InfrastructureError, UsageError
 from harness.record import read_report
 from harness.run_goldens import APPROVED
 from harness.types import Outcome, Report, Row, Run
@@ -24,8 +24,6 @@ WHOLE = ("logs", "explained", "proposals", "golden")
 """Folders that are kept as they are; pages are made anew."""
 
 FILES = ("plan.json", "journal.jsonl", "report.json", APPROVED)
-
-JPEG_QUALITY = 80
 
 
 def pack(run: Path, to: Path, reduced_px: int) -> tuple[int, int]:
@@ -50,7 +48,9 @@ def pack(run: Path, to: Path, reduced_px: int) -> tuple[int, int]:
     FileError
         If there is no report.
     UsageError
-        If ``to`` exists, or cannot be written.
+        If ``to`` exists, or cannot be made.
+    InfrastructureError
+        If it cannot be written; nothing of it is left.
     """
     report = read_report(run)
     if not DifferenceIndex.read(run).differences:  # of an older version, or damaged
@@ -70,7 +70,7 @@ def pack(run: Path, to: Path, reduced_px: int) -> tuple[int, int]:
         if not isinstance(error, OSError | shutil.Error):
             raise
         reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"{to}: cannot be written ({reason})") from None
+        raise InfrastructureError(f"{to}: cannot be written ({reason})") from None
     return len(wanted & report.runs.keys()), len(report.runs)
 
 
@@ -129,6 +129,5 @@ def _reduce(source: Path, target: Path, longest_px: int) -> tuple[int, int] | No
             picture = image.convert("RGB")
     except (OSError, ValueError):
         return None
-    target.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(target, quality=JPEG_QUALITY)
+    write_jpeg(picture, target)
     return picture.size

@@ -13,7 +13,7 @@ from PIL import Image
 
 from harness import codec, commands, golden_command, packing, session
 from harness.differences import DifferenceIndex
-from harness.errors import FileError, UsageError
+from harness.errors import FileError, InfrastructureError, UsageError
 from harness.merge import merge
 from harness.record import RunFolder
 from harness.types import Report
@@ -201,7 +201,7 @@ def test_what_could_not_be_packed_leaves_nothing(bench: Any, tmp_path: Path, mon
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(DifferenceIndex, "write", full)
-    with pytest.raises(UsageError, match=r"kept: cannot be written \(No space left on device\)"):
+    with pytest.raises(InfrastructureError, match=r"kept: cannot be written \(No space left on device\)"):
         packing.pack(folder.path, kept, PX)
     assert not kept.exists()
 

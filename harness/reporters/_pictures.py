@@ -11,14 +11,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from harness.differences import FOLDER, NOTHING_TO_COMPARE, Difference, DifferenceIndex
+from harness.differences import FOLDER, NOTHING_TO_COMPARE, Difference, DifferenceIndex, write_jpeg
 from harness.types import PIXELS_PER_TOKEN, ShardPlan
 
 Picture = npt.NDArray[np.uint8]
 
 # dark to bright: position on 0..255, red, green, blue
 RAMP = ((0, 7, 8, 16), (48, 45, 20, 95), (112, 150, 35, 105), (176, 235, 100, 55), (255, 255, 245, 185))
-JPEG_QUALITY = 85
 KEPT_PICTURES = 6
 READABLE_PX = 480
 """Differences of smaller pictures are enlarged, a whole number of times, or no label could be read."""
@@ -86,8 +85,7 @@ class Differences:
         if plan is not None:
             draw_borders(picture, plan, scale)
         file = f"{FOLDER}/{stem}.jpg"
-        (self.folder / FOLDER).mkdir(parents=True, exist_ok=True)
-        picture.save(self.folder / file, quality=JPEG_QUALITY)
+        write_jpeg(picture, self.folder / file)
         factor = 255 / largest
         words = f"amplified {factor:.3g} times; largest difference {largest} of 255"
         return Difference(words, file, factor, largest, picture.size)
@@ -122,11 +120,11 @@ def size_of(path: Path) -> tuple[int, int] | None:
 
 def copy_golden(source: Path, to: Path) -> None:
     """Copy an approved picture; one for the eye alone takes a fifth of its bytes as JPEG. Damaged ones are left out."""
-    to.parent.mkdir(parents=True, exist_ok=True)
     if to.suffix == source.suffix:
+        to.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, to)
     elif (picture := load_picture(source)) is not None:
-        Image.fromarray(picture).save(to, quality=JPEG_QUALITY)
+        write_jpeg(Image.fromarray(picture), to)
 
 
 def absolute_difference(first: Picture, second: Picture) -> Picture:
