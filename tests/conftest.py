@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from harness import approval, codec, session
 from harness.engines.fake import FakeEngine
 from harness.record import RunFolder
 from harness.types import Drawing, Failure, FailureKind, GoldenPolicy, Report, Run, RunSpec, Worker
+
+# A shell starts what it runs in the background with Ctrl-C ignored, and every process a test starts would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MATRIX = """
 schema = 1

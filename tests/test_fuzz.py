@@ -193,10 +193,8 @@ def test_while_shrinking_another_bug_is_none(tmp_path: Path) -> None:
 def test_ctrl_c_ends_with_a_summary(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from harness.cli import main; main()", "fuzz", "--engine", "fake"]
     with subprocess.Popen(
-        [*command, "--out", tmp_path], stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"},
-        # A test run in the background of a shell script has been told to ignore Ctrl-C, and would hand that on.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as process:  # fmt: skip
+        [*command, "--out", tmp_path], stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("sp-harness fuzz --engine fake --model fake --seed ")
         with pytest.raises(subprocess.TimeoutExpired):
