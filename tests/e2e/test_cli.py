@@ -208,7 +208,9 @@ def test_filters_choose_rows(cli: Cli, write: Write, tmp_path: Path) -> None:
     ],
 )
 def test_exit_codes(cli: Cli, write: Write, tmp_path: Path, variants: str, code: int, verdicts: str) -> None:
-    done = cli("run", write(HEAD + OFF + "timeout_s = 1\n" + CASE + variants), "--out", tmp_path / "out")
+    # Short only where it is waited for: a busy machine may hold up what is well for a second.
+    limit = "timeout_s = 1\n" if "hang" in variants else ""
+    done = cli("run", write(HEAD + OFF + limit + CASE + variants), "--out", tmp_path / "out")
     assert done.code == code, done.out + done.err
     assert f"{verdicts} in " in done.out
     assert done.out.splitlines()[-2].endswith(f"exit code {code}")
