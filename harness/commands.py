@@ -12,6 +12,7 @@ import typer
 from rich.text import Text
 
 from harness import codec, explain, locks, registry, session
+from harness.ahead import AheadMeasurer
 from harness.console import LiveProgress, make_console, print_choice, print_coverage, print_report
 from harness.coverage import cover as classify
 from harness.coverage_additions import additions, as_toml
@@ -27,12 +28,11 @@ from harness.errors import (
 from harness.executors import Executor, Make
 from harness.graph import cost_of
 from harness.matrix_schema import read_tables
-from harness.measure import AheadMeasurer
 from harness.merge import merge as merge_runs
 from harness.plan import choose_axis
-from harness.pool import Event, Finished, Pool
+from harness.pool import Event, Finished, Holding, Pool
 from harness.record import RunFolder, read_report
-from harness.run_goldens import GoldensAhead, check_store, known_digests
+from harness.run_goldens import check_store, known_digests
 from harness.shards import Shard, divide
 from harness.types import SCHEMA, Axis, GoldenPolicy, Report, Row, Size
 
@@ -94,7 +94,7 @@ def run(folder: RunFolder, judge: bool = True, explained: bool = True, executor:
     """
     console = make_console()
     complete = True
-    measurer = AheadMeasurer(folder, GoldensAhead(folder)) if judge else None
+    measurer = AheadMeasurer(folder) if judge else None
     try:
         with executor(folder.path / "logs") as running:
             _record(folder, running, measurer)
@@ -168,6 +168,8 @@ def _record(folder: RunFolder, executor: Executor, measurer: AheadMeasurer | Non
             progress(event)
             if measurer and isinstance(event, Finished):
                 measurer.finished(event.run)
+            elif measurer and isinstance(event, Holding):
+                measurer.holding(event.devices)
 
         session.record(folder, executor, on_event=on_event)
 

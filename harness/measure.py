@@ -2,16 +2,17 @@
 
 Equal samples are told by the digest of their content: where a golden equals the baseline, a candidate's
 distance to both is one measurement. Samples themselves are kept while there is room, their digests for
-good. A measurer can also work ahead in a thread of its own while other runs are still being computed.
+good. What another process has measured can be learnt (:mod:`harness.ahead`).
 """
 
 from __future__ import annotations
 
 import hashlib
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from harness import registry
@@ -32,21 +33,55 @@ KEPT_BYTES = 512 << 20
 """Of samples in memory, beside the two that are compared: most are needed again soon, and none is worth more."""
 
 
-class Measurer:
-    """Measures samples by key; keys are run digests and whatever :meth:`add` names."""
+Names = tuple[tuple[str, str], tuple[str, str]]
+"""Key and version of two samples: reference, candidate."""
 
-    def __init__(self, folder: RunFolder) -> None:
+
+class Measurer:
+    """Measures samples by key; keys are run digests and whatever :meth:`add` names.
+
+    Parameters
+    ----------
+    folder
+        The run folder.
+    device
+        GPU that metrics may use, as torch names it; none by default.
+    kept_bytes
+        Of samples in memory; :data:`KEPT_BYTES` by default.
+    on_measured
+        Told of each comparison of two samples, and of their names.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        device: str | None = None,
+        kept_bytes: int | None = None,
+        on_measured: Callable[[Names, Comparison], None] = lambda names, comparison: None,
+    ) -> None:
         self._folder = folder
-        selected = folder.plan.matrix.metrics
-        declared = [bound.metric for _, bound in folder.plan.matrix.declared]
-        names = [*JUDGED_METRICS, *declared, *selected] if selected else registry.names("metrics")
-        self._metrics: list[Any] = [registry.load("metrics", name) for name in dict.fromkeys(names)]
+        self._device = device
+        self._kept_bytes = KEPT_BYTES if kept_bytes is None else kept_bytes
+        self._on_measured = on_measured
         self._plans: dict[str, ShardPlan | None] = {}
         self._versions: dict[str, str] = {}
         self._loaders: dict[str, Callable[[], Sample]] = {}
         self._samples: OrderedDict[str, Sample] = OrderedDict()  # by last use
         self._contents: dict[str, str] = {}
+        self._with_steps: set[str] = set()
         self._measured: dict[tuple[object, ...], Comparison] = {}
+        self._learnt: dict[Names, Comparison] = {}
+        self.num_read = 0
+        """Samples read from disk, each time that one is."""
+        self.comparing_s = 0.0
+        """Processor seconds spent on comparing samples, once they are in memory."""
+
+    @cached_property
+    def _metrics(self) -> list[Any]:
+        matrix = self._folder.plan.matrix
+        declared = [bound.metric for _, bound in matrix.declared]
+        names = [*JUDGED_METRICS, *declared, *matrix.metrics] if matrix.metrics else registry.names("metrics")
+        return [registry.load("metrics", name) for name in dict.fromkeys(names)]
 
     def add(self, key: str, load: Callable[[], Sample], version: str = "") -> None:
         """Make a sample known; it is loaded when it is first needed.
@@ -80,100 +115,69 @@ class Measurer:
         """Compare two samples by their keys."""
         if reference == candidate:
             return Comparison(relation, reference, candidate, same_run=True)
-        plan = self._plans.get(candidate)
-        borders = (plan.axis, plan.origins) if plan and len(plan.origins) > 1 else None
-        key = (self._content(reference), self._content(candidate), borders)
-        if key not in self._measured:
-            metrics = _made(self._metrics, plan if borders else None)
-            self._measured[key] = measure(relation, self._sample(reference), self._sample(candidate), metrics)
-        return replace(self._measured[key], relation=relation, reference=reference, candidate=candidate)
+        names = self._name(reference), self._name(candidate)
+        found = self._learnt.get(names) or self._compared(relation, reference, candidate)
+        self._on_measured(names, found)
+        return replace(found, relation=relation, reference=reference, candidate=candidate)
+
+    def learn(self, names: Names, comparison: Comparison) -> None:
+        """Take what was measured elsewhere, of samples that bear these names."""
+        self._learnt[names] = comparison
+
+    def sample(self, key: str) -> Sample:
+        """A sample, loaded again where it has had to make room."""
+        if key not in self._samples:
+            self._samples[key] = self._loaders[key]()
+            self.num_read += 1
+        self._samples.move_to_end(key)
+        while len(self._samples) > 2 and sum(map(_num_bytes, self._samples.values())) > self._kept_bytes:
+            self._samples.popitem(last=False)
+        return self._samples[key]
+
+    def let_go(self, key: str) -> None:
+        """Keep a sample in memory no longer; what is known of it stays known."""
+        self._samples.pop(key, None)
 
     def add_run(self, run: Run) -> None:
         """Make a run known by its digest."""
         self._plans[run.spec.digest] = run.spec.plan
-        self.add(run.spec.digest, lambda: self._folder.sample(run))
+        self.add(run.spec.digest, lambda: self._folder.sample(run), run.started_at)
+
+    def _name(self, key: str) -> tuple[str, str]:
+        return key, self._versions.get(key, "")
+
+    def _compared(self, relation: Relation, reference: str, candidate: str) -> Comparison:
+        plan = self._plans.get(candidate)
+        borders = (plan.axis, plan.origins) if plan and len(plan.origins) > 1 else None
+        key = (self._content(reference), self._content(candidate), borders)
+        found = self._measured.get(key)
+        # A golden has no trajectory. What was measured of it serves a run of the same content, but for the steps.
+        if found is None or not (found.steps_db or found.problem or not {reference, candidate} <= self._with_steps):
+            metrics = _made(self._metrics, plan if borders else None, self._device)
+            pair = self.sample(reference), self.sample(candidate)
+            before = time.thread_time()
+            found = self._measured[key] = measure(relation, *pair, metrics)
+            self.comparing_s += time.thread_time() - before
+        return found
 
     def _content(self, key: str) -> str:
         """Digest of a sample, which is loaded for it at most once."""
         if key not in self._contents:
-            self._contents[key] = _content(self._sample(key))
+            sample = self.sample(key)
+            self._contents[key] = _content(sample)
+            self._with_steps |= {key} if sample.trajectory is not None else set()
         return self._contents[key]
 
-    def _sample(self, key: str) -> Sample:
-        """A sample, loaded again where it has had to make room."""
-        if key not in self._samples:
-            self._samples[key] = self._loaders[key]()
-        self._samples.move_to_end(key)
-        while len(self._samples) > 2 and sum(map(_num_bytes, self._samples.values())) > KEPT_BYTES:
-            self._samples.popitem(last=False)
-        return self._samples[key]
 
-
-Besides = Callable[[Row, Mapping[str, Run], Measurer], None]
-"""What else to measure of a row, all of whose runs are there; of the others there are more each time."""
-
-
-class AheadMeasurer:
-    """Measures in a background thread, each pair of runs as soon as both are there.
-
-    Parameters
-    ----------
-    folder
-        The run folder.
-    besides
-        What else to measure, row by row.
-    """
-
-    def __init__(self, folder: RunFolder, besides: Besides) -> None:
-        self._measurer = Measurer(folder)
-        self._besides = besides
-        self._pairs = {
-            (row.runs[reference], row.runs[candidate]): relation
-            for row in folder.plan.rows
-            if row.runs
-            for relation, (reference, candidate) in EDGES.items()
-            if candidate in row.runs
-        }
-        self._rows = [row for row in folder.plan.rows if row.runs]
-        self._drawn: dict[str, Run] = {}
-        self._executor = ThreadPoolExecutor(1, "measure")
-        self._futures: list[Future[object]] = []
-        for run in folder.runs().values():
-            self.finished(run)
-
-    def finished(self, run: Run) -> None:
-        """Take note of a run; measure it against every run it waits for."""
-        if run.failure is not None:
-            return
-        self._drawn[run.spec.digest] = run
-        self._measurer.add_run(run)
-        for pair in [pair for pair in self._pairs if self._drawn.keys() >= set(pair)]:
-            self._futures.append(self._executor.submit(self._measurer.measure, self._pairs.pop(pair), *pair))
-        for row in [row for row in self._rows if self._drawn.keys() >= set(row.runs.values())]:
-            self._rows.remove(row)
-            self._futures.append(self._executor.submit(self._besides, row, self._drawn, self._measurer))
-
-    def wait(self) -> Measurer:
-        """Wait for what was begun and return the measurer that knows it."""
-        self._executor.shutdown(wait=True)
-        for future in self._futures:
-            future.result()
-        return self._measurer
-
-    def abandon(self) -> None:
-        """Begin nothing more."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
-
-
-def _made(classes: Sequence[Any], plan: ShardPlan | None) -> list[Metric]:
+def _made(classes: Sequence[Any], plan: ShardPlan | None, device: str | None) -> list[Metric]:
     """Metrics ready to measure; those that need a plan are left out where nothing is cut."""
     made: list[Metric] = []
     for kind in classes:
-        needs_plan = getattr(kind, "needs_plan", False)
-        if not needs_plan:
-            made.append(kind())
+        options = {"device": device} if getattr(kind, "takes_device", False) else {}
+        if not getattr(kind, "needs_plan", False):
+            made.append(kind(**options))
         elif plan is not None:
-            made.append(kind(plan))
+            made.append(kind(plan, **options))
     return made
 
 

@@ -114,10 +114,24 @@ class Rank(ABC):
         """Give back what is held for the rank; it has ended."""
 
 
-class ForkedRank(Rank):
-    """A rank on this machine, which leads a process session of its own."""
+WORKER = "harness.worker"
+"""The program of a rank that draws."""
 
-    def __init__(self, log: Path, modules: Sequence[str], device_index: int = 0) -> None:
+
+class ForkedRank(Rank):
+    """A rank on this machine, which leads a process session of its own.
+
+    Parameters
+    ----------
+    log, device_index
+        As those of every rank.
+    modules
+        What it needs, imported before it is forked.
+    program
+        Module of ours that it runs; another than the worker takes and gives what that module says.
+    """
+
+    def __init__(self, log: Path, modules: Sequence[str], device_index: int = 0, program: str = WORKER) -> None:
         with contextlib.ExitStack() as made:
             (orders, self._orders), (replies, told), (self._fate, ended) = (_pipe(made) for _ in range(3))
             super().__init__(log, replies, device_index)
@@ -127,7 +141,7 @@ class ForkedRank(Rank):
             self._over: int | None = None
             self._is_swept = False
             with log.open("ab") as output:
-                self._template.fork(modules, (orders, told, output.fileno(), ended))
+                self._template.fork((program, *modules), (orders, told, output.fileno(), ended))
             made.pop_all()  # from here on our ends are closed by close()
         for descriptor in (orders, told, ended):
             os.close(descriptor)
@@ -241,7 +255,7 @@ class Template:
             return known
 
     def fork(self, modules: Sequence[str], descriptors: Sequence[int]) -> None:
-        """Ask for one rank and go on; a template that is gone is noticed where the rank's reply is awaited."""
+        """Ask for one rank, its program named first, and go on; who awaits its reply notices if nobody forks."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             socket.send_fds(self._control, [" ".join(modules).encode() + b"\n"], descriptors)
 

@@ -32,6 +32,9 @@ from harness.graph import Graph
 from harness.shards import Merged, Shard, divide, narrowed, part
 from harness.types import SCHEMA, Comparison, Explanation, GoldenPolicy, Matrix, Relation, Report, Row, Run, RunSpec
 
+MEASURED = "measured"
+"""Event of the journal: what measuring beside the drawing came to."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -122,14 +125,13 @@ class RunFolder:
 
     def runs(self) -> dict[str, Run]:
         """Every run of the plan that is over, by digest; a run whose digest no longer fits is left out."""
-        found = {}
-        for digest in self.plan.specs:
-            description = self.path / "runs" / digest / "run.json"
-            if description.is_file():
-                run = codec.read_json(description, Run, SCHEMA)
-                if run.spec.digest == digest:
-                    found[digest] = run
-        return found
+        return {digest: run for digest in self.plan.specs if (run := self.run(digest))}
+
+    def run(self, digest: str) -> Run | None:
+        """A run of the plan, if it is over and its digest still fits."""
+        description = self.path / "runs" / digest / "run.json"
+        run = codec.read_json(description, Run, SCHEMA) if description.is_file() else None
+        return run if run and run.spec.digest == digest else None
 
     def replan(self, graph: Graph) -> None:
         """Take a new run graph for the same matrix, for the whole of it where this is a shard.
@@ -141,7 +143,7 @@ class RunFolder:
         codec.write_json(self.path / "plan.json", self.plan)
 
     def recorded_s(self) -> float:
-        """Seconds spent recording, over all sessions that worked on this folder."""
+        """Seconds spent recording, over all sessions that worked on this folder; not what was measured after that."""
         journal = self.path / "journal.jsonl"
         seconds, last = 0.0, None
         for line in journal.read_text(encoding="utf-8").splitlines() if journal.is_file() else []:
@@ -149,6 +151,8 @@ class RunFolder:
                 entry = json.loads(line)
             except ValueError:
                 continue  # cut short when its writer was killed
+            if entry["event"] == MEASURED:
+                continue
             if entry["event"] != "begun" and last is not None:
                 seconds += entry["time"] - last
             last = entry["time"]

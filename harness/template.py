@@ -1,7 +1,8 @@
 """The program ranks are forked from: it imports once what they need, and then only forks.
 
 Started as ``python -m harness.template FD``. Each line that comes through the socket ``FD`` asks for one
-rank: it names the modules to have imported before, and brings the rank's file descriptors. The program never
+rank: it names the program the rank is to run (a module with ``PROCESS_NAME`` and ``main``) and the modules to
+have imported before, and brings the rank's file descriptors. The template never
 computes, so it starts no thread and has no CUDA context: a process that has cannot be forked. A rank's pid
 and, when it is over, its exit code go to its descriptor ``fate``, since a forked rank is no child of who
 asked for it. When the socket closes no rank is forked any more, and the program ends with its last one.
@@ -25,9 +26,6 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness import worker
-
-RANK_NAME = "sp-rank"
 MAX_DESCRIPTORS = 4
 """Of one rank: its orders, its replies, its log, its fate."""
 ORPHANED_POLL_S = 0.5
@@ -45,8 +43,8 @@ class Template:
         self._woken, self._wake = os.pipe()
         os.set_blocking(self._wake, False)
 
-    def serve(self) -> int | None:
-        """Fork and wait; returns in a rank, with the descriptor of its replies, or when all is over."""
+    def serve(self) -> tuple[str, int] | None:
+        """Fork and wait; returns in a rank, with its program and the descriptor of its replies, or when all is over."""
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
         with selectors.DefaultSelector() as selector:
@@ -68,7 +66,7 @@ class Template:
                     self._import(modules)
                     if self._fork(descriptors):
                         self._become_rank(descriptors)
-                        return descriptors[1]
+                        return modules[0], descriptors[1]
         return None
 
     def _import(self, modules: Sequence[str]) -> None:
@@ -105,8 +103,6 @@ class Template:
 
     def _become_rank(self, descriptors: Sequence[int]) -> None:
         os.setsid()
-        with contextlib.suppress(OSError):  # Linux: what ps and top call it
-            Path("/proc/self/comm").write_text(RANK_NAME)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         orders, _, log, fate = descriptors
@@ -143,9 +139,13 @@ def main() -> None:
     # NVML, which torch asks whether there is a GPU. They hold no lock that a rank could want.
     warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a rank
-    replies = Template(socket.socket(fileno=int(sys.argv[1]))).serve()
-    if replies is not None:
-        worker.main(replies)
+    forked = Template(socket.socket(fileno=int(sys.argv[1]))).serve()
+    if forked is not None:
+        name, replies = forked
+        program = importlib.import_module(name)
+        with contextlib.suppress(OSError):  # Linux: what ps and top call it
+            Path("/proc/self/comm").write_text(program.PROCESS_NAME)
+        program.main(replies)
 
 
 def _tell(fate: int, number: int) -> None:
@@ -154,7 +154,7 @@ def _tell(fate: int, number: int) -> None:
 
 
 def _receive(control: socket.socket) -> tuple[list[str], list[int]]:
-    """Take the modules and the descriptors of one rank; none at the end."""
+    """Take the modules of one rank, its program first, and its descriptors; none at the end."""
     # Descriptors hold data apart: no more is read at once than came with them.
     line, descriptors, _, _ = socket.recv_fds(control, 1 << 16, MAX_DESCRIPTORS)
     for descriptor in descriptors:

@@ -33,6 +33,7 @@ from harness.probe.disk import Unwritable, writing
 from harness.probe.recorder import probing
 from harness.types import Device, Drawing, DType, Engine, RunSpec, Worker
 
+PROCESS_NAME = "sp-rank"
 STACK_SIGNAL = signal.SIGUSR1  # as in harness.rank, which may not be imported here
 """Makes a rank print the stacks of all its threads into its log."""
 
@@ -132,7 +133,7 @@ def main(descriptor: int) -> None:
         replies.write(json.dumps(fields) + "\n")
         replies.flush()
 
-    orders = _listen()
+    orders = listen()
     rank: Rank | None = None
     while True:
         data = orders.get()
@@ -168,7 +169,7 @@ def _answer_stack_signal() -> None:
     threading.Thread(target=tell, daemon=True, name="stacks").start()
 
 
-def _listen() -> queue.SimpleQueue[Any]:
+def listen() -> queue.SimpleQueue[Any]:
     """Read orders in a thread, so that the end of standard input is noticed inside a collective too."""
     orders: queue.SimpleQueue[Any] = queue.SimpleQueue()
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from harness import codec, commands, explain, golden
+from harness import codec, commands, explain
+from harness.differences import drawing
 from harness.errors import InfrastructureError
-from harness.measure import Measurer
-from harness.pool import Event
-from harness.types import Outcome, Report
+from harness.pool import Event, FolderOf, Pool
+from harness.record import RunFolder
+from harness.types import Outcome, Report, RunSpec
 
 
 class Breaks:
@@ -48,39 +50,56 @@ def test_a_report_is_there_before_failing_rows_are_explained(
     assert (folder.path / "index.html").is_file()
 
 
-def test_goldens_are_compared_by_the_thread_that_measures(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not by the one that judges when everything is drawn."""
-    bench.approved()
-    folder, threads, load = bench.drawn(), set(), golden.load_sample
+MATRIX = """
+schema = 1
+name = "watched"
+model = "fake"
+steps = 2
+golden = "off"
 
-    def watched(*arguments: Any) -> Any:
-        threads.add(threading.current_thread().name)
-        return load(*arguments)
+[[case]]
+size = ["128x128", "144x144"]
+prompt = "a red ball"
 
-    monkeypatch.setattr(golden, "load_sample", watched)
-    assert commands.run(folder, executor=lambda logs: Breaks(logs, KeyboardInterrupt())) == 0  # type: ignore[arg-type, return-value]
-    assert threads == {"measure_0"}
+[[variant]]
+engine = "fake"
+ulysses = 2
+axis = ["h", "w"]
+"""
 
 
-def test_nothing_more_is_measured_when_the_machine_fails(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun, go_on, measured = threading.Event(), threading.Event(), []
+def test_everything_is_measured_and_drawn_while_runs_are_drawn(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a process of its own: the one that judges reads no sample and no picture."""
+    folder = bench.plan(MATRIX, golden="off")
+    monkeypatch.setattr(RunFolder, "sample", None)
+    monkeypatch.setattr(drawing, "load_picture", None)
+    assert commands.run(folder) == 0
+    report = codec.read_json(folder.path / "report.json", Report)
+    assert {row.verdict.outcome for row in report.rows if row.verdict} == {Outcome.PASS}
+    assert any(comparison.figures for row in report.rows for comparison in row.comparisons)
+    assert list((folder.path / "diffs").glob("*.jpg"))
+    (line,) = [line for line in journal(folder) if line["event"] == "measured"]
+    assert line["samples_read"] == len(folder.runs())
 
-    def measure(*arguments: Any) -> None:
-        measured.append(arguments)
-        begun.set()
-        go_on.wait(30)
+
+def test_nothing_more_is_measured_when_the_machine_fails(bench: Any) -> None:
+    measuring: list[psutil.Process] = []
 
     class Fails(Breaks):
-        def execute(self, *arguments: Any) -> Iterator[Event]:
-            assert begun.wait(30)
+        def execute(self, specs: Sequence[RunSpec], folder_of: FolderOf) -> Iterator[Event]:
+            with Pool(folder.path / "logs") as pool:
+                yield from pool.execute(specs[:2], folder_of)
+            measuring.extend(each for each in psutil.Process().children(recursive=True) if each.name() == "sp-measure")
             raise InfrastructureError("the disk is full")
 
-    monkeypatch.setattr(Measurer, "measure", measure)
-    folder = bench.drawn(golden="off")
+    folder = bench.plan(MATRIX, golden="off")
     with pytest.raises(InfrastructureError, match="the disk is full"):
         commands.run(folder, executor=lambda logs: Fails(logs, KeyboardInterrupt()))  # type: ignore[arg-type, return-value]
-    go_on.set()
-    for thread in threading.enumerate():
-        if thread.name == "measure_0":
-            thread.join(30)
-    assert len(measured) == 1
+    assert len(measuring) == 1
+    gone, alive = psutil.wait_procs(measuring, timeout=30)
+    assert (len(gone), alive) == (1, [])
+    assert not [line for line in journal(folder) if line["event"] == "measured"]
+
+
+def journal(folder: RunFolder) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder.path / "journal.jsonl").read_text().splitlines()]

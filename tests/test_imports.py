@@ -62,6 +62,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "executors",
         "measure",
         "run_goldens",
+        "ahead",
+        "ahead_process",
         "approval",
     ),  # who does the work; launch starts the worker as a module
     (
@@ -93,7 +95,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 CORE = {*LAYERS[0], *LAYERS[1]}
 PLUGINS = set(LAYERS[3])
-STARTED_NOT_IMPORTED = {"worker", "template", "outpost"}
+STARTED_NOT_IMPORTED = {"worker", "template", "outpost", "ahead_process"}
 
 # Rooms that are loaded inside the interpreter of another engine, where only these can be counted on.
 ABROAD = {"types", "errors", "codec", "registry", "plan", "models", "engines", "probe", "spatial", "faults"}

@@ -5,16 +5,17 @@ from __future__ import annotations
 import gc
 import hashlib
 import weakref
-from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from harness import measure
+from harness import measure, registry
 from harness.compare import Sample
-from harness.measure import EDGES, AheadMeasurer, Measurer
-from harness.types import Relation, Row, Run
+from harness.measure import Measurer
+from harness.metrics.psnr import Psnr
+from harness.types import Relation
 
 NUM_SAMPLES = 6
 SHAPE = (1, 4, 8, 8)
@@ -105,30 +106,72 @@ def test_the_digest_of_a_view_is_that_of_its_values() -> None:
     assert measure._content(view) == plain.hexdigest()
 
 
-def test_ahead_of_the_report_everything_is_measured_that_rows_ask_for(
-    bench: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_learnt_is_not_measured(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = bench.drawn()
     runs, rows = folder.runs(), folder.plan.rows
-    expected = [Measurer(folder).of_row(row, runs) for row in rows]
-    assert {comparison.relation for found in expected for comparison in found} <= set(EDGES)
-    monkeypatch.setattr(measure, "KEPT_BYTES", 0)
-    measurer = AheadMeasurer(folder, lambda *_: None).wait()
-    # A folder that is read no more has nothing to give: what is asked for now is known already.
+    heard: list[tuple[Any, Any]] = []
+    elsewhere = Measurer(folder, on_measured=lambda *told: heard.append(told))
+    expected = [elsewhere.of_row(row, runs) for row in rows]
+    learner = Measurer(folder)
+    for names, comparison in heard:
+        learner.learn(names, comparison)
     monkeypatch.setattr(type(folder), "sample", None)
-    assert [measurer.of_row(row, runs) for row in rows] == expected
+    assert [learner.of_row(row, runs) for row in rows] == expected
 
 
-def test_each_row_is_handed_over_once_when_all_its_runs_are_there(bench: Any) -> None:
-    folder = bench.drawn()
-    seen: list[str] = []
+def test_what_was_learnt_of_another_version_counts_for_nothing(bench: Any) -> None:
+    shelf = Shelf()
+    measurer = shelf.measurer(bench)
+    wrong = replace(measurer.measure(Relation.PAIR, "0", "1"), note="of an older sample")
+    learner = shelf.measurer(bench)
+    learner.learn((("0", ""), ("1", "")), wrong)
+    assert learner.measure(Relation.PAIR, "0", "1").note == "of an older sample"
+    learner.add("1", lambda: shelf.load(1), "approved anew")
+    assert not learner.measure(Relation.PAIR, "0", "1").note
 
-    def besides(row: Row, runs: Mapping[str, Run], measurer: Measurer) -> None:
-        assert runs.keys() >= set(row.runs.values())
-        seen.append(row.name)
 
-    ahead = AheadMeasurer(folder, besides)
-    for run in folder.runs().values():  # told again, as after --resume
-        ahead.finished(run)
-    ahead.wait()
-    assert sorted(seen) == sorted(row.name for row in folder.plan.rows)
+def test_a_sample_that_is_let_go_is_read_again_and_what_is_known_of_it_stays(bench: Any) -> None:
+    shelf = Shelf()
+    measurer = shelf.measurer(bench)
+    first = measurer.measure(Relation.PAIR, "0", "1")
+    measurer.let_go("0")
+    measurer.let_go("never read")
+    assert shelf.num_alive() == 1
+    assert measurer.measure(Relation.PAIR, "0", "1") == first
+    assert shelf.read == [0, 1]
+    measurer.measure(Relation.PAIR, "0", "2")
+    assert shelf.read == [0, 1, 2, 0]
+    assert measurer.num_read == 4
+
+
+def test_a_metric_that_takes_a_device_is_made_with_it(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str | None] = []
+
+    class OnGpu(Psnr):
+        name = "on-gpu"
+        takes_device = True
+
+        def __init__(self, device: str | None) -> None:
+            made.append(device)
+
+    folder = bench.plan()
+    monkeypatch.setattr(registry, "names", lambda kind: ("on-gpu", "psnr"))
+    monkeypatch.setattr(registry, "load", lambda kind, name: OnGpu if name == "on-gpu" else Psnr)
+    samples = [Shelf().load(number) for number in range(2)]
+    for device in (None, "cuda:1"):
+        measurer = Measurer(folder, device)
+        measurer.add("a", lambda: samples[0])
+        measurer.add("b", lambda: samples[1])
+        assert len(measurer.measure(Relation.PAIR, "a", "b").figures) == 2
+    assert made == [None, "cuda:1"]
+
+
+def test_what_was_measured_of_a_golden_lacks_the_steps_and_a_run_has_them(bench: Any) -> None:
+    """Whichever comes first: a golden is a run's content without its trajectory."""
+    shelf = Shelf()
+    expected = shelf.measurer(bench).measure(Relation.PAIR, "0", "1")
+    assert len(expected.steps_db) == 2
+    measurer = shelf.measurer(bench)
+    measurer.add("golden", lambda: replace(shelf.load(0), trajectory=None))
+    assert not measurer.measure(Relation.GOLDEN_CANDIDATE, "golden", "1").steps_db
+    assert measurer.measure(Relation.PAIR, "0", "1") == expected

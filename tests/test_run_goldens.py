@@ -8,9 +8,21 @@ from typing import Any
 import pytest
 
 from harness import golden, session
-from harness.measure import AheadMeasurer
+from harness.measure import Measurer
+from harness.record import RunFolder
 from harness.run_goldens import GoldensAhead
 from harness.types import Relation
+
+
+def measured_ahead(folder: RunFolder) -> Measurer:
+    """A measurer that has compared every row with its golden, before anything else."""
+    measurer, goldens, runs = Measurer(folder), GoldensAhead(folder), folder.runs()
+    for row in folder.plan.rows:
+        for digest in row.runs.values():
+            measurer.add_run(runs[digest])
+        goldens(row, runs, measurer)
+    return measurer
+
 
 TO_GOLDENS = {Relation.GOLDEN_BASELINE, Relation.GOLDEN_CANDIDATE}
 
@@ -23,7 +35,9 @@ def test_what_was_compared_with_goldens_ahead_needs_no_sample_again(
     expected = session.conclude(folder)
     compared = [comparison.relation for row in expected.rows for comparison in row.comparisons]
     assert set(compared) >= TO_GOLDENS
-    measurer = AheadMeasurer(folder, GoldensAhead(folder)).wait()
+    measurer = measured_ahead(folder)
+    for row in folder.plan.rows:
+        measurer.of_row(row, folder.runs())
     monkeypatch.setattr(type(folder), "sample", None)
     monkeypatch.setattr(golden, "load_sample", None)
     assert session.conclude(folder, measurer).rows == expected.rows
@@ -31,7 +45,7 @@ def test_what_was_compared_with_goldens_ahead_needs_no_sample_again(
 
 def test_without_goldens_there_is_nothing_to_compare_ahead(bench: Any) -> None:
     folder = bench.drawn()
-    measurer = AheadMeasurer(folder, GoldensAhead(folder)).wait()
+    measurer = measured_ahead(folder)
     report = session.conclude(folder, measurer)
     assert {row.verdict.outcome for row in report.rows if row.verdict} == {"no_golden"}
 
@@ -41,7 +55,7 @@ def test_a_store_that_is_gone_is_told_when_rows_are_judged(bench: Any) -> None:
     bench.approved(bench.matrix_file().read_text())
     folder = bench.drawn()
     shutil.rmtree(folder.plan.matrix.golden_store)
-    measurer = AheadMeasurer(folder, GoldensAhead(folder)).wait()
+    measurer = measured_ahead(folder)
     assert session.conclude(folder, measurer).rows == session.conclude(folder).rows
 
 
@@ -50,7 +64,7 @@ def test_a_golden_that_is_approved_meanwhile_is_the_one_that_counts(bench: Any, 
     text = bench.matrix_file().read_text()
     bench.approved(text)
     folder = bench.drawn(text, edit=repaint())
-    measurer = AheadMeasurer(folder, GoldensAhead(folder)).wait()
+    measurer = measured_ahead(folder)
     assert session.conclude(folder).exit_code == 1
     bench.approved(text, edit=repaint())
     report = session.conclude(folder, measurer)
@@ -63,5 +77,5 @@ def test_what_goes_wrong_ahead_costs_nothing_but_time(bench: Any, monkeypatch: p
     folder = bench.drawn()
     with monkeypatch.context() as patched:
         patched.setattr(golden, "load_sample", lambda *arguments: (_ for _ in ()).throw(FileNotFoundError("swapped")))
-        measurer = AheadMeasurer(folder, GoldensAhead(folder)).wait()
+        measurer = measured_ahead(folder)
     assert session.conclude(folder, measurer).exit_code == 0

@@ -46,7 +46,7 @@ def absolute_difference(reference: Any, candidate: Any) -> Array:
         larger: Array = np.maximum(reference, candidate)
         larger -= np.minimum(reference, candidate)
         return larger
-    difference: FloatArray = np.subtract(candidate, reference, dtype=np.float64)
+    difference = _difference(reference, candidate)
     return np.abs(difference, out=difference)
 
 
@@ -59,13 +59,29 @@ def squared_error(reference: Any, candidate: Any, domain: Domain) -> Array:
         ``H,W*n``, the ``n`` values of a place side by side: uint16 and its three channels for uint8 pictures,
         which is exact; else float64 and one, the mean over channels.
     """
-    difference = over_plane(absolute_difference(reference, candidate), domain)
-    squares: Array
-    if difference.dtype == np.uint8:
-        squares = np.square(difference, dtype=np.uint16)  # 255 squared just fits
-        return squares.reshape(len(squares), -1)
-    squares = np.square(difference, out=difference).mean(axis=-1)
+    if reference.dtype == candidate.dtype == np.uint8:
+        squares: Array = np.square(absolute_difference(reference, candidate), dtype=np.uint16)  # 255 squared just fits
+        return over_plane(squares, domain).reshape(len(squares), -1)
+    difference = over_plane(_difference(reference, candidate), domain)
+    squares = np.einsum("hwc,hwc->hw", difference, difference)  # adds up as it squares: nothing is written between
+    squares /= difference.shape[-1]
     return squares
+
+
+def mean_squared_error(reference: Any, candidate: Any, domain: Domain) -> float:
+    """Compute the mean of the squared differences over all elements; exact for uint8 pictures but for the division."""
+    if reference.dtype == candidate.dtype == np.uint8:
+        squares = squared_error(reference, candidate, domain)
+        return float(add_up(squares, axis=0).sum() / squares.size)
+    difference = _difference(reference, candidate).ravel()
+    return float(np.einsum("i,i->", difference, difference) / difference.size)
+
+
+def _difference(reference: Any, candidate: Any) -> FloatArray:
+    """Compute ``candidate - reference`` in float64; numpy is slower at subtracting and widening at once."""
+    difference: FloatArray = candidate.astype(np.float64)
+    difference -= reference
+    return difference
 
 
 def add_up(squares: Array, axis: int, starts: npt.NDArray[np.intp] | None = None) -> Array:

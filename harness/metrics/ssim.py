@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import cache
 from typing import Any, ClassVar
 
@@ -9,13 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from harness.metrics._arrays import IMAGE_RANGE, FloatArray, finite
+from harness.metrics._arrays import FloatArray, finite
+from harness.metrics._ssim import MARGIN, WINDOW, similarity, taps
 from harness.types import Domain, Figure
-
-SIGMA = 1.5
-RADIUS = 5
-MARGIN = 2 * RADIUS
-WINDOW = MARGIN + 1
 
 BLOCK = 8
 """Windows in a row that one multiplication computes: BLAS is slow at fewer, more would multiply by more zeros."""
@@ -38,6 +35,12 @@ class Ssim:
     data_range=255, channel_axis=2)`` (held to 1e-9 by a test), in a fraction of its time. float32 would be
     quicker still and not equal: the variance of a flat area is a small difference of large numbers. It is no
     better for the differences alone, where all of an area differs by much.
+
+    Parameters
+    ----------
+    device
+        GPU to compute on, as torch names it; the processor by default. It has the same number, and takes it over
+        where the GPU fails, as one without memory to spare does.
     """
 
     name: ClassVar[str] = "ssim"
@@ -45,6 +48,11 @@ class Ssim:
     unit: ClassVar[str] = "1"
     higher_is_better: ClassVar[bool] = True
     domains: ClassVar[tuple[Domain, ...]] = ("image",)
+    takes_device: ClassVar[bool] = True
+    """Made with a GPU where there is one to use; see :class:`harness.types.Metric`."""
+
+    def __init__(self, device: str | None = None) -> None:
+        self.device = device
 
     def measure(self, reference: Any, candidate: Any, domain: Domain) -> Figure:
         """Compare two pictures, uint8 ``H,W,3``.
@@ -56,8 +64,16 @@ class Ssim:
             of 11 pixels.
         """
         fits = min(reference.shape[:2]) >= WINDOW
-        value = finite(mean_ssim(reference, candidate)) if fits else None
+        value = finite(self._mean(reference, candidate)) if fits else None
         return Figure(self.name, self.variant, domain, value, self.unit)
+
+    def _mean(self, reference: Any, candidate: Any) -> float:
+        if self.device:
+            from harness.metrics._ssim_gpu import mean_ssim_on
+
+            with contextlib.suppress(RuntimeError):
+                return mean_ssim_on(self.device, reference, candidate)
+        return mean_ssim(reference, candidate)
 
 
 def mean_ssim(reference: Any, candidate: Any) -> float:
@@ -70,7 +86,7 @@ def mean_ssim(reference: Any, candidate: Any) -> float:
         for top in range(0, rows, TILE_ROWS):
             for left in range(0, columns, TILE_COLUMNS):
                 tile = np.s_[channel, top : top + TILE_ROWS + MARGIN, left : left + TILE_COLUMNS + MARGIN]
-                index = _similarity(_windowed_moments(x[tile], y[tile]))
+                index = similarity(_windowed_moments(x[tile], y[tile]))
                 index[:, rows - top :] = 0  # windows that reach into the padding
                 index[(columns - left) // BLOCK :, :, columns % BLOCK :] = 0
                 total += float(index.sum())
@@ -89,11 +105,9 @@ def _planes(picture: Pixels) -> Pixels:
 @cache
 def _band() -> FloatArray:
     """Matrix ``8,18`` whose rows hold the gaussian window, each one column further on."""
-    offsets = np.arange(-RADIUS, RADIUS + 1)
-    taps = np.exp(-0.5 * (offsets / SIGMA) ** 2)
     matrix = np.zeros((BLOCK, BLOCK + MARGIN))
     for row in range(BLOCK):
-        matrix[row, row : row + WINDOW] = taps / taps.sum()
+        matrix[row, row : row + WINDOW] = taps()
     return matrix
 
 
@@ -114,22 +128,3 @@ def _windowed_moments(x: Pixels, y: Pixels) -> FloatArray:
     across = sliding_window_view(lowered, BLOCK + MARGIN, axis=2)[:, :, ::BLOCK]
     windowed: FloatArray = np.matmul(across.swapaxes(1, 2), _band().T)
     return windowed
-
-
-def _similarity(windowed: FloatArray) -> FloatArray:
-    """Similarity index of each window: formula 13 of the paper; overwrites its argument.
-
-    Of two numbers ``4*x*y == s - d`` and ``2*(x*x + y*y) == s + d``, where ``s`` and ``d`` are the squares of their
-    sum and difference; so with covariance and variances. Both factors thus are ``(s - d) / (s + d)``.
-    """
-    means, squares = windowed[:2], windowed[2:]
-    np.square(means, out=means)
-    squares -= means  # the variances of sum and difference
-    means[0] += 2 * (0.01 * IMAGE_RANGE) ** 2
-    squares[0] += 2 * (0.03 * IMAGE_RANGE) ** 2
-    index: FloatArray = means[0] - means[1]
-    index *= squares[0] - squares[1]
-    means[0] += means[1]
-    squares[0] += squares[1]
-    index /= np.multiply(means[0], squares[0], out=means[0])
-    return index

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from harness.differences import NOTHING_TO_COMPARE, REDUCED, Difference, DifferenceIndex
-from harness.reporters._pictures import Differences, copy_golden, size_of
+from harness.differences import NOTHING_TO_COMPARE, REDUCED, Difference, DifferenceIndex, name_of, shown_pairs
+from harness.differences.drawing import Differences
+from harness.reporters._pictures import copy_golden, size_of
 from harness.reporters._words import plural, run_of
 from harness.types import Report, Row, Run, ShardPlan
 
@@ -61,12 +62,7 @@ class CardBuilder:
     def strip(self, row: Row, index: int) -> Strip:
         """Put the pictures of one image of a batch together; draws its differences."""
         pictures = [self._run_card(row, role, index) for role in SHOWN_ROLES]
-        split_reference = "replay" if "replay" in row.runs else "control"
-        differences = (
-            self._difference_card(row, "exchange", split_reference, "candidate", index),
-            self._difference_card(row, "layout", "baseline", "replay", index),
-            self._difference_card(row, "pair", "baseline", "candidate", index),
-        )
+        differences = tuple(self._difference_card(row, *pair, index) for pair in shown_pairs(row))
         prompt = row.case.prompts[min(index // row.case.num_images_per_prompt, len(row.case.prompts) - 1)]
         return Strip(shortened(prompt), (self._golden_card(row, index), *pictures), differences)
 
@@ -129,8 +125,7 @@ class CardBuilder:
         first, second = (self._picture(row, role, index) for role in (reference, candidate))
         if first is None or second is None:
             return NOTHING_TO_COMPARE
-        name = f"{row.runs[reference]}-{row.runs[candidate]}-{index}"
-        return self.differences.draw(name, first, second, plan)
+        return self.differences.draw(name_of(row, reference, candidate, index), first, second, plan)
 
 
 def users_text(report: Report, users: Counter[str], row: Row, role: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from harness.differences import Difference, DifferenceIndex
+from harness.differences import SHOWN_IMAGES, Difference, DifferenceIndex
 from harness.reporters._cards import SHOWN_ROLES, CardBuilder, Strip, shortened, slug, users_text
 from harness.reporters._costs import (
     cache_note,
@@ -41,7 +41,6 @@ from harness.reporters._words import (
 from harness.types import Failure, Relation, Report, Row, Run
 
 ROLES = ("baseline", "replay", "control", "candidate")
-MAX_STRIPS = 8
 
 
 @dataclass(frozen=True)
@@ -165,7 +164,7 @@ class PageBuilder:
     def _row(self, row: Row, anchor: str, cards: CardBuilder) -> RowView:
         outcome = outcome_of(row)
         count = max((len(run.images) for role in SHOWN_ROLES if (run := run_of(self.report, row, role))), default=0)
-        shown = min(count, MAX_STRIPS)
+        shown = min(count, SHOWN_IMAGES)
         return RowView(
             row=row,
             anchor=anchor,

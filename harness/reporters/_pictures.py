@@ -1,112 +1,14 @@
-"""Difference pictures: amplified, coloured, with the borders of the shards drawn in."""
+"""Pictures that the pages show beside differences: their sizes, and copies of goldens."""
 
 from __future__ import annotations
 
 import shutil
-from collections import OrderedDict
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from harness.differences import FOLDER, NOTHING_TO_COMPARE, Difference, DifferenceIndex, write_jpeg
-from harness.types import PIXELS_PER_TOKEN, ShardPlan
-
-Picture = npt.NDArray[np.uint8]
-
-# dark to bright: position on 0..255, red, green, blue
-RAMP = ((0, 7, 8, 16), (48, 45, 20, 95), (112, 150, 35, 105), (176, 235, 100, 55), (255, 255, 245, 185))
-KEPT_PICTURES = 6
-READABLE_PX = 480
-"""Differences of smaller pictures are enlarged, a whole number of times, or no label could be read."""
-
-
-class Differences:
-    """Draws difference pictures into ``folder/diffs``, each once, and remembers them.
-
-    Parameters
-    ----------
-    folder
-        Folder of the report.
-    known
-        What was drawn earlier, for pictures that are no longer there.
-    """
-
-    def __init__(self, folder: Path, known: DifferenceIndex | None = None) -> None:
-        self.folder = folder
-        self._known = known or DifferenceIndex()
-        self._done: dict[str, Difference] = {}
-        self._loaded: OrderedDict[Path, Picture | None] = OrderedDict()
-
-    def draw(self, name: str, reference: Path, candidate: Path, plan: ShardPlan | None) -> Difference:
-        """Draw ``candidate - reference``.
-
-        Parameters
-        ----------
-        name : str
-            Start of the file name, equal for equal pairs of pictures; the plan's borders are added to it.
-        reference, candidate : Path
-            Picture files; either may be missing.
-        plan : ShardPlan or None
-            Cut whose borders are drawn in.
-
-        Returns
-        -------
-        Difference
-            With a file only where the pictures differ and can be compared.
-        """
-        cut = f"-{plan.axis}{'_'.join(map(str, plan.shard_tokens))}" if plan else ""
-        stem = f"{name}{cut}"
-        if stem not in self._done:
-            self._done[stem] = self._draw(stem, reference, candidate, plan)
-        return self._done[stem]
-
-    @property
-    def known(self) -> dict[str, Difference]:
-        """All whose two pictures were seen, now or earlier."""
-        return {stem: found for stem, found in self._done.items() if found != NOTHING_TO_COMPARE}
-
-    def _draw(self, stem: str, reference: Path, candidate: Path, plan: ShardPlan | None) -> Difference:
-        first, second = self._load(reference), self._load(candidate)
-        if first is None or second is None:
-            return self._known.differences.get(stem, NOTHING_TO_COMPARE)
-        if first.shape != second.shape:
-            sizes = (f"{p.shape[1]}x{p.shape[0]}" for p in (first, second))
-            return Difference(f"sizes differ: {' and '.join(sizes)}")
-        difference = absolute_difference(first, second)
-        largest = int(difference.max())
-        if largest == 0:
-            return Difference("equal to the last bit")
-        picture = colour(amplify(difference, largest))
-        scale = max(1, READABLE_PX // max(picture.size))
-        picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
-        if plan is not None:
-            draw_borders(picture, plan, scale)
-        file = f"{FOLDER}/{stem}.jpg"
-        write_jpeg(picture, self.folder / file)
-        factor = 255 / largest
-        words = f"amplified {factor:.3g} times; largest difference {largest} of 255"
-        return Difference(words, file, factor, largest, picture.size)
-
-    def _load(self, path: Path) -> Picture | None:
-        """Read a picture; the last few are kept, since neighbouring rows compare the same ones."""
-        if path not in self._loaded:
-            self._loaded[path] = load_picture(path)
-            if len(self._loaded) > KEPT_PICTURES:
-                self._loaded.popitem(last=False)
-        self._loaded.move_to_end(path)
-        return self._loaded[path]
-
-
-def load_picture(path: Path) -> Picture | None:
-    """Read a picture as uint8 ``H,W,3``; ``None`` if it is missing or unreadable."""
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError):
-        return None
+from harness.differences import write_jpeg
+from harness.differences.drawing import load_picture
 
 
 def size_of(path: Path) -> tuple[int, int] | None:
@@ -125,60 +27,3 @@ def copy_golden(source: Path, to: Path) -> None:
         shutil.copyfile(source, to)
     elif (picture := load_picture(source)) is not None:
         write_jpeg(Image.fromarray(picture), to)
-
-
-def absolute_difference(first: Picture, second: Picture) -> Picture:
-    """Largest absolute difference over the channels, uint8 ``H,W``."""
-    difference: Picture = np.maximum(first, second) - np.minimum(first, second)
-    return np.maximum(np.maximum(difference[..., 0], difference[..., 1]), difference[..., 2])
-
-
-def amplify(difference: Picture, largest: int) -> Picture:
-    """Stretch to 0..255, so that the largest difference is as bright as can be."""
-    table = np.clip(np.round(np.arange(256) * (255 / largest)), 0, 255).astype(np.uint8)
-    stretched: Picture = table[difference]
-    return stretched
-
-
-def colour(values: Picture) -> Image.Image:
-    """Map ``H,W`` through a ramp from dark to bright."""
-    positions, *channels = zip(*RAMP, strict=True)
-    table = [np.interp(np.arange(256), positions, channel) for channel in channels]
-    image = Image.fromarray(values)
-    image.putpalette(np.stack(table, axis=1).round().astype(np.uint8).tobytes())
-    return image.convert("RGB")
-
-
-def draw_borders(picture: Image.Image, plan: ShardPlan, scale: int = 1) -> None:
-    """Draw a dashed line where each shard but the first begins, and name the rank of each.
-
-    Dashes alternate between white and black, so that they show on any ground. A line covers the
-    shard's first row or column of pixels: token ``origin`` times 16, times the picture's enlargement.
-    """
-    pen = ImageDraw.Draw(picture)
-    longest = max(picture.size)
-    thickness, dash = max(1, round(longest / 480)), max(4, longest // 80)
-    for rank, origin in enumerate(plan.origins):
-        start = origin * PIXELS_PER_TOKEN * scale
-        if rank:
-            _dashed_line(pen, picture.size, plan.axis, start - thickness // 2, thickness, dash)
-        _label(pen, f"rank {rank}", (0, start) if plan.axis == "h" else (start, 0), longest)
-
-
-def _dashed_line(
-    pen: ImageDraw.ImageDraw, size: tuple[int, int], axis: str, start: int, thickness: int, dash: int
-) -> None:
-    length = size[0] if axis == "h" else size[1]
-    for number, along in enumerate(range(0, length, dash)):
-        shade = "white" if number % 2 == 0 else "black"
-        near, far = (along, start), (min(along + dash, length) - 1, start + thickness - 1)
-        pen.rectangle((near, far) if axis == "h" else (near[::-1], far[::-1]), fill=shade)
-
-
-def _label(pen: ImageDraw.ImageDraw, text: str, corner: tuple[int, int], longest: int) -> None:
-    font: Any = ImageFont.load_default(size=max(9, longest / 36))
-    gap = max(2, longest // 240)
-    at = (corner[0] + 2 * gap, corner[1] + 2 * gap)
-    left, top, right, bottom = pen.textbbox(at, text, font=font)
-    pen.rectangle((left - gap, top - gap, right + gap, bottom + gap), fill="black")
-    pen.text(at, text, fill="white", font=font)

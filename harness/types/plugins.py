@@ -86,7 +86,8 @@ class Metric(Protocol):
     """A figure over two arrays of equal shape. One file in ``harness/metrics``.
 
     A class that says ``needs_plan = True`` is made with the candidate's :class:`ShardPlan` as its argument,
-    and measured only where the picture is cut. Every other one is made without arguments.
+    and measured only where the picture is cut. One that says ``takes_device = True`` is made with ``device=``,
+    the GPU it may compute on, as torch names it, or ``None``. Every other one is made without arguments.
     """
 
     name: ClassVar[str]

@@ -10,6 +10,7 @@ import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from harness.metrics import ssim
+from harness.metrics._ssim_gpu import mean_ssim_on
 from harness.registry import load, names
 from harness.types import Domain, Figure
 
@@ -155,7 +156,8 @@ class TestSsim:
     # Sides shorter than a tile, of whole blocks and tiles, and just beyond.
     @pytest.mark.parametrize("size", [(11, 11), (16, 300), (19, 138), (75, 41), (266, 42), (267, 140)])
     @pytest.mark.parametrize("pair", SSIM_PAIRS)
-    def test_equals_skimage(self, size: tuple[int, int], pair: str) -> None:
+    @pytest.mark.parametrize("device", [None, "cpu"])  # torch computes the same wherever it does
+    def test_equals_skimage(self, size: tuple[int, int], pair: str, device: str | None) -> None:
         make, change = SSIM_PAIRS[pair]
         reference = make((*size, 3))
         candidate = change(reference)
@@ -168,9 +170,15 @@ class TestSsim:
             data_range=255,
             channel_axis=2,
         )
-        figure = measure("ssim", reference, candidate, "image")
+        figure = ssim.Ssim(device).measure(reference, candidate, "image")
         assert figure.value == pytest.approx(expected, abs=1e-9)
         assert figure.variant == "Wang 2004, gaussian 1.5"
+
+    def test_a_device_that_fails_leaves_it_to_the_processor(self) -> None:
+        a, b = noise("image"), noise("image", seed=1)
+        with pytest.raises(RuntimeError):
+            mean_ssim_on("meta", a, b)  # torch's device without memory
+        assert ssim.Ssim("meta").measure(a, b, "image") == ssim.Ssim().measure(a, b, "image")
 
     def test_no_product_is_large_enough_for_several_threads(self) -> None:
         # OpenBLAS shares out what has more than 2**18 multiplications (GEMM_MULTITHREAD_THRESHOLD * 65536).

@@ -1,4 +1,7 @@
-"""What is known of difference pictures, kept beside them: they may outlive the pictures they were drawn from."""
+"""What is known of difference pictures, kept beside them: they may outlive the pictures they were drawn from.
+
+Which differences a report shows of a row is said here too, so that they can be drawn before there is a report.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from PIL import Image
 
 from harness import codec
 from harness.errors import FileError
+from harness.types import Row
 
 FOLDER = "diffs"
 INDEX = "index.json"
@@ -18,8 +22,25 @@ INDEX = "index.json"
 REDUCED = "-reduced.jpg"
 """End of the name of a picture that is kept for the eye alone, in place of ``.png`` or ``.jpg``."""
 
-
 JPEG_QUALITY = 85
+
+SHOWN_IMAGES = 8
+"""Of a batch, in a row of the report."""
+
+
+def shown_pairs(row: Row) -> tuple[tuple[str, str, str], ...]:
+    """Relation, reference and candidate (by their roles) of each difference that is shown of a row."""
+    split_reference = "replay" if "replay" in row.runs else "control"
+    return (
+        ("exchange", split_reference, "candidate"),
+        ("layout", "baseline", "replay"),
+        ("pair", "baseline", "candidate"),
+    )
+
+
+def name_of(row: Row, reference: str, candidate: str, index: int) -> str:
+    """Name of the difference between two runs (by their roles) in one image: equal for equal pairs of pictures."""
+    return f"{row.runs[reference]}-{row.runs[candidate]}-{index}"
 
 
 def write_jpeg(picture: Image.Image, to: Path) -> None:
@@ -39,6 +60,8 @@ class Difference:
     factor: float = 1.0
     largest: int = 0
     size_px: tuple[int, int] = (0, 0)
+    drawn_from: tuple[str, ...] = ()
+    """Stamps of the two pictures, by which it is known whether they have changed since."""
 
 
 NOTHING_TO_COMPARE = Difference("no picture to compare")

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from harness.differences import DifferenceIndex
+from harness.differences.drawing import Differences, absolute_difference, amplify, colour, load_picture
 from harness.plan import cut
-from harness.reporters._pictures import Differences, absolute_difference, amplify, colour
 from harness.types import PIXELS_PER_TOKEN, ShardPlan, Size
 
 
@@ -95,6 +96,32 @@ def test_equal_pairs_are_drawn_once_and_cuts_are_told_apart(pair: tuple[Path, Pa
     files = [differences.draw("d", first, second, plan).file for plan in plans]
     assert files[0] == files[2] != files[1]
     assert len(list((tmp_path / "diffs").iterdir())) == 2
+
+
+def test_what_was_drawn_earlier_of_the_same_pictures_stays(pair: tuple[Path, Path, Any], tmp_path: Path) -> None:
+    first, second, differences = pair
+    plan = cut(Size(96, 80), 2, "h")
+    drawn = differences.draw("d", first, second, plan)
+    assert len(set(drawn.drawn_from)) == 2
+    read: list[Path] = []
+
+    def load(path: Path) -> Any:
+        read.append(path)
+        return load_picture(path)
+
+    def again() -> Any:
+        return Differences(tmp_path, DifferenceIndex(differences.known), load).draw("d", first, second, plan)
+
+    assert again() == drawn
+    assert not read
+    (tmp_path / drawn.file).unlink()
+    assert again() == drawn
+    assert read == [first, second]
+    assert (tmp_path / drawn.file).is_file()
+    Image.new("RGB", (96, 80)).save(second)
+    assert again().largest == 100
+    second.unlink()
+    assert again() == drawn  # it outlives its pictures
 
 
 def test_difference_does_not_wrap_and_the_ramp_rises() -> None:
