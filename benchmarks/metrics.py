@@ -2,44 +2,40 @@
 
 First each metric by itself, on a picture of noise and a disturbed copy, and on their latents: seconds of the
 processor, over all threads, for each megapixel of picture. PSNR and SSIM stand beside scikit-image's, with
-the difference of the two values. Then a matrix is run as ``sp-harness run`` runs it, with a watch on every
-comparison: the harness measures in a thread while later pictures are still being drawn, so its processor
-time (of the thread that measures, not of the rest of the harness) and the time by which it outlasts the last
-picture (the tail: waiting for that thread, and what is measured after it, such as goldens) are two figures.
-Processor time is held to the bound; the tail is shown beside it.
-Ends with 1 if a value is not scikit-image's, or metrics take more of a run than they may.
+the difference of the two values; SSIM also as it is computed on a GPU, if there is one. Then a matrix is run:
+the harness measures in a process of its own while later pictures are still being drawn, and leaves in the
+journal what that cost. Held to the bound is the processor time from two samples in memory to their
+comparison: equality, every metric, the steps. The rest of the process' time (reading, digests, the report's
+difference pictures) and the tail, by which it outlasts the last picture, are shown beside it.
+Ends with 1 if a value is not scikit-image's, or comparing takes more of a run than it may.
 
-    python benchmarks/metrics.py [--matrix FILE] [--golden off] [--size WIDTHxHEIGHT ...] [--no-run] [--out DIR]
+    python benchmarks/metrics.py [--matrix FILE] [--golden off] [--size WIDTHxHEIGHT ...] [--no-run | --of RUN]
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import io
 import statistics
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
-from _common import add_matrix, finish, parser, start, table
+from _common import HarnessRun, add_matrix, finish, parser, run_harness, start, table
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from harness import commands, registry, session
-from harness.measure import AheadMeasurer, Measurer
+from harness import registry
 from harness.plan import cut
+from harness.record import MEASURED, RunFolder
 from harness.types import Domain, Size
 
 ALLOWED = {"cpu": 0.10, "cuda": 0.02}
-"""Share of a run's wall time that the processor time of metrics may come to."""
+"""Share of a run's wall time that the processor time of comparing may come to."""
 SHOWN = {
-    "metrics_cpu_s": "processor time of the metrics",
-    "measuring_cpu_s": "with reading, digests and equality",
+    "comparing_cpu_s": "processor time of comparing",
+    "cpu_s": "with reading, digests and difference pictures",
     "tail_s": "tail after the last picture",
 }
 EQUAL_TO = 1e-6
@@ -52,14 +48,17 @@ def main() -> int:
     add_matrix(made)
     made.add_argument("--picture", default="1280x720", help="size of the pictures that metrics are timed on")
     made.add_argument("--no-run", action="store_true", help="time metrics alone")
-    made.add_argument("--out", type=Path, help="keep the run's folder in this one")
+    made.add_argument("--of", type=Path, help="read a run folder in place of running a matrix")
     arguments = made.parse_args()
-    alone = _alone(Size.parse(arguments.picture))
-    figures: dict[str, Any] = {"alone": alone}
+    figures: dict[str, Any] = {"alone": _alone(Size.parse(arguments.picture))}
     device = "cpu"
-    if not arguments.no_run:
-        with contextlib.nullcontext(arguments.out) if arguments.out else tempfile.TemporaryDirectory() as out:
-            figures["run"] = _in_a_run(arguments.matrix, Path(out), arguments.golden, arguments.size)
+    if arguments.of:
+        folder = RunFolder.open(arguments.of)
+        figures["run"] = _of_run(HarnessRun(0.0, folder.recorded_s(), 0, folder))
+    elif not arguments.no_run:
+        with tempfile.TemporaryDirectory() as out:
+            figures["run"] = _of_run(run_harness(arguments.matrix, Path(out), arguments.golden, arguments.size))
+    if "run" in figures:
         device = figures["run"]["device"]
     return finish(arguments, device, _tables(figures, arguments), figures, _broken(figures))
 
@@ -84,14 +83,21 @@ def _alone(size: Size) -> dict[str, Any]:
         for domain in kind.domains:
             measure = functools.partial(metric.measure, *pairs[domain], domain)
             found[f"{name} {domain}"] = {"cpu_s_per_mpx": _cpu_s(measure) / megapixels, "value": measure().value}
+        if getattr(kind, "takes_device", False) and (gpu := _gpu()):
+            measure = functools.partial(kind(device=gpu).measure, *pairs["image"], "image")
+            found[f"{name} image on a GPU"] = {"cpu_s_per_mpx": _cpu_s(measure) / megapixels, "value": measure().value}
     for key, theirs in _references(pairs).items():
-        value = theirs()
-        found[key] |= {
-            "skimage_cpu_s_per_mpx": _cpu_s(theirs) / megapixels,
-            "skimage_value": value,
-            "difference": abs(found[key]["value"] - value),
-        }
+        value, cpu_s = theirs(), _cpu_s(theirs)
+        for ours in (found[name] for name in (key, f"{key} on a GPU") if name in found):
+            ours["skimage_cpu_s_per_mpx"] = cpu_s / megapixels
+            ours["skimage_value"], ours["difference"] = value, abs(ours["value"] - value)
     return found
+
+
+def _gpu() -> str | None:
+    import torch
+
+    return "cuda:0" if torch.cuda.is_available() else None
 
 
 def _references(pairs: dict[Domain, tuple[Any, Any]]) -> dict[str, Callable[[], float]]:
@@ -120,66 +126,30 @@ def _cpu_s(call: Callable[[], Any]) -> float:
 # ---------------------------------------------------------------- in a run
 
 
-class _Watch:
-    """Seconds spent inside some functions.
+def _of_run(done: HarnessRun) -> dict[str, Any]:
+    """What a run's journal says of measuring.
 
-    ``cpu_s`` is the processor time of the thread that calls: a run has others (progress, journal, packing), and
-    metrics leave work to none of theirs. ``main_wall_s`` is the part of ``wall_s`` on the main thread.
+    Raises
+    ------
+    SystemExit
+        If it says nothing: then whoever judged has measured, and the time is not known.
     """
-
-    def __init__(self) -> None:
-        self.cpu_s = self.wall_s = self.main_wall_s = 0.0
-        self.calls = 0
-
-    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            wall, cpu = time.perf_counter(), time.thread_time()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                wall_s = time.perf_counter() - wall
-                self.wall_s += wall_s
-                self.main_wall_s += wall_s if threading.current_thread() is threading.main_thread() else 0.0
-                self.cpu_s += time.thread_time() - cpu
-                self.calls += 1
-
-        return watched
-
-
-def _in_a_run(matrix: Path, out: Path, golden: str, sizes: Sequence[str]) -> dict[str, Any]:
-    """Run a matrix in this process as the command line does, with watches on what it measures."""
-    metrics, measuring, waiting = _Watch(), _Watch(), _Watch()
-    with contextlib.ExitStack() as stack:
-        for owner, name, watch in _watched(metrics, measuring, waiting):
-            stack.enter_context(patch.object(owner, name, watch(getattr(owner, name))))
-        stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
-        started = time.perf_counter()
-        folder = commands.create(matrix, out, session.Selection(sizes=sizes), golden)
-        exit_code = commands.run(folder)
-        wall_s = time.perf_counter() - started
-        drawn = [run for run in folder.runs().values() if run.failure is None]
-        device = drawn[0].spec.case.device
+    journal, runs = done.journal(), done.folder.runs()
+    measured = [entry for entry in journal if entry["event"] == MEASURED]
+    if not measured:
+        raise SystemExit(f"{done.folder.path}: nothing was measured beside the drawing; see its logs/measure.log")
+    last = max(entry["time"] for entry in journal if entry["event"] == "finished")
+    drawn = [run for run in runs.values() if run.failure is None]
+    device = drawn[0].spec.case.device
     return {
-        "matrix": str(matrix),
+        "matrix": done.folder.plan.matrix.path,
         "device": device,
-        "exit_code": exit_code,
         "runs": len(drawn),
-        "comparisons": measuring.calls,
-        "wall_s": wall_s,
-        "metrics_cpu_s": metrics.cpu_s,
-        "measuring_cpu_s": measuring.cpu_s,
-        "tail_s": waiting.wall_s + measuring.main_wall_s,
-        "tail_after_waiting_s": measuring.main_wall_s,
+        "wall_s": done.wall_s,
+        "tail_s": measured[-1]["time"] - last,
         "allowed": ALLOWED[device],
+        **{key: measured[-1][key] for key in ("gpu", "comparisons", "comparing_cpu_s", "cpu_s", "samples_read")},
     }
-
-
-def _watched(metrics: _Watch, measuring: _Watch, waiting: _Watch) -> Iterator[tuple[Any, str, _Watch]]:
-    for name in registry.names("metrics"):
-        yield registry.load("metrics", name), "measure", metrics
-    yield Measurer, "measure", measuring
-    yield AheadMeasurer, "wait", waiting
 
 
 # ---------------------------------------------------------------- what is printed
@@ -192,9 +162,9 @@ def _broken(figures: dict[str, Any]) -> list[str]:
         if found.get("difference", 0.0) > EQUAL_TO
     ]
     run = figures.get("run")
-    if run and (taken_s := run["metrics_cpu_s"]) > run["allowed"] * run["wall_s"]:
+    if run and (taken_s := run["comparing_cpu_s"]) > run["allowed"] * run["wall_s"]:
         broken.append(
-            f"metrics take {taken_s / run['wall_s']:.1%} of the run's wall time, at most {run['allowed']:.0%}"
+            f"comparing takes {taken_s / run['wall_s']:.1%} of the run's wall time, at most {run['allowed']:.0%}"
         )
     return broken
 
@@ -218,9 +188,11 @@ def _tables(figures: dict[str, Any], arguments: Any) -> list[Any]:
 
 def _run_lines(run: dict[str, Any]) -> list[str]:
     share = {name: f"{run[name]:.2f} s, {run[name] / run['wall_s']:.1%} of the wall time" for name in SHOWN}
-    share["metrics_cpu_s"] += f" (at most {run['allowed']:.0%})"
+    share["comparing_cpu_s"] += f" (at most {run['allowed']:.0%})"
+    where = "the processor" if run["gpu"] is None else f"GPU {run['gpu']} too"
     return [
-        f"{run['matrix']}: {run['runs']} runs, {run['comparisons']} comparisons, {run['wall_s']:.1f} s",
+        f"{run['matrix']}: {run['runs']} runs, {run['comparisons']} comparisons on {where}, {run['wall_s']:.1f} s",
+        f"samples read: {run['samples_read']} (runs and goldens, each once unless memory was short)",
         *(f"{words}: {share[name]}" for name, words in SHOWN.items()),
     ]
 

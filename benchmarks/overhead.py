@@ -4,7 +4,7 @@ The bare script draws every distinct run of the run graph with the same engines,
 side by side on as many processes: one launch for each world size and model, each process importing torch,
 loading the model once and looping over its runs (``_draw.py``). It saves, measures, judges and reports nothing.
 
-    python benchmarks/overhead.py [--matrix FILE] [--rounds N] [--golden off] [--size WIDTHxHEIGHT ...]
+    python benchmarks/overhead.py [--matrix FILE] [--rounds N] [--golden off] [--size WIDTHxHEIGHT ...] [--out DIR]
 
 ``start-up`` of the harness is the time of its slots that is no run's, idle slots at the end of a world size
 included; ``replies`` is what a run takes beyond its engine: encoding and saving pictures, and talking.
@@ -13,6 +13,7 @@ Ends with 1 if the harness takes more than it may.
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import tempfile
 from pathlib import Path
@@ -34,6 +35,7 @@ def main() -> int:
     made = parser(__doc__)
     add_matrix(made)
     made.add_argument("--rounds", type=positive, default=1, help="of which the medians are taken")
+    made.add_argument("--out", type=Path, help="keep the run folders of the harness in this one")
     arguments = made.parse_args()
     matrix, graph = session.prepare(arguments.matrix, session.Selection(sizes=arguments.size), arguments.golden)
     drawable(matrix, graph)
@@ -43,7 +45,7 @@ def main() -> int:
     bare, ours = [], []
     for _ in range(arguments.rounds):
         bare.append(_bare_parts(*draw_all(specs)))
-        with tempfile.TemporaryDirectory() as out:
+        with contextlib.nullcontext(arguments.out) if arguments.out else tempfile.TemporaryDirectory() as out:
             ours.append(_harness_parts(run_harness(arguments.matrix, Path(out), arguments.golden, arguments.size)))
     figures = {
         "matrix": str(arguments.matrix),
