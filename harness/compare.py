@@ -114,8 +114,15 @@ def _equal(first: Array, second: Array) -> bool:
     return bool(np.array_equal(first[:1], second[:1])) and bool(np.array_equal(first, second))
 
 
+def _fixed(array: Array) -> Array:
+    """The same array, for reading alone: a metric cannot spoil it for the next, and may keep what it made of it."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
 def _figures(metrics: Sequence[Metric], domain: Domain, left: Sequence[Array], right: Sequence[Array]) -> list[Figure]:
-    pairs = [(a, b) for a, b in zip(left, right, strict=True) if not _equal(a, b)]
+    pairs = [(_fixed(a), _fixed(b)) for a, b in zip(left, right, strict=True) if not _equal(a, b)]
     figures = []
     for metric in metrics:
         if domain in metric.domains:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import math
 from typing import Any, ClassVar
 
@@ -46,17 +47,20 @@ class P999:
 
 
 def _levels(difference: Array, ranks: tuple[int, int]) -> tuple[float, float]:
-    """Values at two places of the sorted uint8 array: found by counting, which is quicker than any sorting."""
+    """Values at two neighbouring places of the sorted uint8 array: found by counting, which is quicker than sorting."""
 
+    @functools.cache
     def num_up_to(level: int) -> int:
         return int(np.count_nonzero(difference <= level))
 
     largest = int(difference.max())
     low = bisect.bisect_right(range(largest), ranks[0], key=num_up_to)
+    if low == largest or num_up_to(low) > ranks[1]:
+        return low, low
     return low, bisect.bisect_right(range(largest), ranks[1], lo=low, key=num_up_to)
 
 
 def _sorted(difference: Array, ranks: tuple[int, int]) -> tuple[float, float]:
-    """Values at two neighbouring places of the sorted array; the second is NaN where any is. Reorders its argument."""
-    difference.partition(ranks[0])  # numpy is several times slower at two places than at one
-    return difference[ranks[0]], difference[ranks[1] :].min()
+    """Values at two neighbouring places of the sorted array; the second is NaN where any is."""
+    ordered = np.partition(difference, ranks[0])  # numpy is several times slower at two places than at one
+    return ordered[ranks[0]], ordered[ranks[1] :].min()

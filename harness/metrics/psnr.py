@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from harness.metrics._arrays import data_range, finite, mean_squared_error, range_name
+from harness.metrics._arrays import add_up, data_range, finite, range_name, squared_error
 from harness.types import Domain, Figure
 
 
@@ -41,6 +41,7 @@ class Psnr:
         # In float64, where scikit-image squares float32 in float32: a difference of 1e-7 would then carry
         # only half of its digits into a figure above 140 dB.
         with np.errstate(divide="ignore", invalid="ignore"):
-            error = np.float64(mean_squared_error(reference, candidate, domain))
+            squares = squared_error(reference, candidate, domain)
+            error = add_up(squares, axis=0).sum() / squares.size
             value = 10 * np.log10(np.float64(data_range(reference, domain)) ** 2 / error)
         return Figure(self.name, f"skimage, {range_name(domain)}", domain, finite(value), self.unit)
