@@ -1,11 +1,14 @@
 """The bare script: make the engines ready once, draw run after run, keep nothing.
 
 Started by ``_launch.py`` or by torchrun as ``_draw.py JOB``. Single runs are shared out: whoever makes the
-file of a run's number first draws it. A process leaves its times in ``LOCAL_RANK.json`` beside the job.
+file of a run's number first draws it. Where the job has ``warm``, every process draws the run of that number once
+before, and keeps no time of it. A process leaves its times in ``LOCAL_RANK.json`` beside the job.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import json
 import os
@@ -35,6 +38,10 @@ def main() -> None:
         engine.load(worker)
     reply: dict[str, Any] = {"ready_s": time.time() - float(os.environ["BEGAN_AT"]), "runs": []}
     reply["loaded_bytes"] = _memory_bytes(case.device)
+    if job.get("warm") is not None:
+        first = specs[job["warm"]]
+        engines[job.get("engine") or first.engine].draw(first)
+        _give_back_memory()
     for number, spec in enumerate(specs):
         if world_size > 1 or _claim(Path(job["folder"], f"taken-{number}")):
             reply["runs"].append(_drawn(engines[job.get("engine") or spec.engine], spec, worker, job.get("latents")))
@@ -99,6 +106,16 @@ def _memory_bytes(device: Device) -> int:
     """What is taken now: by torch on a GPU, by the process on a CPU."""
     reset_peak_memory(device)
     return peak_memory_bytes(device)
+
+
+def _give_back_memory() -> None:
+    """Return what has been freed to the system: a process keeps it, and its size would be a later run's peak.
+
+    On a GPU nothing is to be done, as there the peak is of what is allocated, not of what torch keeps for later.
+    """
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _weights(worker: Worker) -> dict[str, int]:

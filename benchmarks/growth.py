@@ -2,10 +2,12 @@
 
 Cases: ``sp-harness run`` on matrices of 1, 2, 4, ... equal cases that differ in their seed alone, and a straight
 line through the wall times: the harness' start-up and what a case costs. Tokens: every size once on one device and
-on two ranks, one run at a time, with ``a + b * tokens + c * tokens**2`` through the seconds a step (projections and
-feed-forward grow with the tokens, attention with their square). Memory: a rank's peak beyond the weights,
-which it must hold once, whatever engines it serves; ends with 1 if it does not. What is counted there are the
-parameters and buffers in the processes of this benchmark's own script (``_draw.py``), with both engines loaded.
+on two ranks, one run at a time, by ranks that have drawn the largest once before, unmeasured (connections,
+libraries and kernels cost their first user), with ``a + b * tokens + c * tokens**2`` through the seconds a step
+(projections and feed-forward grow with the tokens, attention with their square). Memory: a rank's peak beyond the
+weights, which it must hold once, whatever engines it serves; ends with 1 if it does not. What is counted there are the
+parameters and buffers in the processes of this benchmark's own script (``_draw.py``), with both engines loaded. The
+peak is each size's own; what a rank keeps for good once it has drawn is in all of them.
 
 On a CPU every rank computes with one thread, and so does the single device: "of single" is two cores against one.
 
@@ -111,9 +113,9 @@ def _over_tokens(head: str, sizes: Sequence[str], place: Path) -> dict[str, Any]
 
 
 def _of_role(rows: Sequence[Row], graph: Graph, role: str) -> dict[str, Any]:
-    """Draw each row's run of one role, in one launch, one at a time."""
+    """Draw each row's run of one role, in one launch, one at a time and warm; the last row is the largest."""
     specs = [graph.specs[row.runs[role]] for row in rows]
-    launch = draw(specs, side_by_side=1, weights=True)
+    launch = draw(specs, side_by_side=1, weights=True, warm=len(specs) - 1)
     first = launch.replies[0]["runs"]
     return {
         "step_s": [statistics.median(run["steps_s"][1:] or run["steps_s"]) for run in first],

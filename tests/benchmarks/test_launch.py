@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+from harness import codec
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 RANK = """
@@ -32,7 +37,7 @@ def launching(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     monkeypatch.setattr(_launch, "DRAW", tmp_path / "rank.py")
     (tmp_path / "rank.py").write_text(RANK, encoding="utf-8")
     yield _launch
-    for name in ("_launch", "_common"):
+    for name in ("_launch", "_common", "_draw"):
         sys.modules.pop(name, None)
 
 
@@ -74,3 +79,25 @@ def test_on_gpus_as_many_processes_as_there_are(bench: Any, launching: Any, monk
     launching.num_singles.cache_clear()
     assert launching.num_singles("cuda") == 2
     assert launching.num_singles("cpu") == len(__import__("os").sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(("warm", "drawn"), [(None, [0, 1]), (1, [1, 0, 1])])
+def test_what_warms_a_process_is_drawn_first_and_not_measured(
+    bench: Any, launching: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, warm: int | None, drawn: list[int]
+) -> None:
+    import _draw
+
+    specs = [spec for spec in bench.plan().plan.specs.values() if spec.world_size == 2][:2]
+    seen: list[str] = []
+    engine = SimpleNamespace(packages=(), load=lambda worker: None, draw=lambda spec: seen.append(spec.digest))
+    monkeypatch.setattr(_draw, "_engine", lambda name: engine)
+    monkeypatch.setattr(os, "_exit", lambda code: None)
+    job = {"specs": [codec.encode(spec) for spec in specs], "threads": 1, "folder": str(tmp_path), "warm": warm}
+    (tmp_path / "job.json").write_text(json.dumps(job), encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["_draw.py", str(tmp_path / "job.json")])
+    for name, value in {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "2", "BEGAN_AT": "0"}.items():
+        monkeypatch.setenv(name, value)
+    _draw.main()
+    assert seen == [specs[index].digest for index in drawn]
+    measured = json.loads((tmp_path / "0.json").read_text(encoding="utf-8"))["runs"]
+    assert [run["digest"] for run in measured] == [spec.digest for spec in specs]
