@@ -126,21 +126,34 @@ class Ballast:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            # Exactly what is asked for is taken: torch's own allocator rounds some MiB up to twenty.
+            env={**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},
         )
         self._line()  # ready, after some seconds: what follows is quick
 
-    def fill(self, device_index: int, spare_bytes: int) -> int:
-        """Take all memory of a GPU but a little; returns the bytes taken."""
+    def fill(self, device_index: int, spare_bytes: int) -> tuple[int, int]:
+        """Take all memory of a GPU but a little; returns the bytes taken so far, and those left."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{device_index} {spare_bytes}\n")
         self._process.stdin.flush()
-        return int(self._line())
+        took, left = self._line().split()
+        return int(took), int(left)
+
+    def left(self, device_index: int) -> int:
+        """Bytes that are free on a GPU."""
+        return self.fill(device_index, sys.maxsize)[1]
 
     def release(self) -> None:
         """End it."""
         self._process.kill()
         self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe:
+                pipe.close()
 
     def _line(self) -> str:
         assert self._process.stdout is not None
@@ -159,12 +172,14 @@ def _serve_ballast() -> None:
     blocks = []
     for line in sys.stdin:
         index, spare = map(int, line.split())
-        while (free := torch.cuda.mem_get_info(index)[0]) > spare + 2 * MIB:
+        largest = 1 << 30
+        while (free := torch.cuda.mem_get_info(index)[0]) > spare + 2 * MIB and largest >= 2 * MIB:
+            size = min(free - spare, largest)
             try:
-                blocks.append(torch.empty(min(free - spare, 1 << 30), dtype=torch.uint8, device=f"cuda:{index}"))
-            except torch.OutOfMemoryError:
-                break  # others take memory as well
-        print(sum(block.numel() for block in blocks), flush=True)
+                blocks.append(torch.empty(size, dtype=torch.uint8, device=f"cuda:{index}"))
+            except RuntimeError:  # others take memory as well; without its own allocator torch says so in CUDA's words
+                largest = size // 2
+        print(sum(block.numel() for block in blocks), torch.cuda.mem_get_info(index)[0], flush=True)
 
 
 def _processes(mark: str) -> Iterator[int]:

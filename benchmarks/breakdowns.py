@@ -1,10 +1,10 @@
 """What breaks a machine, done to real runs from outside: what is recorded, how soon, and what is left behind.
 
 Nothing is planted in the harness. `sp-harness run` draws breakdowns.toml on two ranks; then memory is taken
-away from one rank, a rank is killed, a rank is stopped so that the other waits in a collective, two runs are
-started at once, and the harness itself is interrupted, terminated and killed. Each must be recorded within
-the time limit under its own name, leave no process and no GPU memory behind, and cost no other row. Ends 0
-only if all of that holds. Needs Linux.
+away from one rank (on GPUs also from NCCL alone, on breakdowns_nccl.toml), a rank is killed, a rank is stopped so
+that the other waits in a collective, two runs are started at once, and the harness itself is interrupted,
+terminated and killed. Each must be recorded within the time limit under its own name, leave no process and no GPU
+memory behind, and cost no other row. Ends 0 only if all of that holds. Needs Linux.
 
     python benchmarks/breakdowns.py [--device cpu|cuda] [--model NAME] [--dtype NAME] [--only NAME ...]
 """
@@ -12,10 +12,8 @@ only if all of that holds. Needs Linux.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
-import shutil
 import signal
 import sys
 import tempfile
@@ -24,101 +22,35 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from _bench import ALL_WELL, Bench, judged, recorded, resumes
 from _checks import Checks
-from _outside import MIB, Ballast, Command, gpu_used_bytes, limit_memory
+from _common import positive
+from _nccl import nccl_out_of_memory
+from _outside import MIB, Ballast, gpu_used_bytes, limit_memory
 from _recorded import (
     end_of,
     held_now,
     journal,
-    limit_time,
     only_run,
     outcomes,
     overlaps,
-    run_of,
     spans_held,
-    split_runs,
     until_drawing,
 )
 
 from harness.console import make_console
-from harness.record import RunFolder
-from harness.types import Failure, FailureKind
+from harness.types import FailureKind
 
-MATRIX = Path(__file__).with_suffix(".toml")
 COLLECTIVE = r"has not finished (gloo|nccl):\w+ number \d+"
 """What a rank says of the collective it waits for, beside its stack."""
 LIMIT_S = 120.0
 """Time limit of a run, as the matrix says."""
-RECORD_GRACE_S = 10.0
-"""Beyond the time limit: stacks are asked for, and the group is killed."""
 LEFT_BYTES = 64 * MIB
 """What the driver itself may hold more or less of a GPU."""
-SPARE_BYTES = 128 * MIB
+SPARE_MIB = 128
 """Left of a GPU's memory: what the struck case needs beyond the case before it is several times as much."""
-ALL_WELL = {"first": "pass", "before": "pass", "struck": "pass", "after": "pass", "last": "pass"}
-
-
-class Bench:
-    """A folder with the matrix, and one recorded run from which every breakdown starts anew."""
-
-    def __init__(self, root: Path, arguments: argparse.Namespace) -> None:
-        self.root = root
-        self.device: str = arguments.device
-        self.hang_s: float = arguments.hang_s
-        self._text = MATRIX.read_text(encoding="utf-8")
-        for key in ("model", "device", "dtype"):
-            self._text = re.sub(rf"^{key} = .*$", f'{key} = "{getattr(arguments, key)}"', self._text, flags=re.M)
-        self._text = self._text.replace("512x512", arguments.struck_size)
-        if arguments.model == "fake":
-            self._text = self._text.replace('"spatial"', '"fake"') + "options = { step_s = 0.1 }\n"
-        self.split = arguments.model != "fake"
-        self.template: RunFolder | None = None
-        """None where nothing whole was recorded."""
-
-    def start(self, name: str, out: str = "reports") -> Command:
-        """Run the whole matrix."""
-        matrix = self.root / "breakdowns.toml"
-        matrix.write_text(self._text, encoding="utf-8")
-        return Command(matrix, "--out", self.root / out, "--no-explain", log=self.root / f"{name}.txt")
-
-    def record(self) -> None:
-        """Draw what the breakdowns start from.
-
-        Raises
-        ------
-        RuntimeError
-            If that does not end well.
-        """
-        out = self.root / "template"
-        shutil.rmtree(out, ignore_errors=True)  # of a recording that failed
-        run = self.start("template", out.name)
-        try:
-            if code := run.wait():
-                raise RuntimeError(f"the run to start from ended with {code}; it printed:\n{run.printed()}")
-        finally:
-            run.end()
-        self.template = only_run(out)
-
-    def resume(self, folder: RunFolder, name: str) -> Command:
-        """Draw what a run folder lacks."""
-        return Command("--resume", folder.path, "--no-explain", log=self.root / f"{name}.txt")
-
-    def half_done(self, name: str, timeout_s: float | None = None) -> RunFolder:
-        """A copy of the recorded run in which nothing on two ranks is drawn yet."""
-        if self.template is None:
-            self.record()
-        assert self.template is not None
-        path = self.root / "reports" / name
-        shutil.copytree(self.template.path, path)
-        for spec in split_runs(self.template):
-            shutil.rmtree(path / "runs" / spec.digest)
-        (path / "report.json").unlink()
-        (path / "journal.jsonl").unlink()
-        if timeout_s is not None:
-            plan = json.loads((path / "plan.json").read_text(encoding="utf-8"))
-            limit_time(plan, "struck", timeout_s)
-            (path / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
-        return RunFolder.open(path)
+NCCL_SPARE_MIB = (16, 64, 256)
+"""Left to NCCL, try by try: from a part of a communicator to most of its connections; torch needs nothing new."""
 
 
 def main() -> int:
@@ -131,19 +63,36 @@ def main() -> int:
         "--struck-size", help="WIDTHxHEIGHT of the case that is struck; default: 512x512, on cuda 1536x1536"
     )
     parser.add_argument("--hang-s", type=float, default=15.0, help="time limit of the run that hangs")
+    parser.add_argument(
+        "--spare-mib",
+        type=positive,
+        default=SPARE_MIB,
+        metavar="N",
+        help="left of a GPU, out-of-memory; default: %(default)s",
+    )
+    parser.add_argument(
+        "--nccl-spare-mib",
+        type=positive,
+        nargs="+",
+        default=NCCL_SPARE_MIB,
+        metavar="N",
+        help=f"left of a GPU, one try for each, nccl-out-of-memory; default: {' '.join(map(str, NCCL_SPARE_MIB))}",
+    )
     parser.add_argument("--only", action="append", default=[], choices=list(BREAKDOWNS), help="all by default")
     arguments = parser.parse_args()
+    names = _wanted(parser, arguments)
     # Shells start background jobs with SIGINT ignored, and whoever is started here would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     cuda = arguments.device == "cuda"
+    arguments.nccl_model = arguments.model or "nano"
     arguments.model = arguments.model or ("z-image-random" if cuda else "nano")
     arguments.dtype = arguments.dtype or ("bfloat16" if cuda else "float32")
     arguments.struck_size = arguments.struck_size or ("1536x1536" if cuda else "512x512")
     console, well, started = make_console(), True, time.monotonic()
     with tempfile.TemporaryDirectory(prefix="breakdowns-") as root:
         bench = Bench(Path(root), arguments)
-        wanted = {name: BREAKDOWNS[name] for name in BREAKDOWNS if name in (arguments.only or BREAKDOWNS)}
-        for name, breakdown in wanted.items():
+        for name in names:
+            breakdown = BREAKDOWNS[name]
             begun, checks = time.monotonic(), Checks(name)
             with _nothing_left(bench, checks):
                 breakdown(bench, checks)
@@ -152,6 +101,14 @@ def main() -> int:
             well &= checks.ok
     console.print(f"{'all well' if well else 'NOT all well'}, {time.monotonic() - started:.0f} s")
     return 0 if well else 1
+
+
+def _wanted(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> list[str]:
+    """Names of the breakdowns to do; one that needs GPUs is left out elsewhere, or refused if it is asked for."""
+    if arguments.device != "cuda" and (refused := [name for name in arguments.only if name in ON_GPUS]):
+        parser.error(f"{refused[0]} needs two GPUs: add --device cuda")
+    asked = arguments.only or [name for name in BREAKDOWNS if arguments.device == "cuda" or name not in ON_GPUS]
+    return [name for name in BREAKDOWNS if name in asked]
 
 
 # ---------------------------------------------------------------- the breakdowns
@@ -187,8 +144,8 @@ def out_of_memory(bench: Bench, checks: Checks) -> None:
         # A GPU's memory is kept from one case to the next, and what is missing shows in a larger one.
         until_drawing(run, folder, "before" if ballast else "struck")
         if ballast:
-            took = ballast.fill(held_now(folder)[1], spare_bytes=SPARE_BYTES)
-            checks.done("done", f"took {took / 1e9:.1f} GB, all but little, of the GPU of rank 1")
+            took, left = ballast.fill(held_now(folder)[1], spare_bytes=bench.arguments.spare_mib * MIB)
+            checks.done("done", f"took {took / 1e9:.1f} GB of the GPU of rank 1, all but {left / MIB:.0f} MiB")
             checks.holds("while it drew the case before", True, end_of(folder, "before") is None)
         else:
             limit_memory(run.ranks()[1], spare_bytes=4 * MIB)
@@ -199,9 +156,9 @@ def out_of_memory(bench: Bench, checks: Checks) -> None:
             ballast.release()
         # Python raises, or a library below it ends the process.
         message = r"rank 1(: out of memory inside NCCL| raised .*memory| ran out of memory and crashed)"
-        _recorded(checks, folder, struck, FailureKind.OUT_OF_MEMORY, 1, message, "memory", LIMIT_S)
-        _judged(checks, run, folder, "error", 3)
-        _resumes(bench, checks, folder)
+        recorded(checks, folder, struck, FailureKind.OUT_OF_MEMORY, 1, message, "memory", LIMIT_S)
+        judged(checks, run, folder, "error", 3)
+        resumes(bench, checks, folder)
     finally:
         run.end()
         if ballast:
@@ -219,9 +176,9 @@ def killed(bench: Bench, checks: Checks) -> None:
         checks.done("done", "SIGKILL to rank 1 in the middle of a run")
         run.until(lambda: end_of(folder, "struck") is not None, "the failure to be recorded")
         message = re.escape("rank 1 was killed from outside (SIGKILL)")
-        _recorded(checks, folder, struck, FailureKind.KILLED, 1, message, "", LIMIT_S)
-        _judged(checks, run, folder, "error", 3)
-        _resumes(bench, checks, folder)
+        recorded(checks, folder, struck, FailureKind.KILLED, 1, message, "", LIMIT_S)
+        judged(checks, run, folder, "error", 3)
+        resumes(bench, checks, folder)
     finally:
         run.end()
 
@@ -239,9 +196,9 @@ def hung(bench: Bench, checks: Checks) -> None:
         run.until(lambda: end_of(folder, "struck") is not None, "the failure to be recorded")
         who = "ranks 0, 1" if bench.split else "rank 1"
         message = re.escape(f"no answer within {bench.hang_s:g} s from {who}; rank 1 does not run: T (stopped)")
-        _recorded(checks, folder, struck, FailureKind.HUNG, 1, message, COLLECTIVE if bench.split else "", bench.hang_s)
+        recorded(checks, folder, struck, FailureKind.HUNG, 1, message, COLLECTIVE if bench.split else "", bench.hang_s)
         checks.holds("the stopped rank is still there", False, stopped in run.pids())
-        _judged(checks, run, folder, "timeout", 1)
+        judged(checks, run, folder, "timeout", 1)
     finally:
         run.end()
 
@@ -261,16 +218,19 @@ def interrupted(bench: Bench, checks: Checks) -> None:
             checks.done("seconds until all were gone", f"{time.monotonic() - sent:.1f}")
         finally:
             run.end()
-    _resumes(bench, checks, folder)
+    resumes(bench, checks, folder)
 
 
 BREAKDOWNS: dict[str, Callable[[Bench, Checks], None]] = {
     "together": together,
     "out-of-memory": out_of_memory,
+    "nccl-out-of-memory": nccl_out_of_memory,
     "killed": killed,
     "hung": hung,
     "interrupted": interrupted,
 }
+ON_GPUS = ("nccl-out-of-memory",)
+"""Breakdowns that need GPUs."""
 
 
 # ---------------------------------------------------------------- what is asked for
@@ -294,50 +254,6 @@ def _nothing_left(bench: Bench, checks: Checks) -> Iterator[None]:
 
 def _grown(before: dict[str, int]) -> int:
     return max((used - before[name] for name, used in gpu_used_bytes().items() if name in before), default=0)
-
-
-def _recorded(
-    checks: Checks,
-    folder: RunFolder,
-    struck_at: float,
-    kind: FailureKind,
-    rank: int,
-    message: str,
-    detail: str,
-    limit_s: float,
-) -> None:
-    """Ask for one failure, recorded in time."""
-    run = run_of(folder, "struck")
-    failure = run.failure or Failure(FailureKind.RAISED, "no failure at all")
-    checks.holds("recorded", (kind.value, rank), (failure.kind.value, failure.rank))
-    checks.holds("message", "as it should be", "as it should be" if re.match(message, failure.message) else message)
-    checks.done("in full", failure.message)
-    if detail:
-        found = re.search(detail, failure.detail, re.I)
-        checks.holds("detail shows", detail, detail if found else failure.detail[-1500:])
-        checks.done("such as", found[0] if found else "")
-    entry = end_of(folder, "struck")
-    assert entry is not None
-    seconds = entry["time"] - struck_at
-    checks.at_most("seconds from fault to record", limit_s + RECORD_GRACE_S, seconds, "s")
-
-
-def _judged(checks: Checks, run: Command, folder: RunFolder, outcome: str, exit_code: int) -> None:
-    """Ask for one verdict that says so, for all others to be well, and for nothing left running."""
-    checks.holds("exit code", exit_code, run.wait())
-    checks.holds("rows", {**ALL_WELL, "struck": outcome}, outcomes(folder))
-    checks.holds("processes left", 0, run.left())
-
-
-def _resumes(bench: Bench, checks: Checks, folder: RunFolder) -> None:
-    """Ask for a resumed run to end well."""
-    run = bench.resume(folder, f"{folder.path.name}-resumed")
-    try:
-        checks.holds("exit code of --resume", 0, run.wait())
-        checks.holds("rows after --resume", ALL_WELL, outcomes(folder))
-        checks.holds("processes left after it", 0, run.left())
-    finally:
-        run.end()
 
 
 if __name__ == "__main__":
