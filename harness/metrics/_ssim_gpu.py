@@ -33,8 +33,11 @@ def mean_ssim_on(device: str, reference: Any, candidate: Any) -> float:
 
 
 def _on(device: str, picture: Any) -> torch.Tensor:
-    """Bring a picture there as ``C,H,W``, one byte a value."""
-    return torch.tensor(np.ascontiguousarray(picture), device=device).movedim(-1, 0)
+    """Bring a picture there as ``C,H,W``, one byte a value; from memory the GPU reads, or its driver would wait."""
+    there = torch.device(device)
+    here = torch.empty(picture.shape, dtype=torch.uint8, pin_memory=there.type == "cuda")
+    np.copyto(here.numpy(), picture)
+    return here.to(there, non_blocking=True).movedim(-1, 0)
 
 
 def _windowed_moments(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from harness.metrics._arrays import Box, FloatArray, add_up, finite, over_plane, pixels_per_cell, squared_error
+from harness.metrics._arrays import (
+    Box,
+    FloatArray,
+    add_up,
+    finite,
+    over_plane,
+    pixels_per_cell,
+    strip_edges,
+    strip_sums,
+)
 from harness.types import PIXELS_PER_TOKEN, Domain, Figure, ShardPlan
 
 REACH_PX = PIXELS_PER_TOKEN
@@ -55,11 +64,12 @@ class Seam:
             near[max(0, start - reach) : start + reach] = True
         if plan is None or not starts or near.all():
             return Figure(self.name, self.variant, domain, None, self.unit)
-        squares = squared_error(reference, candidate, domain)
+        sums = strip_sums(reference, candidate, domain)
         if plan.axis == "h":
-            lines = add_up(squares, axis=1) / squares.shape[1]
+            heights = np.diff(strip_edges(height, domain))  # a strip lies on one side of where a seam ends
+            lines = np.repeat(add_up(sums, axis=1) / (heights * sums.shape[1]), heights)
         else:
-            lines = add_up(squares, axis=0).reshape(width, -1).mean(axis=1) / height
+            lines = add_up(sums, axis=0).reshape(width, -1).mean(axis=1) / height
         with np.errstate(divide="ignore", invalid="ignore"):
             value = finite(10 * np.log10(lines[near].mean() / lines[~near].mean()))
         box = _worst_border(lines, starts, reach, plan, (height, width), scale) if value is not None else None

@@ -10,14 +10,14 @@ import numpy.typing as npt
 from harness.metrics._arrays import (
     Array,
     Box,
-    FloatArray,
     add_up,
     data_range,
     finite,
     over_plane,
     pixels_per_cell,
     range_name,
-    squared_error,
+    strip_edges,
+    strip_sums,
 )
 from harness.types import Domain, Figure
 
@@ -49,10 +49,15 @@ class WorstTile:
             and where a value is not finite.
         """
         side = TILE_PX // pixels_per_cell(domain)
-        squares = squared_error(reference, candidate, domain)
+        sums = strip_sums(reference, candidate, domain)
         height, width = over_plane(reference, domain).shape[:2]
         tops, lefts = _starts(height, side), _starts(width, side)
-        errors = _tile_errors(squares, tops, lefts, side, squares.shape[1] // width)
+        rows, columns = (np.minimum(side, length - starts) for length, starts in ((height, tops), (width, lefts)))
+        edges, num_values = strip_edges(height, domain), sums.shape[1] // width
+        # First along rows, which lie in one piece: what is left for the other way is little.
+        sums = _between(sums, lefts * num_values, (lefts + columns) * num_values, axis=1)
+        sums = _between(sums, np.searchsorted(edges, tops), np.searchsorted(edges, tops + rows), axis=0)
+        errors = sums / np.outer(rows, columns * num_values)
         row, column = np.unravel_index(int(np.argmax(errors)), errors.shape)
         with np.errstate(divide="ignore", invalid="ignore"):
             peak = np.float64(data_range(reference, domain))
@@ -69,22 +74,11 @@ def _starts(length: int, side: int) -> npt.NDArray[np.intp]:
     return starts
 
 
-def _tile_errors(
-    squares: Array, tops: npt.NDArray[np.intp], lefts: npt.NDArray[np.intp], side: int, num_values: int
-) -> FloatArray:
-    """Mean squared error of every tile, of squares with ``num_values`` to a place."""
-    # First along rows, which lie in one piece: what is left for the other way is 1/16 as much.
-    sums = _between(squares, lefts * num_values, side * num_values, axis=1)
-    sums = _between(sums, tops, side, axis=0)
-    errors: FloatArray = sums / (min(side, len(squares)) * min(side * num_values, squares.shape[1]))
-    return errors
-
-
-def _between(values: Array, starts: npt.NDArray[np.intp], length: int, axis: int) -> Array:
-    """Sums of ``length`` values from each start on."""
+def _between(values: Array, starts: npt.NDArray[np.intp], ends: npt.NDArray[np.intp], axis: int) -> Array:
+    """Sums from each start to its end."""
     # reduceat sums from each index to the next and the last to the end, so starts and ends in
     # turn, of which every other sum is a tile's; unlike a running sum it does not cancel.
-    edges = np.stack((starts, starts + length), axis=1).ravel()[:-1]
+    edges = np.stack((starts, ends), axis=1).ravel()[:-1]
     sums = add_up(values, axis, edges)
     return sums[::2] if axis == 0 else sums[:, ::2]
 
