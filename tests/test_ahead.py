@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
-from collections.abc import Callable
 from typing import Any
 
 import psutil
@@ -16,18 +14,7 @@ from harness import ahead, session
 from harness.ahead import AheadMeasurer
 from harness.rank import ForkedRank
 from harness.record import RunFolder
-
-DEADLINE_S = 30.0
-
-
-def until(condition: Callable[[], bool]) -> bool:
-    """Wait for something that must come; the deadline is that of a machine in trouble."""
-    deadline = time.monotonic() + DEADLINE_S
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return False
+from tests.waiting import until
 
 
 def process_of(measurer: AheadMeasurer) -> psutil.Process:

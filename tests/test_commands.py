@@ -16,6 +16,7 @@ from harness.errors import InfrastructureError
 from harness.pool import Event, FolderOf, Pool
 from harness.record import RunFolder
 from harness.types import Outcome, Report, RunSpec
+from tests.waiting import until
 
 
 class Breaks:
@@ -50,27 +51,9 @@ def test_a_report_is_there_before_failing_rows_are_explained(
     assert (folder.path / "index.html").is_file()
 
 
-MATRIX = """
-schema = 1
-name = "watched"
-model = "fake"
-steps = 2
-golden = "off"
-
-[[case]]
-size = ["128x128", "144x144"]
-prompt = "a red ball"
-
-[[variant]]
-engine = "fake"
-ulysses = 2
-axis = ["h", "w"]
-"""
-
-
 def test_everything_is_measured_and_drawn_while_runs_are_drawn(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a process of its own: the one that judges reads no sample and no picture."""
-    folder = bench.plan(MATRIX, golden="off")
+    folder = bench.plan(golden="off")
     monkeypatch.setattr(RunFolder, "sample", None)
     monkeypatch.setattr(drawing, "load_picture", None)
     assert commands.run(folder) == 0
@@ -89,16 +72,21 @@ def test_nothing_more_is_measured_when_the_machine_fails(bench: Any) -> None:
         def execute(self, specs: Sequence[RunSpec], folder_of: FolderOf) -> Iterator[Event]:
             with Pool(folder.path / "logs") as pool:
                 yield from pool.execute(specs[:2], folder_of)
-            measuring.extend(each for each in psutil.Process().children(recursive=True) if each.name() == "sp-measure")
+            assert until(lambda: bool(measurers()))  # it takes its name when it is forked
+            measuring.extend(measurers())
             raise InfrastructureError("the disk is full")
 
-    folder = bench.plan(MATRIX, golden="off")
+    folder = bench.plan(golden="off")
     with pytest.raises(InfrastructureError, match="the disk is full"):
         commands.run(folder, executor=lambda logs: Fails(logs, KeyboardInterrupt()))  # type: ignore[arg-type, return-value]
     assert len(measuring) == 1
     gone, alive = psutil.wait_procs(measuring, timeout=30)
     assert (len(gone), alive) == (1, [])
     assert not [line for line in journal(folder) if line["event"] == "measured"]
+
+
+def measurers() -> list[psutil.Process]:
+    return [each for each in psutil.Process().children(recursive=True) if each.name() == "sp-measure"]
 
 
 def journal(folder: RunFolder) -> list[dict[str, Any]]:

@@ -8,8 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import cast
@@ -26,9 +25,9 @@ from harness.rank import StartFailed
 from harness.reservation import Need
 from harness.types import Case, FailureKind, RunSpec, Size
 from harness.wire import TOKEN, Endpoint
+from tests.waiting import DEADLINE_S, until
 
 SECRET = "a token of many letters"
-DEADLINE_S = 60.0
 
 COMMAND = """
 import sys
@@ -72,13 +71,6 @@ def spec(steps: int = 1, step_s: float = 0.0) -> RunSpec:
     case = Case("c", "fake", Size(128, 128), ("waves",), steps=steps)
     cut = plan.cut(case.size, 2, "h")
     return RunSpec(case, "fake", "", "fake", "test", ulysses=2, options={"step_s": step_s}, plan=cut)
-
-
-def until(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return condition()
 
 
 def options(endpoint: object) -> tuple[object, ...]:

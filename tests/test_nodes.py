@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,9 +31,9 @@ from harness.remote import RemoteRank
 from harness.reservation import Need
 from harness.types import Case, FailureKind, Run, RunSpec, Size
 from harness.wire import TOKEN, Endpoint
+from tests.waiting import DEADLINE_S, until
 
 SECRET = "a token of many letters"
-DEADLINE_S = 60.0
 
 
 def spec(fault: str | None = None, step_s: float = 0.0, steps: int = 2, timeout_s: float = 60.0) -> RunSpec:
@@ -78,13 +78,6 @@ def group(head: Nodes, tmp_path: Path) -> Iterator[WorkerGroup]:
     made = WorkerGroup(GroupKey.of(spec()), tmp_path / "logs", elsewhere=partial(head.start, NEED))
     yield made
     made.kill()
-
-
-def until(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return condition()
 
 
 def processes(word: str) -> set[psutil.Process]:

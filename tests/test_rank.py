@@ -15,20 +15,9 @@ from harness.launch import GroupKey, WorkerGroup
 from harness.rank import ForkedRank, Template
 from harness.types import Case, RunSpec, Size
 from harness.wire import TOKEN
-
-DEADLINE_S = 30.0
+from tests.waiting import until
 
 START = {"rank": 0, "world_size": 1, "device": "cpu", "device_index": 0, "dtype": "float32", "model_path": ""}
-
-
-def until(condition: Callable[[], bool]) -> bool:
-    """Wait for something that must come; the deadline is that of a machine in trouble."""
-    deadline = time.monotonic() + DEADLINE_S
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def is_gone(pid: int) -> bool:
