@@ -27,6 +27,7 @@ from _common import HarnessRun, add_matrix, finish, parser, run_harness, start, 
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from harness import registry
+from harness.ahead import LOG
 from harness.plan import cut
 from harness.record import MEASURED, RunFolder
 from harness.types import Domain, Size
@@ -136,8 +137,11 @@ def _of_run(done: HarnessRun) -> dict[str, Any]:
     """
     journal, runs = done.journal(), done.folder.runs()
     measured = [entry for entry in journal if entry["event"] == MEASURED]
-    if not measured:
-        raise SystemExit(f"{done.folder.path}: nothing was measured beside the drawing; see its logs/measure.log")
+    log = done.folder.path / "logs" / LOG
+    if not measured or log.read_text(encoding="utf-8"):
+        raise SystemExit(f"{done.folder.path}: not everything was measured beside the drawing; see {log}")
+    if sum(entry["event"] == "begun" for entry in journal) > 1:
+        raise SystemExit(f"{done.folder.path}: was drawn in more than one session; what measuring cost is one's alone")
     last = max(entry["time"] for entry in journal if entry["event"] == "finished")
     drawn = [run for run in runs.values() if run.failure is None]
     device = drawn[0].spec.case.device
@@ -148,7 +152,7 @@ def _of_run(done: HarnessRun) -> dict[str, Any]:
         "wall_s": done.wall_s,
         "tail_s": measured[-1]["time"] - last,
         "allowed": ALLOWED[device],
-        **{key: measured[-1][key] for key in ("gpu", "comparisons", "comparing_cpu_s", "cpu_s", "samples_read")},
+        **{key: measured[-1][key] for key in ("gpus", "comparisons", "comparing_cpu_s", "cpu_s", "samples_read")},
     }
 
 
@@ -189,7 +193,7 @@ def _tables(figures: dict[str, Any], arguments: Any) -> list[Any]:
 def _run_lines(run: dict[str, Any]) -> list[str]:
     share = {name: f"{run[name]:.2f} s, {run[name] / run['wall_s']:.1%} of the wall time" for name in SHOWN}
     share["comparing_cpu_s"] += f" (at most {run['allowed']:.0%})"
-    where = "the processor" if run["gpu"] is None else f"GPU {run['gpu']} too"
+    where = " and ".join(["the processor", *(f"GPU {gpu}" for gpu in run["gpus"])])
     return [
         f"{run['matrix']}: {run['runs']} runs, {run['comparisons']} comparisons on {where}, {run['wall_s']:.1f} s",
         f"samples read: {run['samples_read']} (runs and goldens, each once unless memory was short)",

@@ -21,6 +21,9 @@ from harness.types import Comparison, Run
 
 PROGRAM = "harness.ahead_process"
 LOG = "measure.log"
+POLL_S = 0.25
+END_S = 5.0
+"""A process that is killed ends at once; one that is not forked yet, when the template has imported its program."""
 SILENT_AT_MOST_S = 120.0
 """The largest comparisons take seconds: a process that says nothing for so long waits for what never comes."""
 
@@ -30,23 +33,27 @@ class AheadMeasurer:
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
-        self._waiting = list(folder.runs().values())
+        self._orders: list[dict[str, object]] = [_finished(run) for run in folder.runs().values()]
         self._gpu: int | None = None
         self._process: ForkedRank | None = None
-        self._reader: threading.Thread | None = None
+        self._reader = threading.Thread()
+        self._is_late = threading.Event()
         self._heard = time.monotonic()
         self._learnt: list[tuple[Names, Comparison]] = []
         self._cost: dict[str, Any] | None = None
         self._measurer: Measurer | None = None
 
     def holding(self, devices: Sequence[int]) -> None:
-        """Take note of the GPUs that the run holds; the first one counts that is held when the process starts."""
-        if devices:
-            self._gpu = devices[0]
+        """Take note of the GPUs that the run holds from now on: metrics may use one of them, and no other."""
+        gpu = self._gpu if self._gpu in devices else next(iter(devices), None)
+        if gpu != self._gpu:
+            self._gpu = gpu
+            self._orders.append({"what": "device", "gpu": gpu})
+            self._hand_over()
 
     def finished(self, run: Run) -> None:
         """Hand over a run that is over."""
-        self._waiting.append(run)
+        self._orders.append(_finished(run))
         if self._process is None and self._measurer is None:
             self._start()
         self._hand_over()
@@ -62,49 +69,61 @@ class AheadMeasurer:
 
     def abandon(self) -> None:
         """Measure nothing more; what was not waited for is lost."""
-        if self._process:
-            self._process.kill()
-            if self._reader:
-                self._reader.join()
-            self._process.close()
-            self._process = None
+        process, self._process = self._process, None
+        if process:
+            process.hang_up()
+            process.kill()
+            self._reader.join(END_S)
+            if self._reader.is_alive():  # not forked yet: it ends when it is, and its pipes are closed then
+                self._is_late.set()
+            else:
+                process.close()
 
     def _start(self) -> None:
         logs = self._folder.path / "logs"
         with contextlib.suppress(OSError):  # no descriptor or no room is left: this is done without
             logs.mkdir(parents=True, exist_ok=True)
-            self._process = ForkedRank(logs / LOG, (), program=PROGRAM)
-            self._process.write({"folder": str(self._folder.path.absolute()), "gpu": self._gpu})
-            self._heard = time.monotonic()
-            self._reader = threading.Thread(target=self._listen, args=(self._process,), name="measured", daemon=True)
-            self._reader.start()
+            process = ForkedRank(logs / LOG, (), program=PROGRAM)
+            process.write({"folder": str(self._folder.path.absolute())})
+            reader = threading.Thread(target=self._listen, args=(process,), name="measured", daemon=True)
+            try:
+                reader.start()
+            except RuntimeError:  # nor a thread
+                process.close()
+                return
+            self._process, self._reader, self._heard = process, reader, time.monotonic()
 
     def _hand_over(self) -> None:
-        if self._process:
-            for run in self._waiting:
-                self._process.write({"digest": run.spec.digest})
-            self._waiting.clear()
+        """Give what orders there is room for: a process that takes none makes nobody wait."""
+        while self._process and self._orders and self._process.offer(self._orders[0]):
+            self._orders.pop(0)
 
     def _listen(self, process: ForkedRank) -> None:
+        """Take what the process says until it ends."""
         while (replies := process.read()) is not None:
             self._heard = time.monotonic()
             for reply in replies:
                 if "over" in reply:
                     self._cost = reply["over"]
                 elif "comparison" in reply:
-                    reference, candidate = reply["names"]
-                    self._learnt.append(
-                        ((tuple(reference), tuple(candidate)), codec.decode(Comparison, reply["comparison"]))
-                    )
+                    (reference, candidate), comparison = reply["names"], codec.decode(Comparison, reply["comparison"])
+                    self._learnt.append(((tuple(reference), tuple(candidate)), comparison))
+        if self._is_late.is_set():
+            process.close()
 
     def _finish(self) -> None:
         """Wait until the process has said all it has to say, or will say no more."""
-        if self._process is None or self._reader is None:
+        if self._process is None:
             return
-        self._process.write({})
+        self._orders.append({"what": "over"})
         asked = time.monotonic()
         while self._reader.is_alive() and time.monotonic() - max(self._heard, asked) < SILENT_AT_MOST_S:
-            self._reader.join(timeout=1.0)
+            self._hand_over()
+            self._reader.join(POLL_S)
         self.abandon()
         if self._cost is not None:
-            self._folder.note(MEASURED, gpu=self._gpu, comparisons=len(self._learnt), **self._cost)
+            self._folder.note(MEASURED, comparisons=len(self._learnt), **self._cost)
+
+
+def _finished(run: Run) -> dict[str, object]:
+    return {"what": "finished", "digest": run.spec.digest}

@@ -1,13 +1,14 @@
 """The program that measures beside the ranks: a process forked from the same template, on a GPU of the run.
 
-Orders come as JSON lines on standard input: what run folder and device, then each run that is over, then
-that there will be no more. Every comparison goes to a descriptor of its own as soon as it is made; the
-difference pictures that a report shows are drawn from the same samples, which are read once. Nothing depends
-on this process: what it has not said is measured, and drawn, by whoever judges.
+Orders come as JSON lines on standard input: the run folder, then each run that is over, and which GPU may be
+used from then on, then that there will be no more. Every comparison goes to a descriptor of its own as soon as
+it is made; the difference pictures that a report shows are drawn from the same samples, which are read once.
+Nothing depends on this process: what it has not said is measured, and drawn, by whoever judges.
 """
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import json
 import os
@@ -16,17 +17,18 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from harness import codec
+from harness.devices import is_shareable
 from harness.differences import SHOWN_IMAGES, DifferenceIndex, name_of, shown_pairs
 from harness.differences.drawing import Differences, Picture
 from harness.measure import EDGES, KEPT_BYTES, Measurer, Names
 from harness.record import RunFolder
-from harness.run_goldens import GoldensAhead
+from harness.run_goldens import GoldensAhead, key_of
 from harness.types import Comparison, Row, Run
 from harness.worker import listen
 
@@ -34,22 +36,25 @@ PROCESS_NAME = "sp-measure"
 NICENESS = 5
 """Ranks come first where processors are short."""
 SHARE_OF_MEMORY = 8
-"""At most this part of the machine's memory holds samples: those that later runs are compared with."""
+"""This part of the memory there is, and no less than :data:`harness.measure.KEPT_BYTES`, may hold samples that later
+runs are compared with."""
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 @dataclass(frozen=True)
 class StartOrder:
-    """The first order: the run folder, and the GPU (its index) that may be used."""
+    """The first order: the run folder."""
 
     folder: str
-    gpu: int | None = None
 
 
 @dataclass(frozen=True)
 class Order:
-    """A run is over; none is named when all are."""
+    """A run is over; GPUs have been taken or given back, and ``gpu`` (its index) may be used or none; all are over."""
 
+    what: Literal["finished", "device", "over"]
     digest: str = ""
+    gpu: int | None = None
 
 
 class Ahead:
@@ -59,22 +64,21 @@ class Ahead:
     ----------
     folder
         The run folder.
-    device
-        GPU that metrics may use.
     reply
         Told of each comparison.
     """
 
-    def __init__(self, folder: RunFolder, device: str | None, reply: Callable[..., None]) -> None:
+    def __init__(self, folder: RunFolder, reply: Callable[..., None]) -> None:
         self._folder = folder
         self._reply = reply
-        self._measurer = Measurer(folder, device, max(KEPT_BYTES, _memory_bytes() // SHARE_OF_MEMORY), self._measured)
+        self._measurer = Measurer(folder, None, _kept_bytes(), self._measured)
+        self._gpus: set[int] = set()
         self._goldens = GoldensAhead(folder)
         self._known = DifferenceIndex.read(folder.path)
         self._pictures: dict[Path, tuple[str, int]] = {}
         self._differences = Differences(folder.path, self._known, self._picture)
         self._rows = [row for row in folder.plan.rows if row.runs]
-        self._users = Counter(digest for row in self._rows for digest in set(row.runs.values()))
+        self._users = Counter(key for row in self._rows for key in _samples_of(row))
         self._pairs = {
             (row.runs[reference], row.runs[candidate]): relation
             for row in self._rows
@@ -82,42 +86,63 @@ class Ahead:
             if candidate in row.runs
         }
         self._drawn: dict[str, Run] = {}
+        self._over: set[str] = set()
+        """Drawn or failed."""
+
+    def use(self, gpu: int | None) -> None:
+        """Let metrics use a GPU from now on; with none, memory that was kept for the next picture is given back."""
+        self._measurer.device = _device(gpu)
+        if self._measurer.device is not None and gpu is not None:
+            self._gpus.add(gpu)
+        elif self._gpus:
+            sys.modules["torch"].cuda.empty_cache()
 
     def finished(self, digest: str) -> None:
         """Take note of a run; measure and draw what waited for it."""
         run = self._folder.run(digest)
-        if run is None or run.failure is not None:
+        if run is None:
             return
-        self._drawn[digest] = run
-        self._measurer.add_run(run)
-        self._pictures |= {
-            self._folder.folder_of(run.spec) / name: (digest, index) for index, name in enumerate(run.images)
-        }
+        self._over.add(digest)
+        if run.failure is None:
+            self._drawn[digest] = run
+            self._measurer.add_run(run)
+            self._pictures |= {
+                self._folder.folder_of(run.spec) / name: (digest, index) for index, name in enumerate(run.images)
+            }
         for pair in [pair for pair in self._pairs if self._drawn.keys() >= set(pair)]:
-            self._measurer.measure(self._pairs.pop(pair), *pair)
-        for row in [row for row in self._rows if self._drawn.keys() >= set(row.runs.values())]:
+            with _told():
+                self._measurer.measure(self._pairs.pop(pair), *pair)
+        for row in [row for row in self._rows if self._over >= set(row.runs.values())]:
             self._rows.remove(row)
-            self._complete(row)
+            with _told():
+                self._complete(row)
+            self._release(row)
 
     def over(self) -> dict[str, Any]:
         """Leave word of the difference pictures; what all of it has cost."""
         DifferenceIndex({**self._known.differences, **self._differences.known}).write(self._folder.path)
         return {
+            "gpus": sorted(self._gpus),
             "comparing_cpu_s": round(self._measurer.comparing_s, 3),
             "cpu_s": round(time.process_time(), 3),
             "samples_read": self._measurer.num_read,
         }
 
     def _complete(self, row: Row) -> None:
-        """A row all of whose runs are there; samples that no other row waits for are let go."""
-        self._goldens(row, self._drawn, self._measurer)
+        """What else there is to do for a row all of whose runs are over."""
+        if self._drawn.keys() >= set(row.runs.values()):
+            self._goldens(row, self._drawn, self._measurer)
         for _, reference, candidate in shown_pairs(row):
-            if reference in row.runs and candidate in row.runs and row.runs[reference] != row.runs[candidate]:
+            sides = [row.runs.get(role) for role in (reference, candidate)]
+            if len(set(sides)) == 2 and self._drawn.keys() >= set(sides):
                 self._draw(row, reference, candidate)
         self._reply(row=row.name)
-        self._users -= Counter(set(row.runs.values()))
-        for digest in set(row.runs.values()) - self._users.keys():
-            self._measurer.let_go(digest)
+
+    def _release(self, row: Row) -> None:
+        """Let go of samples that no other row waits for."""
+        self._users -= Counter(_samples_of(row))
+        for key in _samples_of(row) - self._users.keys():
+            self._measurer.let_go(key)
 
     def _draw(self, row: Row, reference: str, candidate: str) -> None:
         sides = [self._drawn[row.runs[role]] for role in (reference, candidate)]
@@ -146,21 +171,39 @@ def main(descriptor: int) -> None:
         replies.flush()
 
     orders = listen()
-    start = codec.decode(StartOrder, orders.get())
-    ahead = Ahead(RunFolder.open(Path(start.folder)), _device(start.gpu), reply)
-    while digest := codec.decode(Order, orders.get()).digest:
-        try:
-            ahead.finished(digest)
-        except Exception:  # whoever judges meets it again, and tells it where it is read
-            traceback.print_exc()
+    ahead = Ahead(RunFolder.open(Path(codec.decode(StartOrder, orders.get()).folder)), reply)
+    while (order := codec.decode(Order, orders.get())).what != "over":
+        with _told():
+            ahead.use(order.gpu) if order.what == "device" else ahead.finished(order.digest)
     reply(over=ahead.over())
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Print what goes wrong, and go on: whoever judges meets it again, and tells it where it is read."""
+    try:
+        yield
+    except Exception:
+        traceback.print_exc()
+
+
+def _samples_of(row: Row) -> set[str]:
+    return {*row.runs.values(), key_of(row.case)}
 
 
 def _device(gpu: int | None) -> str | None:
     """The GPU as torch names it; none where torch would have to be imported for it, which costs more than it saves."""
     torch = sys.modules.get("torch")
-    return f"cuda:{gpu}" if gpu is not None and torch is not None and torch.cuda.is_available() else None
+    if gpu is None or torch is None or not torch.cuda.is_available() or not is_shareable(gpu):
+        return None
+    return f"cuda:{gpu}"
 
 
-def _memory_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def _kept_bytes() -> int:
+    """What samples may take: of the memory of the machine, or of the container this runs in."""
+    found = []
+    with contextlib.suppress(OSError, ValueError):  # not every system tells
+        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    with contextlib.suppress(OSError, ValueError):  # "max" where there is no limit
+        found.append(int(CGROUP_LIMIT.read_text(encoding="ascii")))
+    return max(KEPT_BYTES, min(found, default=0) // SHARE_OF_MEMORY)

@@ -101,7 +101,7 @@ def run(folder: RunFolder, judge: bool = True, explained: bool = True, executor:
     except KeyboardInterrupt:
         complete = False
         console.print(Text(f"interrupted; finish it with: sp-harness run --resume {folder.path}"))
-    except InfrastructureError:
+    except BaseException:
         if measurer:
             measurer.abandon()  # nobody will ask for it
         raise

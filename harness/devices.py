@@ -8,6 +8,7 @@ bind only who asks: programs other than this harness do not. Processors are shar
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -31,6 +32,8 @@ WAIT_S = 3600.0
 POLL_S = 0.25
 _NO_DEVICE = 100
 """What the driver answers where it sees no GPU."""
+_COMPUTE_MODE = 20
+"""Number of the attribute; 0 is the mode for all, anything else for one process or none."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,19 @@ def visible(device: Device) -> tuple[Gpu, ...]:
         reason = (asked.stderr.strip().splitlines() or [f"exit code {asked.returncode}"])[-1]
         raise InfrastructureError(f"the CUDA driver does not answer: {reason}; see whether nvidia-smi does")
     return tuple(Gpu(index, name) for index, name in enumerate(json.loads(asked.stdout)))
+
+
+def is_shareable(index: int) -> bool:
+    """Whether a GPU takes more than one process at a time, as it does unless its owner has said otherwise.
+
+    Where the driver does not say, none is known to forbid it.
+    """
+    mode = ctypes.c_int()
+    with contextlib.suppress(OSError):
+        cuda = ctypes.CDLL("libcuda.so.1")
+        cuda.cuInit(0)
+        cuda.cuDeviceGetAttribute(ctypes.byref(mode), _COMPUTE_MODE, index)
+    return mode.value == 0
 
 
 class Lease:

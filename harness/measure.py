@@ -60,7 +60,8 @@ class Measurer:
         on_measured: Callable[[Names, Comparison], None] = lambda names, comparison: None,
     ) -> None:
         self._folder = folder
-        self._device = device
+        self.device = device
+        """May be changed: a GPU is a run's for a while."""
         self._kept_bytes = KEPT_BYTES if kept_bytes is None else kept_bytes
         self._on_measured = on_measured
         self._plans: dict[str, ShardPlan | None] = {}
@@ -69,12 +70,12 @@ class Measurer:
         self._samples: OrderedDict[str, Sample] = OrderedDict()  # by last use
         self._contents: dict[str, str] = {}
         self._with_steps: set[str] = set()
-        self._measured: dict[tuple[object, ...], Comparison] = {}
+        self._measured: dict[tuple[object, ...], tuple[Comparison, bool]] = {}  # and whether both had their steps
         self._learnt: dict[Names, Comparison] = {}
         self.num_read = 0
         """Samples read from disk, each time that one is."""
         self.comparing_s = 0.0
-        """Processor seconds spent on comparing samples, once they are in memory."""
+        """Processor seconds of this thread spent on comparing samples, once they are in memory."""
 
     @cached_property
     def _metrics(self) -> list[Any]:
@@ -141,7 +142,7 @@ class Measurer:
     def add_run(self, run: Run) -> None:
         """Make a run known by its digest."""
         self._plans[run.spec.digest] = run.spec.plan
-        self.add(run.spec.digest, lambda: self._folder.sample(run), run.started_at)
+        self.add(run.spec.digest, lambda: self._folder.sample(run), f"{run.started_at} {run.wall_s}")
 
     def _name(self, key: str) -> tuple[str, str]:
         return key, self._versions.get(key, "")
@@ -150,13 +151,15 @@ class Measurer:
         plan = self._plans.get(candidate)
         borders = (plan.axis, plan.origins) if plan and len(plan.origins) > 1 else None
         key = (self._content(reference), self._content(candidate), borders)
-        found = self._measured.get(key)
+        with_steps = {reference, candidate} <= self._with_steps
+        found, had_steps = self._measured.get(key, (None, False))
         # A golden has no trajectory. What was measured of it serves a run of the same content, but for the steps.
-        if found is None or not (found.steps_db or found.problem or not {reference, candidate} <= self._with_steps):
-            metrics = _made(self._metrics, plan if borders else None, self._device)
+        if found is None or (with_steps and not had_steps):
+            metrics = _made(self._metrics, plan if borders else None, self.device)
             pair = self.sample(reference), self.sample(candidate)
             before = time.thread_time()
-            found = self._measured[key] = measure(relation, *pair, metrics)
+            found = measure(relation, *pair, metrics)
+            self._measured[key] = found, with_steps
             self.comparing_s += time.thread_time() - before
         return found
 

@@ -133,8 +133,9 @@ class ForkedRank(Rank):
 
     def __init__(self, log: Path, modules: Sequence[str], device_index: int = 0, program: str = WORKER) -> None:
         with contextlib.ExitStack() as made:
-            (orders, self._orders), (replies, told), (self._fate, ended) = (_pipe(made) for _ in range(3))
+            (orders, own_orders), (replies, told), (self._fate, ended) = (_pipe(made) for _ in range(3))
             super().__init__(log, replies, device_index)
+            self._orders: int | None = own_orders
             self._template = Template.here(log)
             self._lock = threading.Lock()
             self._lines = b""
@@ -155,10 +156,30 @@ class ForkedRank(Rank):
 
     def write(self, order: Mapping[str, Any]) -> None:
         """Send an order."""
+        assert self._orders is not None
         data = json.dumps(order).encode() + b"\n"
         with contextlib.suppress(BrokenPipeError):
             while data:
                 data = data[os.write(self._orders, data) :]
+
+    def offer(self, order: Mapping[str, Any]) -> bool:
+        """Send a short order if that makes nobody wait; ``False`` where it would. One that has ended takes any."""
+        with self._lock:
+            if self._orders is None:
+                return True
+            poll = select.poll()
+            poll.register(self._orders, select.POLLOUT)  # there is room for what a pipe takes in one piece
+            if not poll.poll(0):
+                return False
+            self.write(order)
+            return True
+
+    def hang_up(self) -> None:
+        """Give no more orders: it ends, and where it is not forked yet it will end at its first breath."""
+        with self._lock:
+            if self._orders is not None:
+                os.close(self._orders)
+                self._orders = None
 
     def poll(self) -> int | None:
         """Exit code, if it has ended."""
@@ -201,10 +222,11 @@ class ForkedRank(Rank):
 
     def close(self) -> None:
         """Close our ends of its pipes."""
+        self.hang_up()
         with self._lock:
             if self._over is None:
                 self._over = -signal.SIGKILL
-            for descriptor in (self._orders, self.replies, self._fate):
+            for descriptor in (self.replies, self._fate):
                 os.close(descriptor)
 
     def _listen(self, timeout_ms: int = 0) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import traceback
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -205,7 +206,7 @@ class Goldens:
         """
         if row.variant.cache != "none" or (found := self._of(row.case)) is None:
             return []
-        key = f"golden:{row.case.key}"
+        key = key_of(row.case)
         problem = None
         if isinstance(found, GoldenError):
             problem = str(found)
@@ -264,7 +265,13 @@ class GoldensAhead:
             self._goldens = self._goldens or Goldens(self._folder, runs)
             self._goldens.comparisons(row, measurer)
         except Exception:  # a store that is gone or being written; what remains of it is told when rows are judged
+            traceback.print_exc()
             self._in_vain = True
+
+
+def key_of(case: Case) -> str:
+    """Name of a case's golden among samples."""
+    return f"golden:{case.key}"
 
 
 def baseline_of(folder: RunFolder, runs: Mapping[str, Run], case: Case) -> Run | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from typing import Any
 
 import psutil
@@ -14,7 +15,7 @@ from harness import ahead, session
 from harness.ahead import AheadMeasurer
 from harness.rank import ForkedRank
 from harness.record import RunFolder
-from tests.waiting import until
+from tests.waiting import DEADLINE_S, until
 
 
 def process_of(measurer: AheadMeasurer) -> psutil.Process:
@@ -128,3 +129,51 @@ def test_abandoned_it_ends_at_once(bench: Any) -> None:
     measurer.abandon()
     assert until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
     measurer.abandon()  # and again, as after two Ctrl-C
+
+
+def test_abandoned_before_it_is_there_it_ends_when_it_comes(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A template that has imported nothing yet takes a second to fork it."""
+    monkeypatch.setenv("A_TEMPLATE_OF_ITS_OWN", str(time.monotonic_ns()))
+    monkeypatch.setattr(ahead, "END_S", 0.0)
+    _, measurer = begun(bench)
+    process, reader = measurer._process, measurer._reader
+    assert process is not None
+    assert process.pid is None
+    measurer.abandon()
+    reader.join(DEADLINE_S)  # until its pipe has closed
+    assert not reader.is_alive()
+
+
+def test_a_process_that_takes_no_orders_makes_nobody_wait(bench: Any) -> None:
+    folder = bench.plan(golden="off")
+    measurer = AheadMeasurer(folder)
+    specs = list(folder.plan.specs.values())
+    bench.draw(folder, specs)
+    runs = folder.runs()
+    measurer.finished(runs[specs[0].digest])
+    process = process_of(measurer)
+    process.suspend()
+    for _ in range(3000):  # a pipe holds some two thousand
+        measurer.finished(runs[specs[1].digest])
+    assert measurer._orders
+    for spec in specs:
+        measurer.finished(runs[spec.digest])
+    process.resume()
+    learner = measurer.wait()
+    assert session.conclude(folder, learner).rows == session.conclude(folder).rows
+    (line,) = measured(folder)
+    assert line["samples_read"] == len(specs)
+
+
+def test_gpus_that_were_held_are_not_gpus_that_were_used(bench: Any) -> None:
+    folder = bench.plan(golden="off")
+    measurer = AheadMeasurer(folder)
+    measurer.holding((2, 3))
+    bench.draw(folder, folder.plan.specs.values())
+    for run in folder.runs().values():
+        measurer.finished(run)
+    measurer.holding(())
+    measurer.holding((3,))
+    measurer.wait()
+    (line,) = measured(folder)
+    assert line["gpus"] == []  # there is none here

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from harness import ahead_process, codec, session
+from harness import ahead_process, codec, golden, measure, session
 from harness.ahead_process import Ahead
 from harness.compare import Sample
 from harness.differences import DifferenceIndex, drawing
 from harness.measure import Measurer, Names
 from harness.record import RunFolder
-from harness.types import Comparison, Relation, Run
+from harness.types import Comparison, Relation
 
 
 class Told:
@@ -41,7 +44,7 @@ class Told:
 def ahead_of(folder: RunFolder) -> tuple[Told, dict[str, Any]]:
     """Hand all runs over, in the order of the plan."""
     told = Told()
-    ahead = Ahead(folder, None, told)
+    ahead = Ahead(folder, told)
     for digest in folder.plan.specs:
         ahead.finished(digest)
     return told, ahead.over()
@@ -77,24 +80,59 @@ def test_all_that_is_judged_is_measured_and_all_that_is_shown_is_drawn(
     assert page == original > 0
 
 
-def test_samples_that_nothing_waits_for_are_let_go(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = bench.drawn(golden="off")
+@pytest.fixture
+def alive(monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[int, int]]:
+    """How many samples, of runs and of goldens, were read, and how many of them are still in memory."""
     pictures: list[weakref.ref[Any]] = []
-    load = RunFolder.sample
 
-    def watched(self: RunFolder, run: Run) -> Sample:
-        found = load(self, run)
-        copies = tuple(np.array(image) for image in found.images or ())
-        pictures.extend(map(weakref.ref, copies))
-        return Sample(found.key, copies, found.latents, found.trajectory)
+    def watched(load: Callable[..., Sample]) -> Callable[..., Sample]:
+        def loaded(*arguments: Any) -> Sample:
+            found = load(*arguments)
+            copies = tuple(np.array(image) for image in found.images or ())
+            pictures.extend(map(weakref.ref, copies))
+            return replace(found, images=copies)
 
-    monkeypatch.setattr(RunFolder, "sample", watched)
-    ahead = Ahead(folder, None, Told())
+        return loaded
+
+    def count() -> tuple[int, int]:
+        gc.collect()
+        return len(pictures), sum(picture() is not None for picture in pictures)
+
+    monkeypatch.setattr(RunFolder, "sample", watched(RunFolder.sample))
+    monkeypatch.setattr(golden, "load_sample", watched(golden.load_sample))
+    return count
+
+
+def test_samples_that_nothing_waits_for_are_let_go(bench: Any, alive: Callable[[], tuple[int, int]]) -> None:
+    bench.approved()
+    folder = bench.drawn()
+    before, _ = alive()
+    ahead = Ahead(folder, Told())
     for digest in folder.plan.specs:
         ahead.finished(digest)
-    gc.collect()
-    assert len(pictures) == len(folder.plan.specs)
-    assert not [picture for picture in pictures if picture() is not None]
+    after, kept = alive()
+    assert (after - before, kept) == (len(folder.plan.specs) + len(folder.plan.matrix.cases), 0)
+
+
+def test_neither_does_a_failed_run_keep_them_nor_a_full_disk(
+    bench: Any, alive: Callable[[], tuple[int, int]], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def full(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(drawing, "write_jpeg", full)
+    folder = bench.plan(golden="off")
+    first, *others = folder.plan.specs.values()
+    bench.draw(folder, others)
+    bench.fail(folder, first)
+    told = Told()
+    ahead = Ahead(folder, told)
+    for digest in folder.plan.specs:
+        ahead.finished(digest)
+    _, kept = alive()
+    assert kept == 0
+    assert "No space left on device" in capfd.readouterr().err
+    assert told.comparisons
 
 
 def test_a_run_told_twice_or_unknown_or_failed_does_no_harm(bench: Any) -> None:
@@ -103,35 +141,74 @@ def test_a_run_told_twice_or_unknown_or_failed_does_no_harm(bench: Any) -> None:
     bench.draw(folder, others)
     bench.fail(folder, first)
     told = Told()
-    ahead = Ahead(folder, None, told)
+    ahead = Ahead(folder, told)
     for digest in ("no such run", *folder.plan.specs, *folder.plan.specs):
         ahead.finished(digest)
-    complete = [row.name for row in folder.plan.rows if row.runs and first.digest not in row.runs.values()]
-    assert told.rows == complete != []
+    assert sorted(told.rows) == sorted(row.name for row in folder.plan.rows)
     names = [names for names, _ in told.comparisons]
+    assert names
     assert not [each for each in names if first.digest in dict(each)]
+
+
+def test_a_picture_that_is_broken_costs_its_own_comparisons_alone(
+    bench: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = bench.drawn(golden="off")
+    broken = next(spec for spec in folder.plan.specs.values() if spec.world_size > 1)
+    whole, _ = ahead_of(folder)
+    picture = folder.folder_of(broken) / folder.runs()[broken.digest].images[0]
+    picture.write_bytes(picture.read_bytes()[:100])
+    told, _ = ahead_of(folder)
+    expected = {names for names, _ in whole.comparisons if broken.digest not in dict(names)}
+    assert {names for names, _ in told.comparisons} == expected != set()
+    assert "Traceback" in capfd.readouterr().err
 
 
 def test_earlier_differences_stay_known_where_a_run_is_resumed(bench: Any) -> None:
     folder = bench.drawn(golden="off")
     session.write_reports(session.conclude(folder), folder.path)
     before = DifferenceIndex.read(folder.path)
-    Ahead(folder, None, Told()).over()
+    Ahead(folder, Told()).over()
     assert DifferenceIndex.read(folder.path) == before
 
 
 @pytest.mark.parametrize("gpu", [None, 0])
-def test_without_cuda_metrics_stay_on_the_processor(gpu: int | None) -> None:
-    assert ahead_process._device(gpu) is None
+def test_without_cuda_metrics_stay_on_the_processor(bench: Any, gpu: int | None) -> None:
+    ahead = Ahead(bench.plan(golden="off"), Told())
+    ahead.use(gpu)
+    assert ahead._measurer.device is None
+    assert ahead.over()["gpus"] == []
 
 
-def test_a_gpu_is_used_where_torch_is_there_already(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Cuda:
+def test_a_gpu_is_used_while_it_is_the_run_s_and_torch_is_there(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    emptied: list[bool] = []
+
+    class Torch:
         class cuda:
             is_available = staticmethod(lambda: True)
+            empty_cache = staticmethod(lambda: emptied.append(True))
 
-    monkeypatch.setitem(ahead_process.sys.modules, "torch", Cuda)
-    assert ahead_process._device(1) == "cuda:1"
-    assert ahead_process._device(None) is None
+    monkeypatch.setitem(ahead_process.sys.modules, "torch", Torch)
+    ahead = Ahead(bench.plan(golden="off"), Told())
+    ahead.use(1)
+    assert (ahead._measurer.device, emptied) == ("cuda:1", [])
+    ahead.use(None)
+    assert (ahead._measurer.device, emptied) == (None, [True])
+    monkeypatch.setattr(ahead_process, "is_shareable", lambda gpu: False)
+    ahead.use(2)
+    assert ahead._measurer.device is None
+    assert ahead.over()["gpus"] == [1]
     monkeypatch.delitem(ahead_process.sys.modules, "torch")
     assert ahead_process._device(1) is None
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"), [("max", 3 << 30), (str(16 << 30), 2 << 30), (str(1 << 30), measure.KEPT_BYTES)]
+)
+def test_memory_is_that_of_the_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, expected: int
+) -> None:
+    monkeypatch.setattr(ahead_process.os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": (24 << 30) // 4096}.get)
+    monkeypatch.setattr(ahead_process, "CGROUP_LIMIT", tmp_path / "memory.max")
+    (tmp_path / "memory.max").write_text(f"{limit}\n")
+    assert ahead_process._kept_bytes() == expected

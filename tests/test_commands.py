@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -86,7 +87,11 @@ def test_nothing_more_is_measured_when_the_machine_fails(bench: Any) -> None:
 
 
 def measurers() -> list[psutil.Process]:
-    return [each for each in psutil.Process().children(recursive=True) if each.name() == "sp-measure"]
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found += [process] if process.name() == "sp-measure" else []
+    return found
 
 
 def journal(folder: RunFolder) -> list[dict[str, Any]]:

@@ -61,7 +61,7 @@ class Difference:
     largest: int = 0
     size_px: tuple[int, int] = (0, 0)
     drawn_from: tuple[str, ...] = ()
-    """Stamps of the two pictures, by which it is known whether they have changed since."""
+    """How it was drawn and stamps of the two pictures, by which it is known whether it is still theirs."""
 
 
 NOTHING_TO_COMPARE = Difference("no picture to compare")

@@ -20,6 +20,8 @@ Picture = npt.NDArray[np.uint8]
 # dark to bright: position on 0..255, red, green, blue
 RAMP = ((0, 7, 8, 16), (48, 45, 20, 95), (112, 150, 35, 105), (176, 235, 100, 55), (255, 255, 245, 185))
 KEPT_PICTURES = 6
+DRAWN_AS = "1"
+"""To be changed with how differences are drawn: those drawn otherwise are then drawn anew."""
 READABLE_PX = 480
 """Differences of smaller pictures are enlarged, a whole number of times, or no label could be read."""
 
@@ -75,9 +77,9 @@ class Differences:
 
     def _find(self, stem: str, reference: Path, candidate: Path, plan: ShardPlan | None) -> Difference:
         """What was drawn earlier of the same pictures, or what is drawn now."""
-        stamps = tuple(filter(None, map(_stamp, (reference, candidate))))
+        stamps = (DRAWN_AS, _stamp(reference), _stamp(candidate))
         earlier = self._known.differences.get(stem)
-        if len(stamps) < 2:
+        if not all(stamps):
             return earlier or NOTHING_TO_COMPARE
         if earlier and earlier.drawn_from == stamps and (not earlier.file or (self.folder / earlier.file).is_file()):
             return earlier

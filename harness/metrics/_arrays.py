@@ -94,7 +94,8 @@ def strip_sums(reference: Any, candidate: Any, domain: Domain) -> Array:
     squares: Array
     if reference.dtype == candidate.dtype == np.uint8:
         squares = np.square(absolute_difference(reference, candidate), dtype=np.uint16)  # 255 squared just fits
-        squares = over_plane(squares, domain).reshape(len(squares), -1)
+        squares = over_plane(squares, domain)
+        squares = squares.reshape(len(squares), -1)
     else:
         difference = over_plane(_difference(reference, candidate), domain)
         squares = np.einsum("hwc,hwc->hw", difference, difference)  # adds up as it squares: nothing is written between

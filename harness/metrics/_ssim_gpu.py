@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,10 @@ def mean_ssim_on(device: str, reference: Any, candidate: Any) -> float:
     RuntimeError
         If the device fails, or has no memory to spare.
     """
-    with torch.inference_mode():
-        x, y = (_on(device, picture) for picture in (reference, candidate))
+    there = torch.device(device)
+    # Memory that a GPU reads belongs to the current one, which by default is another run's perhaps.
+    with torch.inference_mode(), torch.cuda.device(there) if there.type == "cuda" else contextlib.nullcontext():
+        x, y = (_on(there, picture) for picture in (reference, candidate))
         num_rows, num_columns = x.shape[1] - MARGIN, x.shape[2] - MARGIN
         total = torch.zeros((), dtype=torch.float64, device=x.device)
         for top in range(0, num_rows, TILE_ROWS):
@@ -32,9 +35,8 @@ def mean_ssim_on(device: str, reference: Any, candidate: Any) -> float:
         return float(total) / (len(x) * num_rows * num_columns)
 
 
-def _on(device: str, picture: Any) -> torch.Tensor:
+def _on(there: torch.device, picture: Any) -> torch.Tensor:
     """Bring a picture there as ``C,H,W``, one byte a value; from memory the GPU reads, or its driver would wait."""
-    there = torch.device(device)
     here = torch.empty(picture.shape, dtype=torch.uint8, pin_memory=there.type == "cuda")
     np.copyto(here.numpy(), picture)
     return here.to(there, non_blocking=True).movedim(-1, 0)

@@ -97,7 +97,7 @@ class Metric(Protocol):
     domains: ClassVar[tuple[Domain, ...]]
 
     def measure(self, reference: Any, candidate: Any, domain: Domain) -> Figure:
-        """Compare two arrays that differ somewhere.
+        """Compare two arrays that differ somewhere, and that are there for reading alone.
 
         ``image``: uint8 ``H,W,3``, data range 255. ``latents``: float32 ``C,H,W``, data range the span of
         the reference.

@@ -102,7 +102,7 @@ def test_what_was_drawn_earlier_of_the_same_pictures_stays(pair: tuple[Path, Pat
     first, second, differences = pair
     plan = cut(Size(96, 80), 2, "h")
     drawn = differences.draw("d", first, second, plan)
-    assert len(set(drawn.drawn_from)) == 2
+    assert len(set(drawn.drawn_from)) == 3
     read: list[Path] = []
 
     def load(path: Path) -> Any:
