@@ -42,7 +42,7 @@ class Bench:
         self._text = matrix.read_text(encoding="utf-8")
         for key in ("model", "device", "dtype"):
             self._text = re.sub(rf"^{key} = .*$", f'{key} = "{getattr(arguments, key)}"', self._text, flags=re.M)
-        self._text = self._text.replace("512x512", arguments.struck_size)
+        self._text = self._text.replace("768x768", arguments.struck_size)
         if arguments.model == "fake":
             self._text = self._text.replace('"spatial"', '"fake"') + "options = { step_s = 0.1 }\n"
         self.split = arguments.model != "fake"

@@ -49,6 +49,8 @@ LEFT_BYTES = 64 * MIB
 """What the driver itself may hold more or less of a GPU."""
 SPARE_MIB = 128
 """Left of a GPU's memory: what the struck case needs beyond the case before it is several times as much."""
+SPARE_ON_CPU = 16 * MIB
+"""Left of rank 1's address space: more than the case before still asks for, less than the struck case does."""
 NCCL_SPARE_MIB = (16, 64, 256)
 """Left to NCCL, try by try: from a part of a communicator to most of its connections; torch needs nothing new."""
 
@@ -60,7 +62,7 @@ def main() -> int:
     parser.add_argument("--model", help="default: nano, on cuda z-image-random")
     parser.add_argument("--dtype", help="default: float32, on cuda bfloat16")
     parser.add_argument(
-        "--struck-size", help="WIDTHxHEIGHT of the case that is struck; default: 512x512, on cuda 1536x1536"
+        "--struck-size", help="WIDTHxHEIGHT of the case that is struck; default: 768x768, on cuda 1536x1536"
     )
     parser.add_argument("--hang-s", type=float, default=15.0, help="time limit of the run that hangs")
     parser.add_argument(
@@ -87,7 +89,7 @@ def main() -> int:
     arguments.nccl_model = arguments.model or "nano"
     arguments.model = arguments.model or ("z-image-random" if cuda else "nano")
     arguments.dtype = arguments.dtype or ("bfloat16" if cuda else "float32")
-    arguments.struck_size = arguments.struck_size or ("1536x1536" if cuda else "512x512")
+    arguments.struck_size = arguments.struck_size or ("1536x1536" if cuda else "768x768")
     console, well, started = make_console(), True, time.monotonic()
     with tempfile.TemporaryDirectory(prefix="breakdowns-") as root:
         bench = Bench(Path(root), arguments)
@@ -141,15 +143,15 @@ def out_of_memory(bench: Bench, checks: Checks) -> None:
     ballast = Ballast() if bench.device == "cuda" else None
     run = bench.resume(folder, "out-of-memory")
     try:
-        # A GPU's memory is kept from one case to the next, and what is missing shows in a larger one.
-        until_drawing(run, folder, "before" if ballast else "struck")
+        # Memory is kept from one case to the next, and what is missing shows in a larger one.
+        until_drawing(run, folder, "before")
         if ballast:
             took, left = ballast.fill(held_now(folder)[1], spare_bytes=bench.arguments.spare_mib * MIB)
             checks.done("done", f"took {took / 1e9:.1f} GB of the GPU of rank 1, all but {left / MIB:.0f} MiB")
-            checks.holds("while it drew the case before", True, end_of(folder, "before") is None)
         else:
-            limit_memory(run.ranks()[1], spare_bytes=4 * MIB)
-            checks.done("done", "limited the address space of rank 1 to what it has and 4 MiB")
+            limit_memory(run.ranks()[1], spare_bytes=SPARE_ON_CPU)
+            checks.done("done", f"limited the address space of rank 1 to what it has and {SPARE_ON_CPU / MIB:.0f} MiB")
+        checks.holds("while it drew the case before", True, end_of(folder, "before") is None)
         struck = time.time()
         run.until(lambda: end_of(folder, "struck") is not None, "the failure to be recorded")
         if ballast:
