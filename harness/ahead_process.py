@@ -174,7 +174,10 @@ def main(descriptor: int) -> None:
     ahead = Ahead(RunFolder.open(Path(codec.decode(StartOrder, orders.get()).folder)), reply)
     while (order := codec.decode(Order, orders.get())).what != "over":
         with _told():
-            ahead.use(order.gpu) if order.what == "device" else ahead.finished(order.digest)
+            if order.what == "device":
+                ahead.use(order.gpu)
+            else:
+                ahead.finished(order.digest)
     reply(over=ahead.over())
 
 

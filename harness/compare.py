@@ -32,6 +32,7 @@ HELD_TO_FLOOR = (Relation.EXCHANGE, Relation.CONTROL, Relation.REPEAT, Relation.
 """Relations whose two sides compute the same mathematics."""
 
 FIRST_VALUES = 4096
+"""Looked at first: pictures that are not equal mostly differ there already."""
 
 JUDGED_METRICS = ("psnr", "max-abs")
 """Metrics that bounds speak of; measured whatever a matrix selects."""

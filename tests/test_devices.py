@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,7 @@ THREE = (*TWO, Gpu(2, "GPU-cc"))
 TAKE = """
 import json, sys
 from pathlib import Path
+from typing import Any
 from harness.devices import Gpu, Lease
 folder, gpus, least, most = json.loads(sys.argv[1])
 lease = Lease([Gpu(*gpu) for gpu in gpus], "reports/other", Path(folder))
@@ -39,6 +41,7 @@ TAKE_AND_TELL = """
 import os, sys
 import filelock
 from pathlib import Path
+from typing import Any
 from harness import locks
 from harness.devices import Gpu, Lease
 os.setuid(int(sys.argv[2]))
@@ -301,3 +304,33 @@ def test_a_driver_that_fails_is_an_error(driver: Callable[[int], None]) -> None:
     driver(999)
     with pytest.raises(InfrastructureError, match="the CUDA driver does not answer: cuInit answers 999"):
         devices.visible("cuda")
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"), [(0, True), (2, False), (3, False)], ids=["default", "prohibited", "one"]
+)
+def test_a_gpu_that_takes_one_process_alone_is_no_second_one_s(
+    monkeypatch: pytest.MonkeyPatch, mode: int, expected: bool
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    class Driver:
+        def cuInit(self, flags: int) -> int:
+            return 0
+
+        def cuDeviceGetAttribute(self, found: Any, attribute: int, device: int) -> int:
+            asked.append((attribute, device))
+            found._obj.value = mode
+            return 0
+
+    monkeypatch.setattr(devices.ctypes, "CDLL", lambda name: Driver())
+    assert devices.is_shareable(1) is expected
+    assert asked == [(20, 1)]  # CU_DEVICE_ATTRIBUTE_COMPUTE_MODE
+
+
+def test_without_a_driver_nothing_forbids_sharing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(devices.ctypes, "CDLL", none)
+    assert devices.is_shareable(0)
