@@ -33,7 +33,8 @@ class AheadMeasurer:
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
-        self._orders: list[dict[str, object]] = [_finished(run) for run in folder.runs().values()]
+        again = {spec.digest for spec in folder.missing()}  # what failed for want of a machine is drawn once more
+        self._orders = [_finished(run) for digest, run in folder.runs().items() if digest not in again]
         self._gpu: int | None = None
         self._process: ForkedRank | None = None
         self._reader = threading.Thread()

@@ -12,11 +12,12 @@ import contextlib
 import faulthandler
 import json
 import os
+import queue
 import signal
 import sys
 import time
 import traceback
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ from harness.worker import listen
 PROCESS_NAME = "sp-measure"
 NICENESS = 5
 """Ranks come first where processors are short."""
+LAG_S = 2.0
+"""How long after a GPU has been given back it may still be used: who takes it next is still loading then."""
 SHARE_OF_MEMORY = 8
 """This part of the memory there is, and no less than :data:`harness.measure.KEPT_BYTES`, may hold samples that later
 runs are compared with."""
@@ -95,7 +98,8 @@ class Ahead:
         if self._measurer.device is not None and gpu is not None:
             self._gpus.add(gpu)
         elif self._gpus:
-            sys.modules["torch"].cuda.empty_cache()
+            with _told():
+                sys.modules["torch"].cuda.empty_cache()
 
     def finished(self, digest: str) -> None:
         """Take note of a run; measure and draw what waited for it."""
@@ -170,15 +174,64 @@ def main(descriptor: int) -> None:
         replies.write(json.dumps(fields) + "\n")
         replies.flush()
 
-    orders = listen()
-    ahead = Ahead(RunFolder.open(Path(codec.decode(StartOrder, orders.get()).folder)), reply)
-    while (order := codec.decode(Order, orders.get())).what != "over":
+    lines = listen()
+    ahead = Ahead(RunFolder.open(Path(codec.decode(StartOrder, lines.get()).folder)), reply)
+    orders = Orders(lines, ahead.use)
+    while (order := orders.next()).what != "over":
         with _told():
-            if order.what == "device":
-                ahead.use(order.gpu)
-            else:
-                ahead.finished(order.digest)
+            ahead.finished(order.digest)
     reply(over=ahead.over())
+
+
+class Orders:
+    """Orders in their turn, but for those about GPUs: one that is the run's may be used at once.
+
+    One that is given back is used for what was handed over before that, and for :data:`LAG_S` at most: the end of
+    a batch would otherwise be compared on the processor.
+
+    Parameters
+    ----------
+    lines
+        Orders as they come.
+    use
+        Told of the GPU to use, or of none.
+    """
+
+    def __init__(self, lines: queue.SimpleQueue[Any], use: Callable[[int | None], None]) -> None:
+        self._lines = lines
+        self._use = use
+        self._waiting: deque[Order] = deque()
+        self._given_back: float | None = None
+
+    def next(self) -> Order:
+        """Wait for the next order that is not about GPUs."""
+        while True:
+            while not self._lines.empty():
+                self._take(codec.decode(Order, self._lines.get()))
+            if self._given_back is not None and time.monotonic() - self._given_back > LAG_S:
+                self._give_back()
+            if not self._waiting:
+                self._take(codec.decode(Order, self._lines.get()))
+            elif (order := self._waiting.popleft()).what != "device":
+                return order
+            else:
+                self._give_back()
+
+    def _take(self, order: Order) -> None:
+        if order.what != "device":
+            self._waiting.append(order)
+        elif order.gpu is None:
+            self._given_back = time.monotonic()
+            self._waiting.append(order)
+        else:
+            self._give_back()
+            self._use(order.gpu)
+
+    def _give_back(self) -> None:
+        """Use no GPU any more, if one has been given back and that is not done yet."""
+        if self._given_back is not None:
+            self._given_back = None
+            self._use(None)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 from typing import Any
@@ -13,8 +14,9 @@ import pytest
 
 from harness import ahead, session
 from harness.ahead import AheadMeasurer
-from harness.rank import ForkedRank
+from harness.rank import ForkedRank, Template
 from harness.record import RunFolder
+from harness.types import FailureKind
 from tests.waiting import DEADLINE_S, until
 
 
@@ -132,16 +134,37 @@ def test_abandoned_it_ends_at_once(bench: Any) -> None:
 
 
 def test_abandoned_before_it_is_there_it_ends_when_it_comes(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A template that has imported nothing yet takes a second to fork it."""
+    """Such as one whose template is still importing; here it is stopped."""
     monkeypatch.setenv("A_TEMPLATE_OF_ITS_OWN", str(time.monotonic_ns()))
     monkeypatch.setattr(ahead, "END_S", 0.0)
-    _, measurer = begun(bench)
-    process, reader = measurer._process, measurer._reader
-    assert process is not None
-    assert process.pid is None
-    measurer.abandon()
+    template = Template.here(bench.root / "template.log").process
+    template.send_signal(signal.SIGSTOP)
+    try:
+        _, measurer = begun(bench)
+        reader = measurer._reader
+        measurer.abandon()
+        assert reader.is_alive()
+    finally:
+        template.send_signal(signal.SIGCONT)
     reader.join(DEADLINE_S)  # until its pipe has closed
     assert not reader.is_alive()
+
+
+def test_runs_that_are_to_be_drawn_once_more_are_not_taken_for_over(bench: Any) -> None:
+    """Each is handed over when it is there: nothing of its rows is missing then."""
+    folder = bench.plan(golden="off")
+    *drawn, one, two = folder.plan.specs.values()
+    bench.draw(folder, drawn)
+    for spec in (one, two):
+        bench.fail(folder, spec, FailureKind.KILLED)
+    measurer = AheadMeasurer(folder)
+    for spec in (one, two):
+        shutil.rmtree(folder.folder_of(spec))
+        bench.draw(folder, [spec])
+        measurer.finished(folder.runs()[spec.digest])
+    measurer.wait()
+    (line,) = measured(folder)
+    assert line["samples_read"] == len(folder.plan.specs)
 
 
 def test_a_process_that_takes_no_orders_makes_nobody_wait(bench: Any) -> None:
@@ -153,9 +176,8 @@ def test_a_process_that_takes_no_orders_makes_nobody_wait(bench: Any) -> None:
     measurer.finished(runs[specs[0].digest])
     process = process_of(measurer)
     process.suspend()
-    for _ in range(3000):  # a pipe holds some two thousand
+    while not measurer._orders:  # until its pipe is full
         measurer.finished(runs[specs[1].digest])
-    assert measurer._orders
     for spec in specs:
         measurer.finished(runs[spec.digest])
     process.resume()
@@ -165,7 +187,8 @@ def test_a_process_that_takes_no_orders_makes_nobody_wait(bench: Any) -> None:
     assert line["samples_read"] == len(specs)
 
 
-def test_gpus_that_were_held_are_not_gpus_that_were_used(bench: Any) -> None:
+def test_gpus_that_were_held_are_not_gpus_that_were_used(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     folder = bench.plan(golden="off")
     measurer = AheadMeasurer(folder)
     measurer.holding((2, 3))
@@ -176,4 +199,4 @@ def test_gpus_that_were_held_are_not_gpus_that_were_used(bench: Any) -> None:
     measurer.holding((3,))
     measurer.wait()
     (line,) = measured(folder)
-    assert line["gpus"] == []  # there is none here
+    assert line["gpus"] == []  # there was none to be used

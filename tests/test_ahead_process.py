@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import queue
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from harness import ahead_process, codec, golden, measure, session
-from harness.ahead_process import Ahead
+from harness.ahead_process import Ahead, Orders
 from harness.compare import Sample
 from harness.differences import DifferenceIndex, drawing
 from harness.measure import Measurer, Names
@@ -173,7 +174,10 @@ def test_earlier_differences_stay_known_where_a_run_is_resumed(bench: Any) -> No
 
 
 @pytest.mark.parametrize("gpu", [None, 0])
-def test_without_cuda_metrics_stay_on_the_processor(bench: Any, gpu: int | None) -> None:
+def test_without_cuda_metrics_stay_on_the_processor(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, gpu: int | None
+) -> None:
+    monkeypatch.delitem(ahead_process.sys.modules, "torch", raising=False)
     ahead = Ahead(bench.plan(golden="off"), Told())
     ahead.use(gpu)
     assert ahead._measurer.device is None
@@ -212,3 +216,52 @@ def test_memory_is_that_of_the_container(
     monkeypatch.setattr(ahead_process, "CGROUP_LIMIT", tmp_path / "memory.max")
     (tmp_path / "memory.max").write_text(f"{limit}\n")
     assert ahead_process._kept_bytes() == expected
+
+
+class Turn:
+    """What comes out of :class:`ahead_process.Orders`, with the clock in hand."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        self.used: list[int | None] = []
+        self.lines: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        monkeypatch.setattr(ahead_process.time, "monotonic", lambda: self.now)
+        self.orders = Orders(self.lines, self.used.append)
+
+    def give(self, *orders: Any) -> None:
+        for order in orders:
+            what = "finished" if isinstance(order, str) else "device"
+            self.lines.put({"what": what, "digest": order} if what == "finished" else {"what": what, "gpu": order})
+
+    def next(self) -> str:
+        return self.orders.next().digest
+
+
+def test_a_gpu_is_used_at_once_and_until_what_came_before_its_return(monkeypatch: pytest.MonkeyPatch) -> None:
+    turn = Turn(monkeypatch)
+    turn.give("earlier", "a", 0, "b", None, "c")
+    assert (turn.next(), turn.used) == ("earlier", [0])
+    assert [turn.next(), turn.next()] == ["a", "b"]
+    assert turn.used == [0]
+    assert (turn.next(), turn.used) == ("c", [0, None])
+
+
+def test_a_gpu_that_was_given_back_is_not_used_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    turn = Turn(monkeypatch)
+    turn.give(0, "a", "b", "c", None, "d")
+    assert (turn.next(), turn.used) == ("a", [0])
+    turn.now += 2 * ahead_process.LAG_S
+    assert (turn.next(), turn.used) == ("b", [0, None])
+    assert [turn.next(), turn.next()] == ["c", "d"]
+    assert turn.used == [0, None]
+
+
+def test_the_next_gpu_takes_the_place_of_the_one_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    turn = Turn(monkeypatch)
+    turn.give(0, "a", None, "b", 1, "c")
+    assert (turn.next(), turn.used) == ("a", [0, None, 1])
+    turn.now += 2 * ahead_process.LAG_S
+    assert [turn.next(), turn.next()] == ["b", "c"]
+    assert turn.used == [0, None, 1]
+    turn.give(None, "d")
+    assert (turn.next(), turn.used) == ("d", [0, None, 1, None])
