@@ -51,6 +51,15 @@ def ahead_of(folder: RunFolder) -> tuple[Told, dict[str, Any]]:
     return told, ahead.over()
 
 
+def with_a_failure(bench: Any) -> tuple[RunFolder, str]:
+    """A folder in which everything is over and one run has failed, and that run's digest."""
+    folder = bench.plan(golden="off")
+    first, *others = folder.plan.specs.values()
+    bench.draw(folder, others)
+    bench.fail(folder, first)
+    return folder, first.digest
+
+
 def test_all_that_is_judged_is_measured_and_all_that_is_shown_is_drawn(
     bench: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,14 +131,7 @@ def test_neither_does_a_failed_run_keep_them_nor_a_full_disk(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(drawing, "write_jpeg", full)
-    folder = bench.plan(golden="off")
-    first, *others = folder.plan.specs.values()
-    bench.draw(folder, others)
-    bench.fail(folder, first)
-    told = Told()
-    ahead = Ahead(folder, told)
-    for digest in folder.plan.specs:
-        ahead.finished(digest)
+    told, _ = ahead_of(with_a_failure(bench)[0])
     _, kept = alive()
     assert kept == 0
     assert "No space left on device" in capfd.readouterr().err
@@ -137,10 +139,7 @@ def test_neither_does_a_failed_run_keep_them_nor_a_full_disk(
 
 
 def test_a_run_told_twice_or_unknown_or_failed_does_no_harm(bench: Any) -> None:
-    folder = bench.plan(golden="off")
-    first, *others = folder.plan.specs.values()
-    bench.draw(folder, others)
-    bench.fail(folder, first)
+    folder, failed = with_a_failure(bench)
     told = Told()
     ahead = Ahead(folder, told)
     for digest in ("no such run", *folder.plan.specs, *folder.plan.specs):
@@ -148,7 +147,7 @@ def test_a_run_told_twice_or_unknown_or_failed_does_no_harm(bench: Any) -> None:
     assert sorted(told.rows) == sorted(row.name for row in folder.plan.rows)
     names = [names for names, _ in told.comparisons]
     assert names
-    assert not [each for each in names if first.digest in dict(each)]
+    assert not [each for each in names if failed in dict(each)]
 
 
 def test_a_picture_that_is_broken_costs_its_own_comparisons_alone(
