@@ -115,6 +115,7 @@ class _Recent:
         self._loaded: OrderedDict[Path, Picture | None] = OrderedDict()
 
     def load(self, path: Path) -> Picture | None:
+        """Read a picture, unless it is one of them."""
         if path not in self._loaded:
             self._loaded[path] = load_picture(path)
             if len(self._loaded) > KEPT_PICTURES:

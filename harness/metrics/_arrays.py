@@ -48,6 +48,7 @@ def kept(function: Callable[..., Array]) -> Callable[..., Array]:
 
     @functools.wraps(function)
     def asked(reference: Array, candidate: Array, *rest: Any) -> Array:
+        # Identity tells arrays apart: a weak reference to one that is gone is no array, whatever lies there now.
         pair = reference, candidate
         if any(array.flags.writeable for array in pair):
             return function(*pair, *rest)
