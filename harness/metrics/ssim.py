@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import warnings
 from functools import cache
 from typing import Any, ClassVar
 
@@ -71,8 +71,11 @@ class Ssim:
         if self.device:
             from harness.metrics._ssim_gpu import mean_ssim_on
 
-            with contextlib.suppress(RuntimeError):
+            try:
                 return mean_ssim_on(self.device, reference, candidate)
+            except RuntimeError as error:
+                reason = str(error).partition("\n")[0]
+                warnings.warn(f"SSIM is left to the processor: {self.device}: {reason}", RuntimeWarning, stacklevel=2)
         return mean_ssim(reference, candidate)
 
 
