@@ -9,6 +9,7 @@ Nothing depends on this process: what it has not said is measured, and drawn, by
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import faulthandler
 import json
 import os
@@ -41,6 +42,10 @@ LAG_S = 2.0
 SHARE_OF_MEMORY = 8
 """This part of the memory there is, and no less than :data:`harness.measure.KEPT_BYTES`, may hold samples that later
 runs are compared with."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Parameters of ``mallopt(3)``."""
+LARGEST_MMAP_THRESHOLD = 32 << 20
+"""What ``mallopt`` takes at most on 64 bits; more than any metric writes of a picture of 2048 px a side."""
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -168,6 +173,7 @@ def main(descriptor: int) -> None:
     faulthandler.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when this ends
     os.nice(NICENESS)
+    _keep_freed_memory()
     replies = os.fdopen(descriptor, "w", encoding="utf-8")
 
     def reply(**fields: Any) -> None:
@@ -253,6 +259,14 @@ def _device(gpu: int | None) -> str | None:
     if gpu is None or torch is None or not torch.cuda.is_available() or not is_shareable(gpu):
         return None
     return f"cuda:{gpu}"
+
+
+def _keep_freed_memory() -> None:
+    """Let the C library keep what pictures leave behind: to get memory anew costs as much as measuring in it."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library than GNU's has no such call
+        library = ctypes.CDLL(None)
+        library.mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
+        library.mallopt(M_TRIM_THRESHOLD, 2**30)
 
 
 def _kept_bytes() -> int:

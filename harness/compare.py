@@ -24,6 +24,7 @@ from harness.types import (
 )
 
 Array = np.ndarray[Any, Any]
+Pair = tuple[Array, Array]
 
 MARGIN_DB = 1.0
 """Taken off an approved figure. Another CPU moves a figure of tens of decibels in its third decimal only."""
@@ -67,9 +68,9 @@ def measure(relation: Relation, reference: Sample, candidate: Sample, metrics: S
     exact: dict[Domain, bool | None] = {"image": None, "latents": None}
     figures: list[Figure] = []
     for domain, left, right in _domains(reference, candidate):
-        exact[domain] = all(map(_equal, left, right))
-        if not exact[domain]:
-            figures += _figures(metrics, domain, left, right)
+        pairs = _unequal(left, right)
+        exact[domain] = not pairs
+        figures += _figures(metrics, domain, pairs)
     return replace(
         result,
         exact_image=exact["image"],
@@ -125,12 +126,16 @@ def _fixed(array: Array) -> Array:
     return view
 
 
-def _figures(metrics: Sequence[Metric], domain: Domain, left: Sequence[Array], right: Sequence[Array]) -> list[Figure]:
-    pairs = [(_fixed(a), _fixed(b)) for a, b in zip(left, right, strict=True) if not _equal(a, b)]
+def _unequal(left: Sequence[Array], right: Sequence[Array]) -> list[Pair]:
+    return [(_fixed(a), _fixed(b)) for a, b in zip(left, right, strict=True) if not _equal(a, b)]
+
+
+def _figures(metrics: Sequence[Metric], domain: Domain, pairs: Sequence[Pair]) -> list[Figure]:
+    """The figures of pictures that are not equal: none where all of them are."""
     figures = []
-    for metric in metrics:
+    for metric in metrics if pairs else ():
         if domain in metric.domains:
-            found = [metric.measure(a, b, domain) for a, b in pairs]
+            found = [metric.measure(*pair, domain) for pair in pairs]
             figures.append(_worst(found, metric.higher_is_better))
     return figures
 
@@ -141,10 +146,8 @@ def _steps_db(reference: Sample, candidate: Sample, metrics: Sequence[Metric]) -
     left, right = reference.trajectory, candidate.trajectory
     if not psnr or left is None or right is None or left.shape != right.shape:
         return ()
-    return tuple(
-        None if _equal(a, b) else _figures(psnr, "latents", tuple(a), tuple(b))[0].value
-        for a, b in zip(left, right, strict=True)
-    )
+    steps = (_figures(psnr, "latents", _unequal(a, b)) for a, b in zip(left, right, strict=True))
+    return tuple(figures[0].value if figures else None for figures in steps)
 
 
 def _worst(figures: list[Figure], higher_is_better: bool) -> Figure:

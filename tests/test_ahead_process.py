@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import queue
+import subprocess
+import sys
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -215,6 +217,31 @@ def test_memory_is_that_of_the_container(
     monkeypatch.setattr(ahead_process, "CGROUP_LIMIT", tmp_path / "memory.max")
     (tmp_path / "memory.max").write_text(f"{limit}\n")
     assert ahead_process._kept_bytes() == expected
+
+
+FAULTS = """
+import ctypes, resource, sys
+import numpy as np
+from harness import ahead_process
+hasattr(ctypes.CDLL(None), "mallopt") or sys.exit("no mallopt")
+{call}
+for _ in range(2):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    arrays = [np.ones(3 << 20, np.uint8) for _ in range(20)]
+    del arrays
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def test_freed_memory_is_kept_for_the_next_picture() -> None:
+    def faults(call: str) -> int:
+        done = subprocess.run([sys.executable, "-c", FAULTS.format(call=call)], capture_output=True, text=True)
+        if "no mallopt" in done.stderr:
+            pytest.skip("the C library is not GNU's")
+        return int(done.stdout)
+
+    assert faults("pass") > 768  # pages of a single array: some of the twenty were given back
+    assert faults("ahead_process._keep_freed_memory()") < 768
 
 
 class Turn:

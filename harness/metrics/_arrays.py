@@ -107,6 +107,16 @@ def strip_sums(reference: Any, candidate: Any, domain: Domain) -> Array:
     return add_up(squares, axis=0, starts=strip_edges(len(squares), domain)[:-1])
 
 
+def mean_square(reference: Any, candidate: Any, domain: Domain) -> float:
+    """Compute the mean of squared differences over all places and channels."""
+    if reference.dtype == candidate.dtype == np.uint8:
+        sums = strip_sums(reference, candidate, domain)
+        return float(add_up(sums, axis=0).sum() / (over_plane(reference, domain).shape[0] * sums.shape[1]))
+    # Of a step nothing but this is asked for: in the order of memory it is twice as quick as strips are.
+    difference = _difference(reference, candidate).ravel()
+    return float(np.einsum("i,i->", difference, difference) / difference.size)
+
+
 @kept
 def _difference(reference: Any, candidate: Any) -> Array:
     """Compute ``candidate - reference`` in float64; numpy is slower at widening while it subtracts."""

@@ -13,6 +13,10 @@ from harness.metrics._arrays import Array, absolute_difference, finite
 from harness.types import Domain, Figure
 
 PERCENT = 99.9
+SAMPLED_EVERY = 61
+"""Prime, and so in step with neither rows nor channels."""
+SAMPLED_PERCENT = 98.0
+"""Of a sample: so far below :data:`PERCENT` that what is wanted lies above it, however wrong the sample is."""
 
 
 class P999:
@@ -53,14 +57,25 @@ def _levels(difference: Array, ranks: tuple[int, int]) -> tuple[float, float]:
     def num_up_to(level: int) -> int:
         return int(np.count_nonzero(difference <= level))
 
-    largest = int(difference.max())
-    low = bisect.bisect_right(range(largest), ranks[0], key=num_up_to)
-    if low == largest or num_up_to(low) > ranks[1]:
-        return low, low
-    return low, bisect.bisect_right(range(largest), ranks[1], lo=low, key=num_up_to)
+    def level_at(rank: int, first: int, last: int) -> int:
+        return bisect.bisect_right(range(256), rank, first, last, key=num_up_to)
+
+    sample = np.bincount(difference[::SAMPLED_EVERY]).cumsum()
+    guess = int(np.searchsorted(sample, PERCENT / 100 * sample[-1]))
+    low = level_at(ranks[0], max(0, guess - 1), guess + 1)
+    if low != guess:  # the sample is wrong, and how far is not known
+        low = level_at(ranks[0], guess + 1, 255) if low > guess else level_at(ranks[0], 0, low)
+    return low, low if num_up_to(low) > ranks[1] else level_at(ranks[1], low + 1, 255)
 
 
 def _sorted(difference: Array, ranks: tuple[int, int]) -> tuple[float, float]:
     """Values at two neighbouring places of the sorted array; the second is NaN where any is."""
-    ordered = np.partition(difference, ranks[0])  # numpy is several times slower at two places than at one
-    return ordered[ranks[0]], ordered[ranks[1] :].min()
+    # Comparing is several times quicker than partitioning, for which then only the largest are left.
+    sample = difference[::SAMPLED_EVERY]
+    place = int(SAMPLED_PERCENT / 100 * (sample.size - 1))
+    largest = difference[~(difference <= np.partition(sample, place)[place])]  # NaN among them
+    if difference.size - largest.size > ranks[0]:  # many equal values, of which the sample's is one
+        largest = difference
+    first, second = (rank - (difference.size - largest.size) for rank in ranks)
+    ordered = np.partition(largest, first)  # numpy is several times slower at two places than at one
+    return ordered[first], ordered[second:].min()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from harness.metrics import ssim
+from harness.metrics import _ssim_gpu, p999, ssim
 from harness.metrics._ssim_gpu import mean_ssim_on
 from harness.registry import load, names
 from harness.types import Domain, Figure
@@ -174,6 +174,12 @@ class TestSsim:
         assert figure.value == pytest.approx(expected, abs=1e-9)
         assert figure.variant == "Wang 2004, gaussian 1.5"
 
+    @pytest.mark.parametrize("tile_pixels", [1, 32 * 41, 65 * 32])
+    def test_on_a_device_tiles_leave_nothing_out(self, monkeypatch: pytest.MonkeyPatch, tile_pixels: int) -> None:
+        a, b = noise("image", shape=(75, 42, 3)), noise("image", seed=1, shape=(75, 42, 3))
+        monkeypatch.setattr(_ssim_gpu, "TILE_PIXELS", tile_pixels)
+        assert mean_ssim_on("cpu", a, b) == pytest.approx(ssim.mean_ssim(a, b), abs=1e-12)
+
     def test_a_device_that_fails_leaves_it_to_the_processor(self) -> None:
         a, b = noise("image"), noise("image", seed=1)
         with pytest.raises(RuntimeError):
@@ -260,6 +266,17 @@ class TestMaxAbsAndP999:
         a, b = (np.random.default_rng(seed).integers(0, spread, shape, dtype=np.uint8) for seed in (0, 1))
         expected = np.percentile(np.abs(a.astype(int) - b), 99.9)
         assert measure("p999", a, b, "image").value == pytest.approx(expected, abs=1e-9)
+
+    @pytest.mark.parametrize("where", [slice(None, None, 61), slice(1, None, 61), slice(None, None, 61 * 17)])
+    @pytest.mark.parametrize("domain", ["image", "latents"])
+    def test_a_sample_that_misleads_costs_time_alone(self, domain: Domain, where: slice) -> None:
+        assert p999.SAMPLED_EVERY == 61  # the sample meets what is large nowhere else, or not at all
+        reference = np.zeros((10, 61 * 17, 3), np.uint8 if domain == "image" else np.float32)
+        candidate = reference.copy()
+        candidate.flat[1::2] = 3
+        candidate.flat[where] = 200
+        expected = np.percentile(candidate, 99.9)
+        assert measure("p999", reference, candidate, domain).value == pytest.approx(expected, abs=1e-9)
 
     @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 2), (16, 8, 12), (1, 1, 1001), (4, 50, 31)])
     def test_percentile_of_latents(self, shape: tuple[int, ...]) -> None:
