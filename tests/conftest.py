@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterable
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,16 @@ def _write(folder: Path, spec: RunSpec, drawing: Drawing) -> None:
     versions = {"python": "3.11.9", "numpy": np.__version__}
     run = Run(spec, "ok", names, "latents.safetensors", times=drawing.times, wall_s=0.5, versions=versions)
     codec.write_json(folder / "run.json", run)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A place for what is left by processes that tests kill; pytest removes it one day."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("left")))
+        patch.setenv("RAY_TMPDIR", "/tmp")  # the path of a socket must be short
+        patch.setattr(tempfile, "tempdir", None)  # found anew
+        yield
 
 
 @pytest.fixture

@@ -73,11 +73,9 @@ class Nodes:
 
 
 @pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+def nodes() -> Iterator[Nodes]:
     with pytest.MonkeyPatch.context() as patch:  # inherited by whatever is started in the cluster
         patch.setenv(MARK, str(os.getpid()))
-        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("left")))  # a node that is killed leaves things
-        patch.setenv("RAY_TMPDIR", "/tmp")  # but the path of a socket must be short
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_AUTH_MODE", "disabled")  # a token would be left in the home folder
         nodes = Nodes()
