@@ -46,6 +46,8 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of ``mallopt(3)``."""
 LARGEST_MMAP_THRESHOLD = 32 << 20
 """What ``mallopt`` takes at most on 64 bits; more than any metric writes of a picture of 2048 px a side."""
+KEPT_FREE_BYTES = 1 << 30
+"""Free memory that is not given back at once; the peak is no higher for it."""
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -266,7 +268,7 @@ def _keep_freed_memory() -> None:
     with contextlib.suppress(OSError, AttributeError):  # another C library than GNU's has no such call
         library = ctypes.CDLL(None)
         library.mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
-        library.mallopt(M_TRIM_THRESHOLD, 2**30)
+        library.mallopt(M_TRIM_THRESHOLD, KEPT_FREE_BYTES)
 
 
 def _kept_bytes() -> int:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import os
 import queue
+import resource
 import subprocess
 import sys
 import weakref
@@ -220,28 +223,37 @@ def test_memory_is_that_of_the_container(
 
 
 FAULTS = """
-import ctypes, resource, sys
+import os, resource, sys
 import numpy as np
 from harness import ahead_process
-hasattr(ctypes.CDLL(None), "mallopt") or sys.exit("no mallopt")
-{call}
-for _ in range(2):
+
+def faults():
+    def arrays_come_and_go():
+        arrays = [np.ones(3 << 20, np.uint8) for _ in range(20)]
+
+    arrays_come_and_go()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    arrays = [np.ones(3 << 20, np.uint8) for _ in range(20)]
-    del arrays
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    arrays_come_and_go()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+def listen():
+    print(faults())
+    sys.exit()
+
+before = faults()
+print(before)
+ahead_process.listen = listen
+ahead_process.main(os.dup(2))
 """
 
 
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not GNU's")
 def test_freed_memory_is_kept_for_the_next_picture() -> None:
-    def faults(call: str) -> int:
-        done = subprocess.run([sys.executable, "-c", FAULTS.format(call=call)], capture_output=True, text=True)
-        if "no mallopt" in done.stderr:
-            pytest.skip("the C library is not GNU's")
-        return int(done.stdout)
-
-    assert faults("pass") > 768  # pages of a single array: some of the twenty were given back
-    assert faults("ahead_process._keep_freed_memory()") < 768
+    untuned = {key: value for key, value in os.environ.items() if key not in ("LD_PRELOAD", "GLIBC_TUNABLES")}
+    untuned = {key: value for key, value in untuned.items() if not key.startswith("MALLOC_")}
+    before, after = map(int, subprocess.check_output([sys.executable, "-c", FAULTS], env=untuned, text=True).split())
+    pages_of_one_array = (3 << 20) // resource.getpagesize()
+    assert after < pages_of_one_array < before
 
 
 class Turn:

@@ -243,7 +243,7 @@ def test_every_user_may_add_locks(folder: Path) -> None:
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can act for two users")
 def test_users_take_turns_at_a_gpu() -> None:
     """In a folder that is sticky, as Linux guards files of others there."""
-    with tempfile.TemporaryDirectory() as open_to_all:  # pytest's own folders are not
+    with tempfile.TemporaryDirectory(dir="/tmp") as open_to_all:  # pytest's own folders are not
         Path(open_to_all).chmod(0o755)
         folder = Path(open_to_all) / "locks"
         mine = Lease(TWO, "reports/mine", folder)

@@ -14,9 +14,9 @@ from harness.types import Domain, Figure
 
 PERCENT = 99.9
 SAMPLED_EVERY = 61
-"""Prime, and so in step with neither rows nor channels."""
+"""Prime: in step with rows only where their length is a multiple of it, which costs time alone."""
 SAMPLED_PERCENT = 98.0
-"""Of a sample: so far below :data:`PERCENT` that what is wanted lies above it, however wrong the sample is."""
+"""Of a sample: below :data:`PERCENT`, so that what is wanted lies above it unless the sample misleads."""
 
 
 class P999:
@@ -74,7 +74,7 @@ def _sorted(difference: Array, ranks: tuple[int, int]) -> tuple[float, float]:
     sample = difference[::SAMPLED_EVERY]
     place = int(SAMPLED_PERCENT / 100 * (sample.size - 1))
     largest = difference[~(difference <= np.partition(sample, place)[place])]  # NaN among them
-    if difference.size - largest.size > ranks[0]:  # many equal values, of which the sample's is one
+    if difference.size - largest.size > ranks[0]:  # many equal values, or a sample that met the largest
         largest = difference
     first, second = (rank - (difference.size - largest.size) for rank in ranks)
     ordered = np.partition(largest, first)  # numpy is several times slower at two places than at one

@@ -14,6 +14,7 @@ from harness.metrics._ssim_gpu import mean_ssim_on
 from harness.registry import load, names
 from harness.types import Domain, Figure
 
+STEP = p999.SAMPLED_EVERY
 SHAPES: dict[Domain, tuple[int, ...]] = {"image": (64, 96, 3), "latents": (16, 8, 12)}
 
 
@@ -245,6 +246,7 @@ class TestMaxAbsAndP999:
         a, b = np.full((16, 16, 3), 5, np.uint8), np.full((16, 16, 3), 250, np.uint8)
         assert measure("max-abs", a, b, "image").value == 245
         assert measure("p999", b, a, "image").value == 245
+        assert measure("p999", np.full_like(a, 0), np.full_like(a, 255), "image").value == 255
 
     def test_latents_have_their_own_unit_and_pixels(self) -> None:
         reference = np.zeros((16, 8, 12), np.float32)
@@ -267,11 +269,11 @@ class TestMaxAbsAndP999:
         expected = np.percentile(np.abs(a.astype(int) - b), 99.9)
         assert measure("p999", a, b, "image").value == pytest.approx(expected, abs=1e-9)
 
-    @pytest.mark.parametrize("where", [slice(None, None, 61), slice(1, None, 61), slice(None, None, 61 * 17)])
+    # The sample meets what is large nowhere else, or not at all, or all of the little there is.
+    @pytest.mark.parametrize("where", [slice(None, None, STEP), slice(1, None, STEP), slice(None, None, STEP * 17)])
     @pytest.mark.parametrize("domain", ["image", "latents"])
     def test_a_sample_that_misleads_costs_time_alone(self, domain: Domain, where: slice) -> None:
-        assert p999.SAMPLED_EVERY == 61  # the sample meets what is large nowhere else, or not at all
-        reference = np.zeros((10, 61 * 17, 3), np.uint8 if domain == "image" else np.float32)
+        reference = np.zeros((10, STEP * 17, 3), np.uint8 if domain == "image" else np.float32)
         candidate = reference.copy()
         candidate.flat[1::2] = 3
         candidate.flat[where] = 200
