@@ -21,9 +21,9 @@ from rich.table import Table
 from rich.text import Text
 
 import harness
-from harness import session
+from harness import devices, session
 from harness.console import make_console
-from harness.errors import HarnessError, UsageError
+from harness.errors import HarnessError, InfrastructureError, UsageError
 from harness.graph import Graph
 from harness.record import RunFolder
 from harness.types import Matrix, Row
@@ -154,7 +154,11 @@ def drawable(matrix: Matrix, graph: Graph) -> list[Row]:
     ------
     UsageError
         If all are.
+    InfrastructureError
+        If they need GPUs and there are none.
     """
+    if matrix.cases[0].device == "cuda" and not devices.visible("cuda"):
+        raise InfrastructureError("no GPU is visible here; see nvidia-smi and CUDA_VISIBLE_DEVICES")
     rows = [row for row in graph.rows if row.skip is None]
     if not rows:
         raise UsageError(f"{matrix.path}: every row is skipped, the first because {graph.rows[0].skip}")

@@ -39,11 +39,11 @@ def main() -> None:
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(True, head_node_args={"num_cpus": 0, "object_store_memory": STORE_BYTES})
-    nodes = [cluster.add_node(num_cpus=2, object_store_memory=STORE_BYTES) for _ in range(2)]
     matrix, _ = session.prepare(arguments.matrix, golden="off")
     matrix = replace(matrix, cases=tuple(replace(case, steps=arguments.steps) for case in matrix.cases))
+    cluster = Cluster(True, head_node_args={"num_cpus": 0, "object_store_memory": STORE_BYTES})
     try:
+        nodes = [cluster.add_node(num_cpus=2, object_store_memory=STORE_BYTES) for _ in range(2)]
         with tempfile.TemporaryDirectory() as out:
             folder = RunFolder.create(Path(out), matrix, session.plan(matrix), "off")
             began = time.monotonic()

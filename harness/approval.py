@@ -144,9 +144,17 @@ def check_known(folder: RunFolder) -> None:
 
 
 def pin(folder: RunFolder) -> str | None:
-    """Digest to be written into the matrix file after approving; ``None`` where nothing is pinned."""
+    """Digest to be written into the matrix file after approving; ``None`` where version control guards the store."""
     matrix = folder.plan.matrix
-    return store_of(matrix).look(matrix.golden_keys).digest if _is_pinned(matrix) else None
+    if not _is_pinned(matrix) and _lies_beside(Path(matrix.path), Path(matrix.golden_store)):
+        return None
+    return store_of(matrix).look(matrix.golden_keys).digest
+
+
+def _lies_beside(matrix: Path, store: Path) -> bool:
+    """Whether a store lies in the checkout that the matrix file is of."""
+    checkout = next((parent for parent in matrix.absolute().parents if (parent / ".git").exists()), None)
+    return checkout is not None and store.absolute().is_relative_to(checkout)
 
 
 def _is_pinned(matrix: Matrix) -> bool:

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from harness import devices, registry
+from harness.errors import InfrastructureError
 from harness.launch import Aborted, GroupKey, WorkerGroup
 from harness.nodes import Nodes
 from harness.publish import Drawn
@@ -153,7 +154,13 @@ class Pool:
 
     def _lease(self, device: Device) -> devices.Lease:
         if device not in self._leases:
-            self._leases[device] = devices.Lease(devices.visible(device), self._purpose)
+            found = devices.visible(device)
+            if device == "cuda" and not found:
+                raise InfrastructureError(
+                    'device = "cuda": no GPU is visible here; write device = "cpu", or see nvidia-smi, '
+                    "CUDA_VISIBLE_DEVICES, and whether torch is a CUDA build"
+                )
+            self._leases[device] = devices.Lease(found, self._purpose)
         return self._leases[device]
 
     def _need(self, key: GroupKey, batch: list[RunSpec]) -> Need | None:

@@ -189,8 +189,8 @@ def _start_torch(order: StartOrder) -> None:
     # Oversubscribed ranks slow down up to 20 times, and a decode differs with the number of threads.
     torch.set_num_threads(1)
     if order.device == "cuda":
-        if order.device_index >= torch.cuda.device_count() > 0:
-            known = f"{torch.cuda.device_count()} GPUs are visible here"
+        if order.device_index >= torch.cuda.device_count():
+            known = f"torch sees {torch.cuda.device_count()} GPUs here"
             raise RuntimeError(f"{known}: none is left for rank {order.rank} of {order.world_size}")
         torch.cuda.set_device(order.device_index)
     if order.world_size == 1:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -218,3 +219,11 @@ def test_ranks_beyond_the_last_gpu_have_a_number_all_the_same(tmp_path: Path) ->
     with Pool(tmp_path / "run" / "logs") as pool:
         list(pool.execute([spec(0, 3)], lambda run: tmp_path / run.digest))
         assert placed(pool) == {(3, 0): [0, 1, 2]}
+
+
+def test_without_gpus_nothing_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "visible", lambda device: ())
+    on_gpu = replace(spec(0), case=replace(spec(0).case, device="cuda"))
+    with Pool(tmp_path / "run" / "logs") as pool, pytest.raises(InfrastructureError, match="no GPU is visible here"):
+        list(pool.execute([on_gpu], lambda run: tmp_path / run.digest))
+    assert not (tmp_path / "run" / "logs").exists()

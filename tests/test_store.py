@@ -240,13 +240,17 @@ class TestPin:
     def test_a_folder_may_be_pinned_and_need_not(self, bench: Any, tmp_path: Path) -> None:
         nights = Nights(bench, str(tmp_path / "kept"))
         folder, first = nights.run()
-        assert approval.pin(folder) is None  # nobody asked for one
         for change in approval.changes(folder, first):
             approval.approve(folder, first, change, by="a person")
         assert outcomes(nights.run()[1]) == {Outcome.PASS}
+        look = run_goldens.store_of(first.matrix).look(first.matrix.golden_keys)
+        assert approval.pin(folder) == look.digest
+        (bench.root / "matrices" / ".git").mkdir()
+        assert approval.pin(folder) == look.digest  # beside the checkout
+        (bench.root / "matrices" / ".git").rename(bench.root / ".git")
+        assert approval.pin(folder) is None  # version control guards it
         with pytest.raises(ConfigError, match="golden_digest says sha256:0000"):
             nights.run("sha256:" + "0" * 64)
-        look = run_goldens.store_of(first.matrix).look(first.matrix.golden_keys)
         assert outcomes(nights.run(look.digest)[1]) == {Outcome.PASS}
 
     def test_another_matrix_in_the_same_store_keeps_its_pin(self, nights: Nights) -> None:

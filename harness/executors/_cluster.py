@@ -5,16 +5,23 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from pathlib import Path
 
 from harness.errors import InfrastructureError, UsageError
 from harness.types import RunSpec
 
 A_LITTLE = 0.001
 """Of a node's one ``accelerator_type``: as ray itself asks for it, so that every task of the node gets some."""
+
+LATEST = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")
+"""Where ray keeps the address of the cluster it has started last, also when that is gone."""
+ANSWER_S = 10.0
+"""What a machine of the cluster has to answer."""
 
 
 def check_installed() -> None:
@@ -72,6 +79,7 @@ def connect(address: str | None) -> bool:
 
     if ray.is_initialized():
         return False
+    address = _answering(address)
     in_main_thread = threading.current_thread() is threading.main_thread()
     terminated = signal.getsignal(signal.SIGTERM)
     try:
@@ -83,6 +91,29 @@ def connect(address: str | None) -> bool:
         if in_main_thread:
             signal.signal(signal.SIGTERM, terminated)  # ray takes it for itself
     return True
+
+
+def _answering(address: str | None) -> str | None:
+    """What to tell ray, which would wait for minutes for a cluster that is gone; a new one where it was not asked for.
+
+    Raises
+    ------
+    InfrastructureError
+        If a cluster is named, here or in the environment, and nobody answers there.
+    """
+    named = address or os.environ.get("RAY_ADDRESS", "")
+    found = named or (LATEST.read_text(encoding="utf-8").strip() if LATEST.is_file() else "")
+    host, _, port = found.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return address  # ray knows what else there is, and what is no address
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        if not named:
+            return "local"
+        reason = getattr(error, "strerror", None) or error
+        raise InfrastructureError(f"the Ray cluster {named} cannot be reached: {reason}") from None
+    return address
 
 
 def kind_of(node_id: str) -> str:
