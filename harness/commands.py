@@ -14,8 +14,6 @@ from rich.text import Text
 from harness import codec, explain, locks, registry, session
 from harness.ahead import AheadMeasurer
 from harness.console import LiveProgress, make_console, print_choice, print_coverage, print_report
-from harness.coverage import cover as classify
-from harness.coverage_additions import additions, as_toml
 from harness.errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
@@ -27,7 +25,9 @@ from harness.errors import (
 )
 from harness.executors import Executor, Make
 from harness.graph import cost_of
-from harness.matrix_schema import read_tables
+from harness.matrix.coverage import cover as classify
+from harness.matrix.schema import read_tables
+from harness.matrix.suggest import additions, as_toml
 from harness.merge import merge as merge_runs
 from harness.plan import choose_axis
 from harness.pool import Event, Finished, Holding, Pool

@@ -12,7 +12,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from harness.fuzz_space import Space
-from harness.matrix_schema import to_toml
+from harness.matrix.schema import to_toml
 from harness.types import PIXELS_PER_TOKEN, SCHEMA, Engine
 
 _VOCABULARY = (

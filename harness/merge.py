@@ -15,7 +15,7 @@ from typing import Any
 from harness import codec
 from harness.errors import UsageError
 from harness.graph import case_groups
-from harness.matrix import read_matrix
+from harness.matrix.loader import read_matrix
 from harness.record import Plan, RunFolder
 from harness.shards import Merged, differing, divide
 from harness.types import Matrix, Run, RunSpec

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness import compare, golden, models
 from harness.errors import ConfigError, GoldenError, UsageError
-from harness.matrix import read_matrix
+from harness.matrix.loader import read_matrix
 from harness.measure import Measurer
 from harness.record import RunFolder
 from harness.store import Look, Store, is_url, open_store

@@ -24,7 +24,7 @@ from harness.errors import (
 )
 from harness.executors import Executor
 from harness.graph import Graph, build
-from harness.matrix import read_matrix
+from harness.matrix.loader import read_matrix
 from harness.measure import Measurer
 from harness.merge import division_notes
 from harness.pool import Event, Finished, Started, Stepped, Waiting

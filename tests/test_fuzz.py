@@ -16,13 +16,13 @@ from typer.testing import CliRunner
 
 from harness import blame, fuzz, fuzz_command, pool, registry
 from harness.cli import app
-from harness.coverage import CLASSES, met_by, sights
 from harness.errors import InfrastructureError, UsageError
 from harness.fuzz import Found, Tally
 from harness.fuzz_draw import examples
 from harness.fuzz_space import Space, check
-from harness.matrix import read_matrix
-from harness.matrix_schema import to_toml
+from harness.matrix.coverage import CLASSES, met_by, sights
+from harness.matrix.loader import read_matrix
+from harness.matrix.schema import to_toml
 from harness.session import prepare
 from harness.types import Matrix, Outcome
 

@@ -20,7 +20,7 @@ import pytest
 
 from harness import approval, codec, commands, golden, golden_command, models, run_goldens, session, store
 from harness.errors import ConfigError, FileError, GoldenError, InfrastructureError
-from harness.matrix import read_matrix
+from harness.matrix.loader import read_matrix
 from harness.record import RunFolder
 from harness.store_url import UrlStore
 from harness.types import Outcome, Report

@@ -122,7 +122,7 @@ class Fault(Protocol):
     cause: ClassVar[str]
     """Cause a correct diagnosis must name."""
     needs: ClassVar[tuple[str, ...]]
-    """Classes of :mod:`harness.coverage` that a row must meet to show the bug."""
+    """Classes of :mod:`harness.matrix.coverage` that a row must meet to show the bug."""
 
     def plant(self, worker: Worker) -> AbstractContextManager[None]:
         """Switch the bug on in this process for the length of the context."""

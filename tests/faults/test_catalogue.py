@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness import registry
-from harness.coverage import CLASSES
+from harness.matrix.coverage import CLASSES
 from harness.types import Worker
 
 CAUSES = {

@@ -12,7 +12,7 @@ import pytest
 
 from harness import codec, registry
 from harness.errors import ConfigError
-from harness.matrix import read_matrix
+from harness.matrix.loader import read_matrix
 from harness.types import Bound, Matrix, Relation, Size
 
 GOOD = """

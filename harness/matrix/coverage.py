@@ -1,7 +1,7 @@
 """Which classes of shapes and features a matrix meets, and which it does not.
 
 A class is a way in which a split can be right at one row and wrong at another. Only rows that are split
-over ranks and not skipped meet any. What would meet the rest is found by :mod:`harness.coverage_additions`.
+over ranks and not skipped meet any. What would meet the rest is found by :mod:`harness.matrix.suggest`.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from harness import registry
 from harness.errors import ConfigError, did_you_mean
 from harness.golden import model_of
-from harness.matrix_schema import CaseTable, MatrixTables, Shared, VariantTable, read_tables
+from harness.matrix.schema import CaseTable, MatrixTables, Shared, VariantTable, read_tables
 from harness.store import is_url
 from harness.store_url import check_protocol
 from harness.types import Bound, Case, Matrix, Relation, Size, Variant

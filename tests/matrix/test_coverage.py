@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from harness import captions, models, session
 from harness.cli import app
-from harness.coverage import CLASSES, Coverage, cover
-from harness.coverage_additions import additions, as_toml
-from harness.matrix_schema import read_tables
+from harness.matrix.coverage import CLASSES, Coverage, cover
+from harness.matrix.schema import read_tables
+from harness.matrix.suggest import additions, as_toml
 from harness.types import Size
 
 MATRICES = Path(__file__).resolve().parent.parent / "matrices"

@@ -1,0 +1,1 @@
+"""Matrix files: loading, schema, coverage and suggestions for it."""
