@@ -24,7 +24,7 @@ import harness
 from harness import devices, session
 from harness.console import make_console
 from harness.errors import HarnessError, InfrastructureError, UsageError
-from harness.graph import Graph
+from harness.planning.graph import Graph
 from harness.record import RunFolder
 from harness.types import Matrix, Row
 

@@ -16,7 +16,7 @@ from typing import Any
 from _launch import HERE, launch
 
 from harness.models import full_size
-from harness.plan import pads_of
+from harness.planning.cut import pads_of
 from harness.types import ModelSpec, ShardPlan
 
 RATES = HERE / "_rates.py"

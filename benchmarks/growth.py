@@ -27,7 +27,7 @@ from _common import add_model, finish, parser, positive, run_harness, start, tab
 from _launch import draw
 
 from harness import session
-from harness.graph import Graph
+from harness.planning.graph import Graph
 from harness.types import Row
 
 CASES = """\

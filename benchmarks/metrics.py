@@ -28,7 +28,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from harness import registry
 from harness.ahead import LOG
-from harness.plan import cut
+from harness.planning.cut import cut
 from harness.record import MEASURED, RunFolder
 from harness.types import Domain, Size
 

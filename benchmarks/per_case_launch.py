@@ -25,7 +25,7 @@ from _common import add_matrix, drawable, finish, parser, positive, run_harness,
 from _launch import draw
 
 from harness import session
-from harness.graph import Graph
+from harness.planning.graph import Graph
 from harness.pool import num_slots
 from harness.types import Row
 

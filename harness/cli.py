@@ -78,7 +78,7 @@ def run(
 ) -> None:
     """Run a matrix: draw every case with and without SP, compare, judge, report."""
     from harness import commands, executors, many_nodes
-    from harness.shards import Shard
+    from harness.planning.partition import Shard
 
     if resume and (case or size or axis or engine or shard or golden != "required"):
         raise UsageError(

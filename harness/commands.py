@@ -24,16 +24,16 @@ from harness.errors import (
     did_you_mean,
 )
 from harness.executors import Executor, Make
-from harness.graph import cost_of
 from harness.matrix.coverage import cover as classify
 from harness.matrix.schema import read_tables
 from harness.matrix.suggest import additions, as_toml
 from harness.merge import merge as merge_runs
-from harness.plan import choose_axis
+from harness.planning.cut import choose_axis
+from harness.planning.graph import cost_of
+from harness.planning.partition import Shard, divide
 from harness.pool import Event, Finished, Holding, Pool
 from harness.record import RunFolder, read_report
 from harness.run_goldens import check_store, known_digests
-from harness.shards import Shard, divide
 from harness.types import SCHEMA, Axis, GoldenPolicy, Report, Row, Size
 
 

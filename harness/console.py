@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.diagnose.sentence import describe
-from harness.graph import cost_of
+from harness.planning.graph import cost_of
 from harness.pool import Event, Finished, Started, Stepped, Waiting
 from harness.types import AxisChoice, Outcome, Relation, Report, Row, RunSpec
 

@@ -15,8 +15,8 @@ from harness.compare import Sample
 from harness.diagnose.cause import first_failing
 from harness.errors import EXIT_OK, EXIT_VERDICT, UsageError, did_you_mean
 from harness.gates import Said, Word
-from harness.graph import Graph
 from harness.matrix.coverage import Sight, met_by, sights
+from harness.planning.graph import Graph
 from harness.types import SCHEMA, Fault, Matrix, Outcome, Report, Row, Run
 
 HANG_TIMEOUT_S = 10.0

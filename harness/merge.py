@@ -14,10 +14,10 @@ from typing import Any
 
 from harness import codec
 from harness.errors import UsageError
-from harness.graph import case_groups
 from harness.matrix.loader import read_matrix
+from harness.planning.graph import case_groups
+from harness.planning.partition import Merged, differing, divide
 from harness.record import Plan, RunFolder
-from harness.shards import Merged, differing, divide
 from harness.types import Matrix, Run, RunSpec
 
 

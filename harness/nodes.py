@@ -18,9 +18,9 @@ from typing import Any
 
 from harness import wire
 from harness.devices import Lease
-from harness.graph import source_digest
 from harness.node import Node
 from harness.node_launch import RANKS_TIMEOUT_S, Launch
+from harness.planning.graph import source_digest
 from harness.rank import Rank, StartFailed
 from harness.reservation import SAME_EVERYWHERE, Need
 from harness.torchrun import LaunchOrder

@@ -28,8 +28,8 @@ from harness import codec
 from harness.compare import Sample
 from harness.errors import FileError, InfrastructureError, UsageError
 from harness.golden import read_picture
-from harness.graph import Graph
-from harness.shards import Merged, Shard, divide, narrowed, part
+from harness.planning.graph import Graph
+from harness.planning.partition import Merged, Shard, divide, narrowed, part
 from harness.types import SCHEMA, Comparison, Explanation, GoldenPolicy, Matrix, Relation, Report, Row, Run, RunSpec
 
 MEASURED = "measured"

@@ -11,7 +11,7 @@ from typing import Any
 
 from harness import devices, models
 from harness.errors import HarnessError, InfrastructureError
-from harness.graph import packages_of
+from harness.planning.graph import packages_of
 from harness.types import Device, RunSpec
 
 SAME_EVERYWHERE = ("torch", "diffusers", "transformers")

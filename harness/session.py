@@ -23,14 +23,14 @@ from harness.errors import (
     naming,
 )
 from harness.executors import Executor
-from harness.graph import Graph, build
 from harness.matrix.loader import read_matrix
 from harness.measure import Measurer
 from harness.merge import division_notes
+from harness.planning.graph import Graph, build
+from harness.planning.partition import mixed, narrowed
 from harness.pool import Event, Finished, Started, Stepped, Waiting
 from harness.record import RunFolder
 from harness.run_goldens import Goldens, check_store
-from harness.shards import mixed, narrowed
 from harness.types import (
     Case,
     GoldenPolicy,

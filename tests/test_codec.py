@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from harness.codec import decode, encode, read_json, write_json
 from harness.errors import FileError
-from harness.plan import choose_axis, cut
+from harness.planning.cut import choose_axis, cut
 from harness.types import (
     SCHEMA,
     BlockError,

@@ -12,7 +12,7 @@ import pytest
 from harness import registry
 from harness.compare import MARGIN_DB, Sample, compare_decisions, find_problem, judge, measure
 from harness.diagnose import noise_floor
-from harness.plan import choose_axis
+from harness.planning.cut import choose_axis
 from harness.types import (
     Bound,
     Case,

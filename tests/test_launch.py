@@ -14,9 +14,10 @@ from typing import Any
 import psutil
 import pytest
 
-from harness import blame, codec, plan
+from harness import blame, codec
 from harness.errors import InfrastructureError
 from harness.launch import Aborted, GroupKey, WorkerGroup
+from harness.planning import cut
 from harness.rank import ForkedRank
 from harness.types import Case, FailureKind, Run, RunSpec, Size
 
@@ -37,7 +38,7 @@ def spec(world_size: int = 2, fault: str | None = None, step_s: float = 0.0, **c
         ulysses=world_size,
         fault=fault,
         options={"step_s": step_s},
-        plan=plan.cut(drawn.size, world_size, "h"),
+        plan=cut.cut(drawn.size, world_size, "h"),
     )
 
 

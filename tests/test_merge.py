@@ -13,8 +13,8 @@ import pytest
 from harness import codec, session
 from harness.errors import FileError, UsageError
 from harness.merge import merge
+from harness.planning.partition import Shard
 from harness.record import Plan, RunFolder
-from harness.shards import Shard
 from harness.types import Explanation, FailureKind, Outcome, Relation, Report, Run, RunSpec
 
 MATRIX = """

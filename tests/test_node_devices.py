@@ -15,11 +15,12 @@ from typing import cast
 
 import pytest
 
-from harness import devices, locks, plan, wire
+from harness import devices, locks, wire
 from harness import nodes as nodes_module
 from harness.devices import Gpu, Lease
 from harness.node import Node
 from harness.nodes import Nodes
+from harness.planning import cut
 from harness.pool import Event, Finished, Holding, Pool, Started, Stepped, Waiting
 from harness.rank import StartFailed
 from harness.reservation import Need
@@ -69,8 +70,8 @@ sys.stdin.read()
 
 def spec(steps: int = 1, step_s: float = 0.0) -> RunSpec:
     case = Case("c", "fake", Size(128, 128), ("waves",), steps=steps)
-    cut = plan.cut(case.size, 2, "h")
-    return RunSpec(case, "fake", "", "fake", "test", ulysses=2, options={"step_s": step_s}, plan=cut)
+    plan = cut.cut(case.size, 2, "h")
+    return RunSpec(case, "fake", "", "fake", "test", ulysses=2, options={"step_s": step_s}, plan=plan)
 
 
 def options(endpoint: object) -> tuple[object, ...]:

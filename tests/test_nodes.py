@@ -21,12 +21,13 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from harness import models, plan, wire
+from harness import models, wire
 from harness import nodes as nodes_module
 from harness.errors import InfrastructureError
 from harness.launch import Aborted, GroupKey, WorkerGroup
 from harness.node import Node
 from harness.nodes import Nodes
+from harness.planning import cut
 from harness.remote import RemoteRank
 from harness.reservation import Need
 from harness.types import Case, FailureKind, Run, RunSpec, Size
@@ -38,8 +39,8 @@ SECRET = "a token of many letters"
 
 def spec(fault: str | None = None, step_s: float = 0.0, steps: int = 2, timeout_s: float = 60.0) -> RunSpec:
     case = Case("c", "fake", Size(144, 144), ("waves",), steps=steps, timeout_s=timeout_s)
-    cut = plan.cut(case.size, 2, "h")
-    return RunSpec(case, "fake", "", "fake", "test", ulysses=2, fault=fault, options={"step_s": step_s}, plan=cut)
+    plan = cut.cut(case.size, 2, "h")
+    return RunSpec(case, "fake", "", "fake", "test", ulysses=2, fault=fault, options={"step_s": step_s}, plan=plan)
 
 
 NEED = Need.of([spec()], "a test")

@@ -10,8 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness import plan, pool
+from harness import pool
 from harness.errors import InfrastructureError
+from harness.planning import cut
 from harness.pool import Finished, Pool, Started, Stepped
 from harness.types import Case, FailureKind, RunSpec, Size
 
@@ -27,7 +28,7 @@ def spec(seed: int, world_size: int = 1, step_s: float = 0.0, steps: int = 2, fa
         ulysses=world_size,
         fault=fault,
         options={"step_s": step_s},
-        plan=plan.cut(case.size, world_size, "h"),
+        plan=cut.cut(case.size, world_size, "h"),
     )
 
 

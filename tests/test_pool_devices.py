@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from harness import devices, plan, wire
+from harness import devices, wire
 from harness.devices import Gpu
 from harness.errors import InfrastructureError
 from harness.node import Node
 from harness.node_launch import Launch
 from harness.nodes import Nodes
+from harness.planning import cut
 from harness.pool import Event, Finished, Holding, Pool, Started, Waiting
 from harness.rank import Rank, StartFailed
 from harness.reservation import Need
@@ -40,8 +41,8 @@ Other = Callable[..., "subprocess.Popen[str]"]
 
 def spec(seed: int, world_size: int = 1) -> RunSpec:
     case = Case("c", "fake", Size(128, 128), ("waves",), seed=seed, steps=1)
-    cut = plan.cut(case.size, world_size, "h")
-    return RunSpec(case, "fake", "", "fake", "test", ulysses=world_size, options={"step_s": 0.05}, plan=cut)
+    plan = cut.cut(case.size, world_size, "h")
+    return RunSpec(case, "fake", "", "fake", "test", ulysses=world_size, options={"step_s": 0.05}, plan=plan)
 
 
 @pytest.fixture(autouse=True)

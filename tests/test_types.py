@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import types
-from harness.plan import cut
+from harness.planning.cut import cut
 from harness.types import (
     Bound,
     Case,

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from harness import codec, plan, worker
+from harness import codec, worker
+from harness.planning import cut
 from harness.rank import ForkedRank
 from harness.types import Case, Drawing, RunSpec, Size
 
@@ -67,8 +68,8 @@ def rank(tmp_path: Path) -> Iterator[RankProcess]:
 
 def spec(steps: int = 2, step_s: float = 0.0) -> RunSpec:
     case = Case("c", "fake", Size(128, 128), ("waves",), steps=steps)
-    cut = plan.cut(case.size, 1, "h")
-    return RunSpec(case, "fake", "", "fake", "test", plan=cut, options={"step_s": step_s})
+    plan = cut.cut(case.size, 1, "h")
+    return RunSpec(case, "fake", "", "fake", "test", plan=plan, options={"step_s": step_s})
 
 
 def draw(rank: RankProcess, folder: Path, run: RunSpec) -> None:

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from harness.plan import pads_of
+from harness.planning.cut import pads_of
 from harness.types import Axis, Case, Drawing, ModelSpec, RunSpec, ShardPlan, Times, Variant, Worker
 
 Array = np.ndarray[Any, Any]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from harness import registry
 from harness.engines import _cache, _neutral
 from harness.models.z_image import PRELOAD
-from harness.plan import cut
+from harness.planning.cut import cut
 from harness.types import Axis, Case, Drawing, ModelSpec, RunSpec, Variant, Worker
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import Any
 
 from harness import codec, models
 from harness.errors import HarnessError
-from harness.graph import source_of
+from harness.planning.graph import source_of
 from harness.pool import Event, Finished, Pool, Started, Stepped, Waiting
 from harness.types import RunSpec
 

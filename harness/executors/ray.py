@@ -21,7 +21,7 @@ from harness import codec
 from harness.errors import InfrastructureError
 from harness.executors import _cluster, _remote
 from harness.executors._cluster import Group
-from harness.graph import case_groups
+from harness.planning.graph import case_groups
 from harness.pool import Event, Finished, FolderOf, Started, Stepped, Waiting
 from harness.types import Failure, FailureKind, Run, RunSpec
 

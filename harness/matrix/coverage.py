@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from harness import models
 from harness.captions import CountTokens, counter
-from harness.graph import Graph
-from harness.plan import PAD_MULTIPLE
+from harness.planning.cut import PAD_MULTIPLE
+from harness.planning.graph import Graph
 from harness.types import Case, Matrix, ModelSpec, Row, ShardPlan
 
 RANKS = (2, 3, 6)

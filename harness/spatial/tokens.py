@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from harness.plan import pads_of
+from harness.planning.cut import pads_of
 from harness.spatial.shard import CELLS_PER_TOKEN
 from harness.types import ShardPlan
 

@@ -64,7 +64,7 @@ def test_bytes_of_the_blocks_are_most_of_the_transformer(floor: Any, shapes: Any
 
 
 def test_one_rank_has_the_work_of_one_device(floor: Any, shapes: Any) -> None:
-    from harness.plan import cut
+    from harness.planning.cut import cut
     from harness.types import Size
 
     size = Size(16 * TOKENS_W, 16 * TOKENS_H)

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from harness import blame, plan, session
+from harness import blame, session
 from harness.launch import GroupKey, WorkerGroup
+from harness.planning import cut
 from harness.types import Case, Failure, FailureKind, RunSpec, Size
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -78,8 +79,8 @@ def test_nccl_counts_only_where_it_says_so_and_the_failure_is_its_own(
 def test_a_group_that_ran_out_inside_nccl_is_known(nccl: Any, tmp_path: Path) -> None:
     """Real ranks, with a stand-in for NCCL's words: the logs and the message are those of a group."""
     case = Case("struck", "fake", Size(144, 144), ("waves",), steps=2)
-    cut = plan.cut(case.size, 2, "h")
-    spec = RunSpec(case, "fake", "", "fake", "test", ulysses=2, fault="nccl-out-of-memory", plan=cut)
+    plan = cut.cut(case.size, 2, "h")
+    spec = RunSpec(case, "fake", "", "fake", "test", ulysses=2, fault="nccl-out-of-memory", plan=plan)
     group = WorkerGroup(GroupKey.of(spec), tmp_path / "logs" / "0-world-2")
     try:
         failure = group.run(spec, tmp_path / "run").failure

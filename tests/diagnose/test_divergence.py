@@ -10,7 +10,7 @@ import pytest
 
 from harness.diagnose.divergence import TOLERANCE, displaced, out_of_place, tokens_of, trace
 from harness.diagnose.records import Array, Probe
-from harness.plan import cut
+from harness.planning.cut import cut
 from harness.types import Displaced, Explanation, Relation, ShardPlan, Size
 
 SIZE = Size(80, 112)  # five columns and seven rows of tokens

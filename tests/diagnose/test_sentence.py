@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.diagnose import cause, sentence
-from harness.plan import choose_axis
+from harness.planning.cut import choose_axis
 from harness.types import Case, Comparison, Figure, Judgement, Outcome, Relation, Row, Size, Variant
 
 PADDED = Case("144x144", "fake", Size(144, 144), ("x",))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from harness.differences import DifferenceIndex
 from harness.differences.drawing import Differences, absolute_difference, amplify, colour, load_picture
-from harness.plan import cut
+from harness.planning.cut import cut
 from harness.types import PIXELS_PER_TOKEN, ShardPlan, Size
 
 

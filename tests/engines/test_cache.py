@@ -13,7 +13,7 @@ from harness import models
 from harness.engines import _cache
 from harness.engines.diffusers import DiffusersEngine
 from harness.engines.spatial import SpatialEngine
-from harness.plan import cut
+from harness.planning.cut import cut
 from harness.types import Case, RunSpec, Size, Worker
 
 MASK = {"cache_mask": "11101001"}

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import models, plan
+from harness import models
 from harness.engines.diffusers import DiffusersEngine, padded_image_sequence
+from harness.planning import cut
 from harness.types import Case, Drawing, ModelSpec, RunSpec, Size, Variant, Worker
 
 PROMPT = "a red ball left of a blue tower at night"
@@ -124,7 +125,7 @@ def test_so_it_is_with_guidance_batches_and_captions_of_different_buckets(engine
         negative_prompts=("", PROMPT * 3),
         guidance_scale=2.0,
     )
-    own = plan.pads_of(several.size.tokens)
+    own = cut.pads_of(several.size.tokens)
     stock = draw(engine, several)
     assert len({-(-tokens // 32) for tokens in stock.caption_tokens}) == 2
     assert np.array_equal(draw(engine, several, own).latents, stock.latents)

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import plan
 from harness.engines.fake import FakeEngine
+from harness.planning import cut
 from harness.types import Case, Drawing, ModelSpec, RunSpec, Size, Variant, Worker
 
 MODEL = ModelSpec("fake", "", "fake", num_heads=6)
@@ -15,8 +15,8 @@ PICTURE_FAULTS = ("off-by-one-token", "seam", "swapped-ranks")
 
 def spec(world_size: int = 2, axis: Any = "h", **fields: Any) -> RunSpec:
     case = Case("c", "fake", Size(144, 112), ("waves",), **fields.pop("case", {}))
-    cut = plan.cut(case.size, world_size, axis)
-    return RunSpec(case, "fake", "", "fake", "test", ulysses=world_size, plan=cut, **fields)
+    plan = cut.cut(case.size, world_size, axis)
+    return RunSpec(case, "fake", "", "fake", "test", ulysses=world_size, plan=plan, **fields)
 
 
 def draw(run: RunSpec, rank: int = 0) -> Drawing | None:

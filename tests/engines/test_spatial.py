@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from harness import models, plan
+from harness import models
 from harness.engines.spatial import SpatialEngine
+from harness.planning import cut
 from harness.pool import Finished, Pool, Stepped
 from harness.rank import ForkedRank
 from harness.types import Case, FailureKind, ModelSpec, Run, RunSpec, Size, Variant
@@ -54,10 +55,10 @@ class Split:
     def of(cls, model: ModelSpec, size: str, num_ranks: int, axis: Any) -> "Split":
         drawn = case(size)
         baseline = RunSpec(drawn, "diffusers", model.path, model.weights, "test")
-        cut = plan.cut(drawn.size, num_ranks, axis)
+        plan = cut.cut(drawn.size, num_ranks, axis)
         replay = replace(baseline, image_pad_tokens=cut.pad_tokens) if cut.surplus_pad_tokens else baseline
-        control = replace(baseline, engine="spatial", plan=plan.cut(drawn.size, 1, "h"))
-        return cls(baseline, replay, control, replace(control, ulysses=num_ranks, plan=cut))
+        control = replace(baseline, engine="spatial", plan=cut.cut(drawn.size, 1, "h"))
+        return cls(baseline, replay, control, replace(control, ulysses=num_ranks, plan=plan))
 
 
 class Drawn:

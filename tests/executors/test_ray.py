@@ -23,7 +23,7 @@ from harness import codec, session
 from harness.errors import InfrastructureError
 from harness.executors._cluster import Group
 from harness.executors.ray import RayExecutor, _Attempt
-from harness.graph import Graph
+from harness.planning.graph import Graph
 from harness.pool import Event, Finished, Pool, Started, Stepped, Waiting
 from harness.types import FailureKind, Report, Run, RunSpec
 

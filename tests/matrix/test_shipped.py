@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness import session
-from harness.graph import Graph
+from harness.planning.graph import Graph
 from harness.types import Matrix, Row, ShardPlan
 
 MATRICES = Path(__file__).resolve().parent.parent / "matrices"

@@ -13,7 +13,7 @@ from harness.metrics._arrays import absolute_difference, add_up, strip_edges, st
 from harness.metrics.psnr import Psnr
 from harness.metrics.seam import Seam
 from harness.metrics.worst_tile import WorstTile
-from harness.plan import cut
+from harness.planning.cut import cut
 from harness.types import Domain, Size
 
 SHAPES: list[tuple[Domain, tuple[int, ...]]] = [

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from harness.metrics.seam import Seam
-from harness.plan import cut
+from harness.planning.cut import cut
 from harness.types import Domain, Size
 
 SIZE = Size(176, 240)  # 11 columns and 15 rows of tokens

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness.plan import choose_axis, cut
+from harness.planning.cut import choose_axis, cut
 from harness.types import (
     Bound,
     Case,

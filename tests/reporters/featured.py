@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.compare import compare_decisions, judge
-from harness.plan import choose_axis
+from harness.planning.cut import choose_axis
 from harness.registry import load
 from harness.types import Case, Comparison, Relation, Row, Run, Size, Times, Variant
 

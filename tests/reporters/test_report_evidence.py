@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness.plan import cut
+from harness.planning.cut import cut
 from harness.reporters._evidence import MAX_LEDGER_LINES, TOP, evidence_of
 from harness.types import BlockError, Case, Explanation, LedgerLine, Outcome, Relation, Row, Size, Variant, Verdict
 

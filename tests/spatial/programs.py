@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from diffusers import ZImageTransformer2DModel
 
-from harness.plan import cut
+from harness.planning.cut import cut
 from harness.spatial import group as groups
 from harness.spatial import shard, tokens
 from harness.spatial.attention import SequenceParallelAttention

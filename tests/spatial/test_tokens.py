@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.plan import cut, pads_of
+from harness.planning.cut import cut, pads_of
 from harness.spatial.tokens import caption_positions, patchify, unpatchify
 from harness.types import Size
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from harness.cli import app
 from harness.errors import UsageError
-from harness.plan import choose_axis, cut, pads_of, split_evenly
+from harness.planning.cut import choose_axis, cut, pads_of, split_evenly
 from harness.types import Size
 
 SIZES = st.builds(lambda w, h: Size(16 * w, 16 * h), st.integers(1, 90), st.integers(1, 90))

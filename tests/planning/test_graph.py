@@ -12,9 +12,9 @@ import harness
 from harness import session
 from harness.engines.fake import FakeEngine
 from harness.errors import ConfigError
-from harness.graph import WORKER_SOURCES, Graph, _python_files, build, source_digest
 from harness.nodes import SPOKEN_HERE
-from harness.plan import choose_axis, cut
+from harness.planning.cut import choose_axis, cut
+from harness.planning.graph import WORKER_SOURCES, Graph, _python_files, build, source_digest
 from harness.types import Case, Matrix, ModelSpec, Row, Size, Variant
 
 FAKE = ModelSpec("fake", "", "weights", 6)
@@ -171,11 +171,11 @@ class TestSpecs:
         assert list(_python_files(Path(harness.__file__).parent / name))
 
     def test_a_changed_file_is_another_source(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from harness import graph
+        from harness.planning import graph
 
         (tmp_path / "engines").mkdir()
         source = tmp_path / "engines" / "own.py"
-        monkeypatch.setattr(graph, "__file__", str(tmp_path / "graph.py"))
+        monkeypatch.setattr(graph, "__file__", str(tmp_path / "planning" / "graph.py"))
         digests = []
         for text in ("x = 1\n", "x = 2\n"):
             source.write_text(text)

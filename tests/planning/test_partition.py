@@ -8,8 +8,8 @@ import pytest
 
 from harness import session
 from harness.errors import UsageError
-from harness.graph import Graph, case_groups, cost_of
-from harness.shards import Shard, divide, narrowed, part
+from harness.planning.graph import Graph, case_groups, cost_of
+from harness.planning.partition import Shard, divide, narrowed, part
 
 HEAD = 'name = "m"\nmodel = "fake"\nsteps = 2\ngolden = "off"\n'
 VARIANT = '[[variant]]\nengine = "fake"\nulysses = 2\naxis = ["auto", "h", "w"]\n'

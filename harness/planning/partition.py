@@ -1,6 +1,6 @@
 """A matrix divided over machines: which cases each of them draws.
 
-What is divided are groups of cases (:func:`harness.graph.case_groups`), so that whatever is compared is
+What is divided are groups of cases (:func:`harness.planning.graph.case_groups`), so that whatever is compared is
 drawn on one machine, and a sequence is served by one engine. The division follows from the plan alone:
 every machine plans the whole matrix, divides it alike, and takes its own part. It is called a shard on
 the command line, as test runners call it; a rank's share of a picture is another thing.
@@ -13,7 +13,7 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from harness.errors import UsageError
-from harness.graph import Graph, case_groups, cost_of
+from harness.planning.graph import Graph, case_groups, cost_of
 from harness.types import Matrix, Run, RunSpec
 
 

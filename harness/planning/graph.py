@@ -16,7 +16,7 @@ from pathlib import Path
 
 from harness import registry
 from harness.errors import ConfigError, did_you_mean
-from harness.plan import choose_axis, cut
+from harness.planning.cut import choose_axis, cut
 from harness.types import (
     AxisChoice,
     Case,
@@ -35,7 +35,7 @@ ROLES = ("baseline", "replay", "control", "candidate", "reordered", "repeat")
 WORKER_SOURCES = (
     "types",
     "codec.py",
-    "plan.py",
+    "planning/cut.py",
     "worker.py",
     "engines",
     "faults",
@@ -241,7 +241,7 @@ def packages_of(engine: str, cache: str) -> tuple[str, ...]:
 @cache
 def source_digest(packages: tuple[str, ...], more: tuple[str, ...] = ()) -> str:
     """Digest of the code a rank runs: our own files and ``more`` of them, and the versions of the libraries named."""
-    root = Path(__file__).parent
+    root = Path(__file__).parent.parent
     files = sorted(file for name in (*WORKER_SOURCES, *more) for file in _python_files(root / name))
     contents = {str(file.relative_to(root)): sha256(file.read_bytes()).hexdigest() for file in files}
     versions = {package: importlib.metadata.version(package) for package in packages}
