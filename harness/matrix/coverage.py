@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness import models
-from harness.captions import CountTokens, counter
+from harness.models.captions import CountTokens, counter
 from harness.planning.cut import PAD_MULTIPLE
 from harness.planning.graph import Graph
 from harness.types import Case, Matrix, ModelSpec, Row, ShardPlan

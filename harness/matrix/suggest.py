@@ -12,10 +12,10 @@ from itertools import combinations
 from typing import Any
 
 from harness import models, registry
-from harness.captions import CountTokens, counter
 from harness.matrix.coverage import SHAPE_CLASSES, Sight, captions_of, met_by
 from harness.matrix.loader import expand
 from harness.matrix.schema import MatrixTables, to_toml
+from harness.models.captions import CountTokens, counter
 from harness.planning.graph import build
 from harness.types import PIXELS_PER_TOKEN, Case, Matrix, ModelSpec, Size, Variant
 

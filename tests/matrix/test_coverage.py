@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from harness import captions, models, session
+from harness import models, session
 from harness.cli import app
 from harness.matrix.coverage import CLASSES, Coverage, cover
 from harness.matrix.schema import read_tables
 from harness.matrix.suggest import additions, as_toml
+from harness.models import captions
 from harness.types import Size
 
 MATRICES = Path(__file__).resolve().parent.parent / "matrices"
