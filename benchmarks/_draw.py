@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from harness import codec, registry
-from harness.probe.clock import peak_memory_bytes, reset_peak_memory
 from harness.types import Device, Engine, RunSpec, Worker
+from harness.worker.clock import peak_memory_bytes, reset_peak_memory
 
 
 def main() -> None:

@@ -19,9 +19,9 @@ from _checks import Checks
 from _outside import MIB, Ballast
 from _recorded import end_of, held_now, run_of, until_drawing
 
-from harness.probe.exhaustion import told_in
 from harness.record import RunFolder
 from harness.types import Failure, FailureKind
+from harness.worker.exhaustion import told_in
 
 MATRIX = Path(__file__).with_name("breakdowns_nccl.toml")
 LIMIT_S = 60.0

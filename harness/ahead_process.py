@@ -32,7 +32,7 @@ from harness.measure import EDGES, KEPT_BYTES, Measurer, Names
 from harness.record import RunFolder
 from harness.run_goldens import GoldensAhead, key_of
 from harness.types import Comparison, Row, Run
-from harness.worker import listen
+from harness.worker.main import listen
 
 PROCESS_NAME = "sp-measure"
 NICENESS = 5

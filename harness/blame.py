@@ -8,9 +8,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.probe import exhaustion
 from harness.rank import Rank
 from harness.types import Failure, FailureKind
+from harness.worker import exhaustion
 
 STACK_GRACE_S = 5.0
 """Time a rank gets to print its stacks."""

@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 from harness import interpreter
 from harness.wire import TOKEN
 
-STACK_SIGNAL = signal.SIGUSR1  # as in harness.worker, which is never imported here
+STACK_SIGNAL = signal.SIGUSR1  # as in harness.worker.main, which is never imported here
 
 TEMPLATE_GRACE_S = 0.5
 """A template without ranks ends within milliseconds."""
@@ -114,7 +114,7 @@ class Rank(ABC):
         """Give back what is held for the rank; it has ended."""
 
 
-WORKER = "harness.worker"
+WORKER = "harness.worker.main"
 """The program of a rank that draws."""
 
 
@@ -244,7 +244,7 @@ class ForkedRank(Rank):
 
 
 class Template:
-    """The process that ranks are forked from (:mod:`harness.template`)."""
+    """The process that ranks are forked from (:mod:`harness.worker.forkserver`)."""
 
     _known: ClassVar[Template | None] = None
     _lock: ClassVar[threading.Lock] = threading.Lock()
@@ -254,7 +254,7 @@ class Template:
         self._control, theirs = socket.socketpair()
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                interpreter.command("harness.template", str(theirs.fileno())),
+                interpreter.command("harness.worker.forkserver", str(theirs.fileno())),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

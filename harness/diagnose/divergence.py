@@ -3,7 +3,7 @@
 Both sides' block outputs are laid side by side token by token, in the order of the reference: image tokens
 row by row, image pads, caption. The plan says which tokens a rank holds. Errors are relative: the distance
 of a token's output, over the root mean square of all tokens of that block. Outputs are sketches (random
-projections, :mod:`harness.probe.outputs`), which keep distances to about a fifth.
+projections, :mod:`harness.worker.probe.outputs`), which keep distances to about a fifth.
 """
 
 from __future__ import annotations

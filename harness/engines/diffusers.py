@@ -88,7 +88,7 @@ class _Listener:
     """Collects latents and times from the hooks the pipeline offers."""
 
     def __init__(self, worker: Worker) -> None:
-        from harness.probe.clock import Clock
+        from harness.worker.clock import Clock
 
         self._worker = worker
         self._clock = Clock(worker.device)

@@ -36,11 +36,10 @@ WORKER_SOURCES = (
     "types",
     "codec.py",
     "planning/cut.py",
-    "worker.py",
+    "worker",
     "engines",
     "faults",
     "models",
-    "probe",
     "spatial",
 )
 """What runs inside a rank: a change here makes recorded runs stale."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 import torch.distributed as dist
 
-from harness.probe.collectives import PATIENCE
+from harness.worker.collectives import PATIENCE
 
 
 @dataclass

@@ -16,11 +16,11 @@ from diffusers.pipelines.z_image.pipeline_z_image import (
     retrieve_timesteps,
 )
 
-from harness.probe.clock import Clock
 from harness.spatial import shard
 from harness.spatial.group import SequenceGroup
 from harness.spatial.transformer import SpatialTransformer
 from harness.types import Case, Drawing, ShardPlan, Times, Worker
+from harness.worker.clock import Clock
 
 
 class SpatialPipeline:

@@ -45,7 +45,7 @@ class RunSpec:
     after: str = ""
     """Digest of the request served before in the sequence: what came before may decide what comes out."""
     probe: bool = False
-    """Record what happens inside (:mod:`harness.probe`); such a run only explains another one."""
+    """Record what happens inside (:mod:`harness.worker.probe`); such a run only explains another one."""
 
     @property
     def world_size(self) -> int:

@@ -108,7 +108,7 @@ def processes() -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            ours = process.environ().get(MARK) == os.environ[MARK] and "harness.template" in process.cmdline()
+            ours = process.environ().get(MARK) == os.environ[MARK] and "harness.worker.forkserver" in process.cmdline()
             if ours and process.status() != psutil.STATUS_ZOMBIE and process.ppid() != os.getpid():
                 found.append(process)
     return found

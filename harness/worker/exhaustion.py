@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 
-from harness.probe.disk import errno_of
 from harness.types import FailureKind
+from harness.worker.disk import errno_of
 
 WORDS = {
     FailureKind.OUT_OF_MEMORY: (

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from harness import codec, worker
+from harness import codec
 from harness.planning import cut
 from harness.rank import ForkedRank
 from harness.types import Case, Drawing, RunSpec, Size
+from harness.worker import main
 
 DEADLINE_S = 30.0
 
@@ -118,7 +119,7 @@ def test_of_a_long_traceback_the_end_is_told(rank: RankProcess) -> None:
     rank.start()
     rank.order(engine="x" * 100_000)
     raised = rank.reply()
-    assert len(raised["detail"]) == worker.MAX_DETAIL_CHARS
+    assert len(raised["detail"]) == main.MAX_DETAIL_CHARS
     assert raised["detail"].rstrip().endswith("spatial")  # of the engines that are known, the last
     assert len(raised["message"]) == 500
 
@@ -135,10 +136,10 @@ class Silent:
 @pytest.mark.parametrize("index", [0, 1])
 def test_an_engine_that_returns_no_drawing_raises_on_the_first_rank(tmp_path: Path, index: int) -> None:
     replies: list[dict[str, Any]] = []
-    start = worker.StartOrder(index, 2, "cpu", 0, "float32", "", "unused")
-    served = worker.Rank(start, lambda **fields: replies.append(fields))
+    start = main.StartOrder(index, 2, "cpu", 0, "float32", "", "unused")
+    served = main.Rank(start, lambda **fields: replies.append(fields))
     served.engines["silent"] = Silent()  # type: ignore[assignment]
-    order = worker.Order("silent", spec(), str(tmp_path))
+    order = main.Order("silent", spec(), str(tmp_path))
     if index:
         served.serve(order)
         assert [reply["event"] for reply in replies] == ["done"]
@@ -176,14 +177,14 @@ def test_ctrl_c_is_left_to_the_parent_and_a_signal_prints_the_stacks(rank: RankP
 def test_nccl_is_asked_to_say_what_went_wrong(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, chosen: str | None, expected: str
 ) -> None:
-    """It is known by its words alone that memory has run out inside NCCL: see harness.probe.exhaustion."""
+    """It is known by its words alone that memory has run out inside NCCL: see harness.worker.exhaustion."""
     monkeypatch.setattr(os, "environ", {"NCCL_DEBUG": chosen} if chosen else {})
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)  # of this process
     asked: list[str] = []
     monkeypatch.setattr(
         torch.distributed, "init_process_group", lambda *_, **__: asked.append(os.environ["NCCL_DEBUG"])
     )
-    worker._start_torch(worker.StartOrder(0, 2, "cpu", 0, "float32", "", str(tmp_path / "store")))
+    main._start_torch(main.StartOrder(0, 2, "cpu", 0, "float32", "", str(tmp_path / "store")))
     assert asked == [expected]
 
 
@@ -199,5 +200,5 @@ def test_nccl_is_asked_to_say_what_went_wrong(
 def test_the_driver_is_part_of_what_a_gpu_drew_with(tmp_path: Path, line: str, version: str | None) -> None:
     told = tmp_path / "version"
     told.write_text(line + "GCC version:  gcc version 12.3.0 (Ubuntu 12.3.0-1ubuntu1~22.04)\n")
-    assert worker._driver(told) == version
-    assert worker._driver(tmp_path / "no-gpu-here") is None
+    assert main._driver(told) == version
+    assert main._driver(tmp_path / "no-gpu-here") is None

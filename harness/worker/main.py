@@ -1,6 +1,6 @@
 """The program inside an engine's own interpreter: one process is one rank.
 
-Forked from :mod:`harness.template`. Orders come as JSON lines on standard input, the first one saying who
+Forked from :mod:`harness.worker.forkserver`. Orders come as JSON lines on standard input, the first one saying who
 this rank is; replies go as JSON lines to a file descriptor of their own. Standard output and error belong to
 the engine and end in the rank's log. When standard input closes, the parent is gone or done with us, and the
 process ends at once, whatever it is waiting for.
@@ -26,12 +26,12 @@ from pathlib import Path
 from typing import Any
 
 from harness import codec, registry
-from harness.probe import exhaustion
-from harness.probe.clock import peak_memory_bytes, reset_peak_memory
-from harness.probe.collectives import PATIENCE, unfinished
-from harness.probe.disk import Unwritable, writing
-from harness.probe.recorder import probing
 from harness.types import Device, Drawing, DType, Engine, RunSpec, Worker
+from harness.worker import exhaustion
+from harness.worker.clock import peak_memory_bytes, reset_peak_memory
+from harness.worker.collectives import PATIENCE, unfinished
+from harness.worker.disk import Unwritable, writing
+from harness.worker.probe.recorder import probing
 
 PROCESS_NAME = "sp-rank"
 STACK_SIGNAL = signal.SIGUSR1  # as in harness.rank, which may not be imported here

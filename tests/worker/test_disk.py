@@ -11,9 +11,9 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from harness.probe.disk import Unwritable, errno_of, writing
-from harness.probe.exhaustion import raised_by
 from harness.types import FailureKind
+from harness.worker.disk import Unwritable, errno_of, writing
+from harness.worker.exhaustion import raised_by
 
 PICTURE = Image.new("RGB", (64, 64))
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.probe.collectives import unfinished
+from harness.worker.collectives import unfinished
 
 WAITS = """
 import os, sys, threading
 import torch
 import torch.distributed as dist
-from harness.probe.collectives import PATIENCE, unfinished
+from harness.worker.collectives import PATIENCE, unfinished
 from harness.spatial import group
 
 rank, place = int(sys.argv[1]), sys.argv[2]

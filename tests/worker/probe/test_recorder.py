@@ -13,11 +13,11 @@ from torch.nn import functional
 from torch.nn.modules import module as torch_modules
 
 from harness.diagnose import records
-from harness.probe import recorder
-from harness.probe.attention import met_by_any_query
-from harness.probe.disk import Unwritable
-from harness.probe.recorder import probing
 from harness.types import PROBE_FILE, Case, RunSpec, Size
+from harness.worker.disk import Unwritable
+from harness.worker.probe import recorder
+from harness.worker.probe.attention import met_by_any_query
+from harness.worker.probe.recorder import probing
 
 CASE = Case("32x32", "tiny", Size(32, 32), ("x",), steps=3)
 SPEC = RunSpec(CASE, "tiny", "/model", "weights", "source")
@@ -174,7 +174,7 @@ def test_of_many_steps_some_are_left_out_and_said(
 def test_too_large_a_record_is_left_out_and_said(
     denoiser: Denoiser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from harness.probe import attention
+    from harness.worker.probe import attention
 
     monkeypatch.setattr(attention, "MAX_BYTES", 2 * 4 * 40)  # one call: key and value of five tokens of eight
     with probing(PROBED, tmp_path, 0):

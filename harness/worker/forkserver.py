@@ -1,6 +1,6 @@
 """The program ranks are forked from: it imports once what they need, and then only forks.
 
-Started as ``python -m harness.template FD``. Each line that comes through the socket ``FD`` asks for one
+Started as ``python -m harness.worker.forkserver FD``. Each line that comes through the socket ``FD`` asks for one
 rank: it names the program the rank is to run (a module with ``PROCESS_NAME`` and ``main``) and the modules to
 have imported before, and brings the rank's file descriptors. The template never
 computes, so it starts no thread and has no CUDA context: a process that has cannot be forked. A rank's pid

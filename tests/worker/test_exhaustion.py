@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from harness.probe.exhaustion import raised_by, told_by_nccl, told_in, told_last_in
 from harness.types import FailureKind
+from harness.worker.exhaustion import raised_by, told_by_nccl, told_in, told_last_in
 
 MEMORY, DISK = FailureKind.OUT_OF_MEMORY, FailureKind.DISK_FULL
 

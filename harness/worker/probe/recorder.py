@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.probe.disk import writing
 from harness.types import PROBE_FILE, RunSpec
+from harness.worker.disk import writing
 
 if TYPE_CHECKING:
-    from harness.probe.attention import Ledger
-    from harness.probe.outputs import Trace
+    from harness.worker.probe.attention import Ledger
+    from harness.worker.probe.outputs import Trace
 
 MAX_TRACED_STEPS = 8
 """Of more denoise steps the first of these are traced, and the last."""
@@ -35,8 +35,8 @@ def probing(spec: RunSpec, folder: Path, rank: int) -> Iterator[None]:
     if not spec.probe:
         yield
         return
-    from harness.probe.attention import Ledger, recording
-    from harness.probe.outputs import Trace, listening
+    from harness.worker.probe.attention import Ledger, recording
+    from harness.worker.probe.outputs import Trace, listening
 
     steps = spec.case.steps
     traced = frozenset({*range(1, min(steps, MAX_TRACED_STEPS) + 1), steps})

@@ -51,6 +51,6 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except Exception as error:
         number = errno_of(error)
-        if number is None or number == errno.ENOMEM:  # which is a failure of its own: see harness.probe.exhaustion
+        if number is None or number == errno.ENOMEM:  # which is a failure of its own: see harness.worker.exhaustion
             raise
         raise Unwritable(folder, number) from error

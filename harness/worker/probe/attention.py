@@ -14,7 +14,7 @@ from unittest import mock
 import torch
 from torch.nn import functional
 
-from harness.probe.outputs import Trace
+from harness.worker.probe.outputs import Trace
 
 FIRST_BLOCKS = ("noise_refiner.0", "context_refiner.0", "layers.0")
 """Blocks whose attention is always recorded: the first over image tokens, over the caption, and over both."""

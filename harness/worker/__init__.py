@@ -1,0 +1,1 @@
+"""The programs inside an engine's interpreter: forkserver, rank, and the probe."""
