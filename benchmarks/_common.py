@@ -21,9 +21,10 @@ from rich.table import Table
 from rich.text import Text
 
 import harness
-from harness import devices, session
+from harness import session
 from harness.console import make_console
 from harness.errors import HarnessError, InfrastructureError, UsageError
+from harness.execution import gpus
 from harness.planning.graph import Graph
 from harness.record import RunFolder
 from harness.types import Matrix, Row
@@ -157,7 +158,7 @@ def drawable(matrix: Matrix, graph: Graph) -> list[Row]:
     InfrastructureError
         If they need GPUs and there are none.
     """
-    if matrix.cases[0].device == "cuda" and not devices.visible("cuda"):
+    if matrix.cases[0].device == "cuda" and not gpus.visible("cuda"):
         raise InfrastructureError("no GPU is visible here; see nvidia-smi and CUDA_VISIBLE_DEVICES")
     rows = [row for row in graph.rows if row.skip is None]
     if not rows:

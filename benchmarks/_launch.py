@@ -25,8 +25,9 @@ from typing import Any
 
 from _common import environment
 
-from harness import codec, devices
-from harness.pool import num_slots
+from harness import codec
+from harness.execution import gpus
+from harness.execution.pool import num_slots
 from harness.types import Device, RunSpec
 
 HERE = Path(__file__).resolve().parent
@@ -52,7 +53,7 @@ class Launch:
 @functools.cache
 def num_singles(device: Device) -> int:
     """How many runs on one device the harness draws side by side: one on each GPU, or on each core."""
-    return len(devices.visible(device)) or num_slots(device)
+    return len(gpus.visible(device)) or num_slots(device)
 
 
 def batch_of(spec: RunSpec) -> tuple[Any, ...]:

@@ -21,8 +21,8 @@ from _common import positive, start
 
 from harness import session
 from harness.console import name_of
-from harness.executors.ray import RayExecutor
-from harness.pool import Event, Finished, Started, Waiting
+from harness.execution.pool import Event, Finished, Started, Waiting
+from harness.execution.ray.executor import RayExecutor
 from harness.record import RunFolder
 
 STORE_BYTES = 100 << 20

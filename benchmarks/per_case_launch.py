@@ -25,8 +25,8 @@ from _common import add_matrix, drawable, finish, parser, positive, run_harness,
 from _launch import draw
 
 from harness import session
+from harness.execution.pool import num_slots
 from harness.planning.graph import Graph
-from harness.pool import num_slots
 from harness.types import Row
 
 WANTED = 5.0

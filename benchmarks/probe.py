@@ -20,7 +20,7 @@ from rich.table import Table
 
 from harness import session
 from harness.console import make_console
-from harness.pool import Finished, Pool
+from harness.execution.pool import Finished, Pool
 from harness.types import Run, RunSpec
 
 MATRIX = """

@@ -33,8 +33,8 @@ from _launch import draw
 from harness import compare, models, session
 from harness.diagnose.sentence import describe
 from harness.errors import UsageError
+from harness.execution.pool import Finished, Pool
 from harness.measure import Measurer
-from harness.pool import Finished, Pool
 from harness.record import RunFolder
 from harness.registry import load
 from harness.types import Matrix, Relation, Row, Run, ShardPlan

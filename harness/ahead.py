@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness import codec
+from harness.execution.rank import ForkedRank
 from harness.measure import Measurer, Names
-from harness.rank import ForkedRank
 from harness.record import MEASURED, RunFolder
 from harness.types import Comparison, Run
 

@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness import codec
-from harness.devices import is_shareable
 from harness.differences import SHOWN_IMAGES, DifferenceIndex, name_of, shown_pairs
 from harness.differences.drawing import Differences, Picture
+from harness.execution.gpus import is_shareable
 from harness.measure import EDGES, KEPT_BYTES, Measurer, Names
 from harness.record import RunFolder
 from harness.run_goldens import GoldensAhead, key_of

@@ -77,7 +77,8 @@ def run(
     token_file: TokenFile = None,
 ) -> None:
     """Run a matrix: draw every case with and without SP, compare, judge, report."""
-    from harness import commands, executors, many_nodes
+    from harness import commands, many_nodes
+    from harness.execution import executor as executors
     from harness.planning.partition import Shard
 
     if resume and (case or size or axis or engine or shard or golden != "required"):

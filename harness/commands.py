@@ -11,7 +11,7 @@ from typing import cast, get_args
 import typer
 from rich.text import Text
 
-from harness import codec, explain, locks, registry, session
+from harness import codec, explain, registry, session
 from harness.ahead import AheadMeasurer
 from harness.console import LiveProgress, make_console, print_choice, print_coverage, print_report
 from harness.errors import (
@@ -23,7 +23,9 @@ from harness.errors import (
     UsageError,
     did_you_mean,
 )
-from harness.executors import Executor, Make
+from harness.execution import locks
+from harness.execution.executor import Executor, Make
+from harness.execution.pool import Event, Finished, Holding, Pool
 from harness.matrix.coverage import cover as classify
 from harness.matrix.schema import read_tables
 from harness.matrix.suggest import additions, as_toml
@@ -31,7 +33,6 @@ from harness.merge import merge as merge_runs
 from harness.planning.cut import choose_axis
 from harness.planning.graph import cost_of
 from harness.planning.partition import Shard, divide
-from harness.pool import Event, Finished, Holding, Pool
 from harness.record import RunFolder, read_report
 from harness.run_goldens import check_store, known_digests
 from harness.types import SCHEMA, Axis, GoldenPolicy, Report, Row, Size

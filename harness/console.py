@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.diagnose.sentence import describe
+from harness.execution.pool import Event, Finished, Started, Stepped, Waiting
 from harness.planning.graph import cost_of
-from harness.pool import Event, Finished, Started, Stepped, Waiting
 from harness.types import AxisChoice, Outcome, Relation, Report, Row, RunSpec
 
 STYLES = {

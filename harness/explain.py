@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from harness import codec, locks, registry
+from harness import codec, registry
 from harness.diagnose import divergence, records, token_ledger
 from harness.diagnose.cause import first_failing
 from harness.errors import UsageError, did_you_mean
-from harness.executors import Executor
-from harness.pool import Event, Finished
+from harness.execution import locks
+from harness.execution.executor import Executor
+from harness.execution.pool import Event, Finished
 from harness.record import RunFolder
 from harness.types import Comparison, Explanation, Relation, Row, Run, RunSpec
 

@@ -12,10 +12,10 @@ from rich.text import Text
 from harness import codec, explain, killscore, registry, session
 from harness.console import LiveProgress, make_console
 from harness.errors import EXIT_INTERRUPTED, UsageError
+from harness.execution.pool import Pool
 from harness.killscore import KillScore, Place
 from harness.killscore_table import markdown
 from harness.planning.graph import cost_of
-from harness.pool import Pool
 from harness.record import RunFolder
 from harness.types import Report
 

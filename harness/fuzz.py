@@ -17,8 +17,8 @@ from typing import Literal
 
 from harness import models, registry, session
 from harness.errors import InfrastructureError, UsageError
+from harness.execution.pool import Pool
 from harness.fuzz_space import Space
-from harness.pool import Pool
 from harness.record import Plan, RunFolder
 from harness.types import Outcome, Report, digest_of
 

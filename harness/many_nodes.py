@@ -12,13 +12,13 @@ from pathlib import Path
 
 import typer
 
-from harness import devices, wire
 from harness.errors import InfrastructureError, UsageError
-from harness.executors import Make
-from harness.member import Member
-from harness.nodes import JOIN_TIMEOUT_S, Nodes
-from harness.pool import Pool, num_slots
-from harness.wire import Endpoint
+from harness.execution import gpus, wire
+from harness.execution.executor import Make
+from harness.execution.member import Member
+from harness.execution.nodes import JOIN_TIMEOUT_S, Nodes
+from harness.execution.pool import Pool, num_slots
+from harness.execution.wire import Endpoint
 
 
 @dataclass(frozen=True)
@@ -83,4 +83,4 @@ def join(num_nodes: int, endpoint: str, num_ranks: int | None, token_file: Path 
 
 
 def _num_slots() -> int:
-    return len(devices.visible("cuda")) or num_slots("cpu")
+    return len(gpus.visible("cuda")) or num_slots("cpu")

@@ -18,8 +18,8 @@ from harness.errors import HarnessError
 from harness.types import Outcome, Row
 
 if TYPE_CHECKING:
+    from harness.execution.pool import Pool
     from harness.measure import Measurer
-    from harness.pool import Pool
     from harness.record import RunFolder
     from harness.types import Report
 
@@ -74,7 +74,7 @@ class MatrixFile(pytest.File):
     @cached_property
     def pool(self) -> Pool:
         """The workers, which ``pytest_sessionfinish`` ends."""
-        from harness.pool import Pool
+        from harness.execution.pool import Pool
 
         pool = Pool(self.folder.path / "logs", keep=True)
         self.config.stash.setdefault(_FILES, []).append(self)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from harness import __version__, compare, locks, models, registry
+from harness import __version__, compare, models, registry
 from harness.errors import (
     EXIT_INFRASTRUCTURE,
     EXIT_OK,
@@ -22,13 +22,14 @@ from harness.errors import (
     UsageError,
     naming,
 )
-from harness.executors import Executor
+from harness.execution import locks
+from harness.execution.executor import Executor
+from harness.execution.pool import Event, Finished, Started, Stepped, Waiting
 from harness.matrix.loader import read_matrix
 from harness.measure import Measurer
 from harness.merge import division_notes
 from harness.planning.graph import Graph, build
 from harness.planning.partition import mixed, narrowed
-from harness.pool import Event, Finished, Started, Stepped, Waiting
 from harness.record import RunFolder
 from harness.run_goldens import Goldens, check_store
 from harness.types import (

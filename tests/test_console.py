@@ -12,9 +12,9 @@ from rich.console import Console
 
 from harness import session
 from harness.console import LiveProgress, make_console, name_of, print_choice, print_report
+from harness.execution.pool import Finished, Holding, Started, Stepped, Waiting
 from harness.planning.cut import choose_axis, cut
 from harness.planning.graph import cost_of
-from harness.pool import Finished, Holding, Started, Stepped, Waiting
 from harness.types import Case, Failure, FailureKind, Outcome, Run, RunSpec, Size
 
 CASE = Case("720x1280", "fake", Size(720, 1280), ("x",), steps=4)

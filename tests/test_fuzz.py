@@ -14,9 +14,10 @@ import pytest
 from hypothesis import HealthCheck, configuration, given, settings
 from typer.testing import CliRunner
 
-from harness import blame, fuzz, fuzz_command, pool, registry
+from harness import fuzz, fuzz_command, registry
 from harness.cli import app
 from harness.errors import InfrastructureError, UsageError
+from harness.execution import failures, pool
 from harness.fuzz import Found, Tally
 from harness.fuzz_draw import examples
 from harness.fuzz_space import Space, check
@@ -114,7 +115,7 @@ def test_the_machine_is_not_the_engine(tmp_path: Path) -> None:
 
 
 def test_an_engine_that_raises_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blame, "PEER_GRACE_S", 0.1)
+    monkeypatch.setattr(failures, "PEER_GRACE_S", 0.1)
     found = hunt(Space("fake", "fake", fault="crash", max_tokens=2, sequences=0), tmp_path)
     assert (found.outcome, found.cause) == (Outcome.ERROR, "crash")
     assert "the fake engine was told to crash" in found.sentence

@@ -11,7 +11,7 @@ import pytest
 
 from harness import codec, session
 from harness.errors import UsageError
-from harness.pool import Event, Holding, Started, Stepped, Waiting
+from harness.execution.pool import Event, Holding, Started, Stepped, Waiting
 from harness.session import Selection, exit_code, select
 from harness.types import Case, FailureKind, Outcome, Relation, Row, Size, Variant, Verdict
 

@@ -34,7 +34,7 @@ from harness.worker.disk import Unwritable, writing
 from harness.worker.probe.recorder import probing
 
 PROCESS_NAME = "sp-rank"
-STACK_SIGNAL = signal.SIGUSR1  # as in harness.rank, which may not be imported here
+STACK_SIGNAL = signal.SIGUSR1  # as in harness.execution.rank, which may not be imported here
 """Makes a rank print the stacks of all its threads into its log."""
 
 MAX_DETAIL_CHARS = 20_000

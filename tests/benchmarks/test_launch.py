@@ -72,10 +72,10 @@ def test_every_run_has_to_be_drawn_once(bench: Any, launching: Any, world_size: 
 
 
 def test_on_gpus_as_many_processes_as_there_are(bench: Any, launching: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness import devices
+    from harness.execution import gpus
 
-    two = tuple(devices.Gpu(index, f"GPU-{index}") for index in range(2))
-    monkeypatch.setattr(devices, "visible", lambda device: two if device == "cuda" else ())
+    two = tuple(gpus.Gpu(index, f"GPU-{index}") for index in range(2))
+    monkeypatch.setattr(gpus, "visible", lambda device: two if device == "cuda" else ())
     launching.num_singles.cache_clear()
     assert launching.num_singles("cuda") == 2
     assert launching.num_singles("cpu") == len(__import__("os").sched_getaffinity(0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness import session
-from harness.pool import Pool
+from harness.execution.pool import Pool
 from harness.record import RunFolder
 from harness.types import Outcome, Relation
 

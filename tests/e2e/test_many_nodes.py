@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import codec, models, wire
+from harness import codec, models
+from harness.execution import wire
 from harness.models import checkpoint
 from harness.types import Relation, Report
 

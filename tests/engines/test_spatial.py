@@ -17,9 +17,9 @@ from safetensors.numpy import load_file
 
 from harness import models
 from harness.engines.spatial import SpatialEngine
+from harness.execution.pool import Finished, Pool, Stepped
+from harness.execution.rank import ForkedRank
 from harness.planning import cut
-from harness.pool import Finished, Pool, Stepped
-from harness.rank import ForkedRank
 from harness.types import Case, FailureKind, ModelSpec, Run, RunSpec, Size, Variant
 
 PROMPT = "a purple ring right and a yellow ball left on tiles at day"

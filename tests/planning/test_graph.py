@@ -12,7 +12,7 @@ import harness
 from harness import session
 from harness.engines.fake import FakeEngine
 from harness.errors import ConfigError
-from harness.nodes import SPOKEN_HERE
+from harness.execution.nodes import SPOKEN_HERE
 from harness.planning.cut import choose_axis, cut
 from harness.planning.graph import WORKER_SOURCES, Graph, _python_files, build, source_digest
 from harness.types import Case, Matrix, ModelSpec, Row, Size, Variant

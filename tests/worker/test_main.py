@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from harness import codec
+from harness.execution.rank import ForkedRank
 from harness.planning import cut
-from harness.rank import ForkedRank
 from harness.types import Case, Drawing, RunSpec, Size
 from harness.worker import main
 

@@ -1,0 +1,1 @@
+"""Execution: runs onto groups of rank processes, on this machine or on those of a Ray cluster."""

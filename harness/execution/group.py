@@ -1,0 +1,318 @@
+"""Worker groups: time limits, and what becomes of a rank that dies or hangs.
+
+A group is all ranks of one world size and model, and serves every engine that needs them. It stays
+while it has work; when one of its runs fails it is killed as a whole (the other ranks may wait in a
+collective for ever) and started anew for the next run.
+"""
+
+from __future__ import annotations
+
+import selectors
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from harness import codec
+from harness.execution import failures
+from harness.execution.rank import ForkedRank, Rank, StartFailed
+from harness.execution.staging import Drawn, cannot_write
+from harness.types import Device, DType, Failure, FailureKind, Run, RunSpec, Times
+
+START_TIMEOUT_S = 600.0
+"""Loading a full-size checkpoint from a slow disk takes minutes."""
+ABORT_POLL_S = 0.25
+"""How soon an abort is noticed by who waits for ranks that are still to be started."""
+
+EXHAUSTED = (FailureKind.OUT_OF_MEMORY, FailureKind.DISK_FULL)
+"""What a machine lacks is said as that, in the middle of a launch too."""
+INTERRUPTED = Failure(FailureKind.KILLED, "the harness was interrupted")
+
+OnStep = Callable[[int], None]
+StartElsewhere = Callable[[Path, Sequence[str], Sequence[int], Callable[[], bool]], Sequence[Rank]]
+"""Starts ranks that log into a folder, have modules imported and GPUs of this machine; it is told if nobody wants them
+any more, and raises :class:`StartFailed` where it cannot."""
+
+
+@dataclass(frozen=True)
+class GroupKey:
+    """What makes two runs servable by the same processes."""
+
+    world_size: int
+    device: Device
+    dtype: DType
+    model_path: str
+    sequence: str = ""
+
+    @classmethod
+    def of(cls, spec: RunSpec) -> GroupKey:
+        """The group a run needs."""
+        return cls(spec.world_size, spec.case.device, spec.case.dtype, spec.model_path, spec.sequence)
+
+
+class GroupFailed(Exception):
+    """The group cannot go on; carries what to record."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+class Aborted(Exception):
+    """The harness itself ended the group; nothing is to be recorded."""
+
+
+class WorkerGroup:
+    """The ranks of one group, driven from one thread of the parent.
+
+    Parameters
+    ----------
+    key
+        What the group serves.
+    logs
+        Folder of its ranks' logs.
+    devices
+        Index of each rank's GPU, over nodes of each that runs here; may change while no rank is up.
+    modules
+        What ranks need, imported before they are forked.
+    elsewhere
+        Starts ranks that do not fit on this machine; all of them run here by default.
+    """
+
+    def __init__(
+        self,
+        key: GroupKey,
+        logs: Path,
+        devices: Sequence[int] = (),
+        modules: Sequence[str] = (),
+        elsewhere: StartElsewhere | None = None,
+    ) -> None:
+        self.key = key
+        self._logs = logs
+        self.devices = devices or range(key.world_size)
+        self._modules = modules
+        self.elsewhere = elsewhere
+        self._ranks: list[Rank] = []
+        self._versions: dict[str, Mapping[str, str]] = {}
+        self._rendezvous = ""
+        self._aborted = False
+        self._broken: Failure | None = None
+        """Why a sequence cannot go on: another engine would not have served what came before."""
+        self._busy = threading.RLock()
+        """Held by whoever drives the group, who then also cleans up after it."""
+
+    def ensure(self, engine: str) -> None:
+        """Start the ranks if they are not up, and make an engine ready on all of them.
+
+        Raises
+        ------
+        GroupFailed
+            If a rank dies, raises or takes too long while it gets ready.
+        """
+        try:
+            if not self._ranks:
+                self._start()
+            if engine not in self._versions:
+                self._send({"engine": engine})
+                versions = [reply["versions"] for reply in self._collect("ready", START_TIMEOUT_S)]
+                if self.elsewhere and (failure := failures.unlike(self._ranks, versions)):
+                    raise GroupFailed(failure)
+                self._versions[engine] = versions[0]
+        except GroupFailed as error:
+            failure = error.failure
+            kind = failure.kind if failure.kind in EXHAUSTED else FailureKind.LAUNCH
+            message = f"{engine} did not start: {failure.message}"
+            raise GroupFailed(Failure(kind, message, failure.rank, failure.detail)) from None
+
+    def run(self, spec: RunSpec, folder: Path, on_step: OnStep = lambda step: None) -> Run:
+        """Serve one run and publish it; see :meth:`draw`."""
+        return self.draw(spec, folder, on_step).publish()
+
+    def draw(self, spec: RunSpec, folder: Path, on_step: OnStep = lambda step: None) -> Drawn:
+        """Serve one run; what an engine does wrong is recorded, never raised.
+
+        Parameters
+        ----------
+        spec
+            The run; its case's ``timeout_s`` limits it.
+        folder
+            Where the run's folder appears, whole, when it is published.
+        on_step
+            Called with the number of denoise steps done.
+
+        Raises
+        ------
+        Aborted
+            If :meth:`abort` was called meanwhile; no folder is left.
+        InfrastructureError
+            If the folder cannot be written.
+        """
+        with self._busy:
+            building = folder.with_name(f".{folder.name}.building")
+            shutil.rmtree(building, ignore_errors=True)
+            try:
+                building.mkdir(parents=True)
+            except OSError as error:
+                raise cannot_write(folder, error) from None
+            try:
+                return Drawn(self._run(spec, building, on_step), building, folder)
+            except Aborted:
+                shutil.rmtree(building, ignore_errors=True)
+                raise
+            except failures.Unwritable as error:
+                self.kill()
+                shutil.rmtree(building, ignore_errors=True)  # half a run is of no use, and the room is needed
+                place = "" if error.place == str(building.absolute()) else error.place
+                raise cannot_write(folder, error.error, place) from None
+
+    def _run(self, spec: RunSpec, building: Path, on_step: OnStep) -> Run:
+        started_at = datetime.now(UTC).isoformat(timespec="seconds")
+        started = time.monotonic()
+        try:
+            if self._broken:
+                raise GroupFailed(self._broken)
+            self.ensure(spec.engine)
+            started = time.monotonic()
+            result = self._draw(spec, building, on_step)
+        except GroupFailed as error:
+            self.kill()
+            if self._aborted:
+                raise Aborted from None
+            failure = error.failure
+            outcome = "timeout" if failure.kind == FailureKind.HUNG else "error"
+            result = {"outcome": outcome, "failure": failure}
+            if self.key.sequence and not self._broken:
+                message = f"not served: the sequence broke at {spec.case.name} ({failure.message})"
+                self._broken = Failure(failure.kind, message, failure.rank)
+        wall_s = round(time.monotonic() - started, 4)
+        versions = self._versions.get(spec.engine, {})
+        return Run(spec=spec, wall_s=wall_s, started_at=started_at, versions=versions, **result)
+
+    def kill(self) -> None:
+        """End every rank now, with all that its engine started."""
+        with self._busy:
+            for rank in self._ranks:
+                rank.kill()
+                rank.close()
+            self._ranks, self._versions = [], {}
+            if self._rendezvous:
+                shutil.rmtree(self._rendezvous, ignore_errors=True)
+
+    def abort(self) -> None:
+        """End the ranks from another thread; a run under way raises :class:`Aborted`."""
+        self._aborted = True
+        for rank in list(self._ranks):
+            rank.kill()
+        if self._busy.acquire(blocking=False):
+            try:
+                self.kill()
+            finally:
+                self._busy.release()
+
+    # ------------------------------------------------------------ talking to ranks
+
+    def _start(self) -> None:
+        try:
+            self._start_ranks()
+        except OSError as error:  # no descriptor, no process or no room on the disk is left
+            place = f": {error.filename}" if error.filename else ""
+            message = f"ranks cannot be started ({error.strerror or error}{place})"
+            raise GroupFailed(Failure(FailureKind.LAUNCH, message)) from None
+        self._introduce()
+
+    def _start_ranks(self) -> None:
+        self._logs.mkdir(parents=True, exist_ok=True)
+        if self.elsewhere:
+            self._ranks = list(self._start_elsewhere(self.elsewhere))
+        else:
+            self._rendezvous = tempfile.mkdtemp(prefix="sp-harness-")
+            for index in range(self.key.world_size):
+                log = self._logs / f"rank-{index}.log"
+                self._ranks.append(ForkedRank(log, self._modules, self.devices[index]))
+        if self._aborted:  # asked after the ranks are known: either we see it here, or abort() sees the ranks
+            raise GroupFailed(INTERRUPTED)
+
+    def _introduce(self) -> None:
+        """Tell each rank who it is."""
+        for index, rank in enumerate(self._ranks):
+            rank.write(
+                {
+                    "rank": index,
+                    "world_size": self.key.world_size,
+                    "device": self.key.device,
+                    "device_index": rank.device_index,
+                    "dtype": self.key.dtype,
+                    "model_path": rank.model_path or self.key.model_path,
+                    "rendezvous": str(Path(self._rendezvous, "store")) if self._rendezvous else "",
+                }
+            )
+
+    def _start_elsewhere(self, start: StartElsewhere) -> Sequence[Rank]:
+        try:
+            return start(self._logs, self._modules, self.devices, lambda: not self._aborted)
+        except StartFailed as error:
+            raise GroupFailed(Failure(FailureKind.LAUNCH, str(error), None, error.detail)) from None
+
+    def _draw(self, spec: RunSpec, folder: Path, on_step: OnStep) -> dict[str, Any]:
+        for rank in self._ranks:
+            rank.mark_log()
+        self._send({"engine": spec.engine, "spec": codec.encode(spec), "folder": str(folder.absolute())})
+        done = self._collect("done", spec.case.timeout_s, on_step)
+        first = done[0]
+        return {
+            "outcome": "ok",
+            "images": tuple(first["images"]),
+            "latents": first["latents"],
+            "times": codec.decode(Times, first["times"]),
+            "caption_tokens": tuple(first["caption_tokens"]),
+            "peak_memory_bytes": tuple(reply["peak_memory_bytes"] for reply in done),
+            "counters": _sums([reply["counters"] for reply in done]),
+            "cache_decisions": tuple(tuple(reply["cache_decisions"]) for reply in done if reply["cache_decisions"]),
+        }
+
+    def _send(self, order: Mapping[str, Any]) -> None:
+        for rank in self._ranks:
+            rank.write(order)
+
+    def _collect(self, event: str, timeout_s: float, on_step: OnStep = lambda step: None) -> list[dict[str, Any]]:
+        """Wait until every rank has replied with ``event``; the first failure ends the wait."""
+        found: dict[int, dict[str, Any]] = {}
+        deadline = time.monotonic() + timeout_s
+        with selectors.DefaultSelector() as selector:
+            for index, rank in enumerate(self._ranks):
+                selector.register(rank.replies, selectors.EVENT_READ, index)
+            while len(found) < len(self._ranks):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    missing = [index for index in range(len(self._ranks)) if index not in found]
+                    raise GroupFailed(failures.hung(self._ranks, missing, timeout_s))
+                if self._aborted:
+                    raise GroupFailed(INTERRUPTED)
+                for key, _ in selector.select(min(left, ABORT_POLL_S)):
+                    for reply in self._read(key.data):
+                        if reply["event"] == "step":
+                            on_step(reply["step"])
+                        elif reply["event"] == event:
+                            found[key.data] = reply
+                        elif reply["event"] == "unwritable":
+                            raise failures.unwritable(self._ranks[key.data], reply)
+                        else:
+                            raise GroupFailed(failures.raised(self._ranks, key.data, reply))
+        return [found[index] for index in range(len(self._ranks))]
+
+    def _read(self, index: int) -> list[dict[str, Any]]:
+        """Replies that have arrived from one rank; its end is a failure."""
+        replies = self._ranks[index].read()
+        if replies is None:
+            raise GroupFailed(failures.died(self._ranks, index))
+        return replies
+
+
+def _sums(counters: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    names = sorted({name for each in counters for name in each})
+    return {name: sum(each.get(name, 0) for each in counters) for name in names}

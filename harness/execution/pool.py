@@ -1,0 +1,288 @@
+"""Runs onto worker groups: which group serves which run, and how many work side by side.
+
+Runs on one device go to as many single workers as there are cores (or free GPUs), one run each; runs on
+several ranks follow one after the other. Each group is driven by a thread of its own, and what happens
+reaches the caller as events, in one queue. GPUs are held while a batch needs them, against other runs.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from harness import registry
+from harness.errors import InfrastructureError
+from harness.execution import gpus
+from harness.execution.group import Aborted, GroupKey, WorkerGroup
+from harness.execution.nodes import Nodes
+from harness.execution.reservation import Need
+from harness.execution.staging import Drawn
+from harness.types import Device, Run, RunSpec
+
+
+@dataclass(frozen=True)
+class Started:
+    """A worker group has begun a run."""
+
+    spec: RunSpec
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """A run has done this many denoise steps."""
+
+    spec: RunSpec
+    step: int
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run is over, well or badly, and on disk."""
+
+    run: Run
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Other runs on this machine have the GPUs that are needed now."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Holding:
+    """GPUs that nobody else gets from now on, by index; none when they have been given back."""
+
+    devices: tuple[int, ...]
+
+
+Event = Started | Stepped | Finished | Waiting | Holding
+FolderOf = Callable[[RunSpec], Path]
+
+
+def num_slots(device: Device) -> int:
+    """Single-device runs that fit side by side: usable cores; of GPUs, those that are free decide."""
+    if device != "cpu":
+        return 1
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+class Pool:
+    """Worker groups that stay between calls; close it, or use it as a context.
+
+    Parameters
+    ----------
+    logs
+        Folder of the ranks' logs, one folder for each group.
+    keep
+        Keep every group until :meth:`close`; otherwise a group ends when the runs at hand no longer need it.
+    nodes
+        Where groups run that do not fit on this machine; everything runs here by default.
+    """
+
+    def __init__(self, logs: Path, keep: bool = False, nodes: Nodes | None = None) -> None:
+        self._logs = logs
+        self._purpose = str(_run_folder(logs))
+        self._keep = keep
+        self._nodes = nodes
+        self._groups: dict[tuple[GroupKey, int], WorkerGroup] = {}
+        self._leases: dict[Device, gpus.Lease] = {}
+        self._modules: tuple[str, ...] = ()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def execute(self, specs: Sequence[RunSpec], folder_of: FolderOf) -> Iterator[Event]:
+        """Compute runs and yield events as they happen; leaving the loop early ends the work.
+
+        Runs of one world size and model stay in the order given; single-device runs come first.
+        """
+        self._modules = _modules(specs)
+        try:
+            for key, batch in sorted(_batches(specs).items(), key=lambda item: item[0].world_size):
+                yield from self._execute_batch(key, batch, folder_of)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End all groups."""
+        with self._lock:
+            self._closed = True
+            groups = list(self._groups.values())
+        for group in groups:
+            group.abort()
+        for lease in self._leases.values():
+            lease.release()
+        if self._nodes:
+            self._nodes.release()
+
+    def _execute_batch(self, key: GroupKey, batch: list[RunSpec], folder_of: FolderOf) -> Iterator[Event]:
+        alone = key.world_size == 1 and not key.sequence
+        lease, need = self._lease(key.device), self._need(key, batch)
+        most = min(lease.num_gpus or num_slots(key.device), len(batch)) if alone else key.world_size
+        yield from self._take(lease, 1 if alone else key.world_size, most, need)
+        workers = (len(lease.held[:most]) or most) if alone else 1
+        with ThreadPoolExecutor(1, "publish") as publisher:
+            work = _Work(batch, folder_of, publisher)
+            threads = [
+                threading.Thread(target=self._drive, args=(self._group(key, slot, lease, need), work))
+                for slot in self._slots(key, workers)
+            ]
+            for thread in threads:
+                thread.start()
+            try:
+                yield from work.events_until_done(workers)
+            finally:
+                if any(thread.is_alive() for thread in threads):
+                    self.close()
+                for thread in threads:
+                    thread.join()
+        if not self._keep:
+            yield from self._let_go(lease)
+
+    def _lease(self, device: Device) -> gpus.Lease:
+        if device not in self._leases:
+            found = gpus.visible(device)
+            if device == "cuda" and not found:
+                raise InfrastructureError(
+                    'device = "cuda": no GPU is visible here; write device = "cpu", or see nvidia-smi, '
+                    "CUDA_VISIBLE_DEVICES, and whether torch is a CUDA build"
+                )
+            self._leases[device] = gpus.Lease(found, self._purpose)
+        return self._leases[device]
+
+    def _need(self, key: GroupKey, batch: list[RunSpec]) -> Need | None:
+        """What a group that does not fit on this machine needs of the nodes."""
+        return Need.of(batch, self._purpose) if self._nodes and key.world_size > self._nodes.num_ranks else None
+
+    def _take(self, lease: gpus.Lease, least: int, most: int, need: Need | None) -> Iterator[Event]:
+        """Hold the GPUs of a batch, on all its nodes, and say so."""
+        before = lease.held
+        if before and lease.lacks(least):  # who waits while it holds makes others wait
+            for group in self._groups.values():
+                group.kill()
+            lease.release()
+        for message in self._nodes.hold(need, lease) if self._nodes and need else lease.take(least, most):
+            yield Waiting(message)
+        if lease.held != before:
+            yield Holding(lease.held)
+
+    def _let_go(self, lease: gpus.Lease) -> Iterator[Event]:
+        """Give back the GPUs of a batch, and say so."""
+        if self._nodes:
+            self._nodes.release()
+        if lease.held:
+            lease.release()
+            yield Holding(())
+
+    def _slots(self, key: GroupKey, workers: int) -> range:
+        """Places of the groups to use; a sequence gets one that has served nothing before."""
+        start = len(self._groups) if key.sequence else 0
+        return range(start, start + workers)
+
+    def _group(self, key: GroupKey, slot: int, lease: gpus.Lease, need: Need | None) -> WorkerGroup:
+        with self._lock:
+            if (key, slot) not in self._groups:
+                logs = self._logs / f"{len(self._groups)}-world-{key.world_size}"
+                self._groups[key, slot] = WorkerGroup(key, logs, (), self._modules)
+            group = self._groups[key, slot]
+            first = slot if key.world_size == 1 and not key.sequence else 0
+            group.devices = lease.indices(first + key.world_size)[first:]
+            group.elsewhere = partial(self._nodes.start, need) if self._nodes and need else None
+            return group
+
+    def _drive(self, group: WorkerGroup, work: _Work) -> None:
+        published: list[Future[None]] = []
+        try:
+            while not self._closed and (spec := work.next()):
+                work.events.put(Started(spec))
+                drawn = group.draw(spec, work.folder_of(spec), partial(work.stepped, spec))
+                published.append(work.publisher.submit(work.publish, drawn))
+        except Aborted:
+            pass  # the caller has left; nothing is to be told
+        except BaseException as error:  # handed to the caller's thread
+            work.events.put(error)
+        finally:
+            if self._closed or not self._keep or group.key.sequence:
+                group.kill()
+            wait(published)
+            work.events.put(None)
+
+
+class _Work:
+    """Runs that wait for a group, and what happens to them.
+
+    A thread of its own publishes what is drawn, one run after the other, while the groups draw on.
+    """
+
+    def __init__(self, specs: Iterable[RunSpec], folder_of: FolderOf, publisher: ThreadPoolExecutor) -> None:
+        self._waiting: queue.SimpleQueue[RunSpec] = queue.SimpleQueue()
+        for spec in specs:
+            self._waiting.put(spec)
+        self.folder_of = folder_of
+        self.publisher = publisher
+        self.events: queue.SimpleQueue[Event | BaseException | None] = queue.SimpleQueue()
+        """An error of the harness is for the caller; ``None`` says that a group has no more to do."""
+
+    def next(self) -> RunSpec | None:
+        """Take the next run; ``None`` when none is left."""
+        try:
+            return self._waiting.get_nowait()
+        except queue.Empty:
+            return None
+
+    def stepped(self, spec: RunSpec, step: int) -> None:
+        """Tell of a denoise step."""
+        self.events.put(Stepped(spec, step))
+
+    def publish(self, drawn: Drawn) -> None:
+        """Make a run appear, and tell of it."""
+        try:
+            self.events.put(Finished(drawn.publish()))
+        except BaseException as error:  # handed to the caller's thread
+            self.events.put(error)
+
+    def events_until_done(self, num_groups: int) -> Iterator[Event]:
+        """Yield events until no group has more to do."""
+        while num_groups:
+            event = self.events.get()
+            if event is None:
+                num_groups -= 1
+            elif isinstance(event, BaseException):
+                raise event
+            else:
+                yield event
+
+
+def _run_folder(logs: Path) -> Path:
+    """The run folder that logs lie in."""
+    return next((place.parent for place in (logs, *logs.parents) if place.name == "logs"), logs)
+
+
+def _modules(specs: Sequence[RunSpec]) -> tuple[str, ...]:
+    """What the engines of these runs ask to have imported before their ranks are forked."""
+    found: dict[str, None] = {}
+    for spec in specs:
+        preload = getattr(registry.load("engines", spec.engine), "preload", None)
+        found |= dict.fromkeys(preload(spec) if preload else ())
+    return tuple(found)
+
+
+def _batches(specs: Sequence[RunSpec]) -> dict[GroupKey, list[RunSpec]]:
+    batches: dict[GroupKey, list[RunSpec]] = {}
+    for spec in specs:
+        batches.setdefault(GroupKey.of(spec), []).append(spec)
+    return batches
