@@ -12,7 +12,7 @@ from _checks import Checks
 from _outside import Command
 from _recorded import end_of, limit_time, only_run, outcomes, run_of, split_runs
 
-from harness.record import RunFolder
+from harness.runs.folder import RunFolder
 from harness.types import Failure, FailureKind
 
 MATRIX = Path(__file__).with_name("breakdowns.toml")

@@ -26,7 +26,7 @@ from harness.console import make_console
 from harness.errors import HarnessError, InfrastructureError, UsageError
 from harness.execution import gpus
 from harness.planning.graph import Graph
-from harness.record import RunFolder
+from harness.runs.folder import RunFolder
 from harness.types import Matrix, Row
 
 PACKAGE_PARENT = Path(harness.__file__).resolve().parent.parent

@@ -19,7 +19,7 @@ from _checks import Checks
 from _outside import MIB, Ballast
 from _recorded import end_of, held_now, run_of, until_drawing
 
-from harness.record import RunFolder
+from harness.runs.folder import RunFolder
 from harness.types import Failure, FailureKind
 from harness.worker.exhaustion import told_in
 

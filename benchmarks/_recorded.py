@@ -9,7 +9,7 @@ from typing import Any
 from _outside import Command
 
 from harness import codec
-from harness.record import RunFolder
+from harness.runs.folder import RunFolder
 from harness.types import SCHEMA, Outcome, Report, Run, RunSpec
 
 

@@ -29,7 +29,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from harness import registry
 from harness.ahead import LOG
 from harness.planning.cut import cut
-from harness.record import MEASURED, RunFolder
+from harness.runs.folder import MEASURED, RunFolder
 from harness.types import Domain, Size
 
 ALLOWED = {"cpu": 0.10, "cuda": 0.02}

@@ -23,7 +23,7 @@ from harness import session
 from harness.console import name_of
 from harness.execution.pool import Event, Finished, Started, Waiting
 from harness.execution.ray.executor import RayExecutor
-from harness.record import RunFolder
+from harness.runs.folder import RunFolder
 
 STORE_BYTES = 100 << 20
 """Object store of a node; messages are a few megabytes."""

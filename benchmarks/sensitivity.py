@@ -19,7 +19,7 @@ from rich.table import Table
 from harness import session
 from harness.console import make_console
 from harness.execution.pool import Pool
-from harness.record import RunFolder
+from harness.runs.folder import RunFolder
 from harness.types import Domain, Relation, Row
 
 FAULTS = (

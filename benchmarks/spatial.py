@@ -35,8 +35,8 @@ from harness.diagnose.sentence import describe
 from harness.errors import UsageError
 from harness.execution.pool import Finished, Pool
 from harness.measure import Measurer
-from harness.record import RunFolder
 from harness.registry import load
+from harness.runs.folder import RunFolder
 from harness.types import Matrix, Relation, Row, Run, ShardPlan
 
 COLUMNS = (

@@ -16,7 +16,7 @@ from typing import Any
 from harness import codec
 from harness.execution.rank import ForkedRank
 from harness.measure import Measurer, Names
-from harness.record import MEASURED, RunFolder
+from harness.runs.folder import MEASURED, RunFolder
 from harness.types import Comparison, Run
 
 PROGRAM = "harness.ahead_process"

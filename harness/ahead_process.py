@@ -29,8 +29,8 @@ from harness.differences import SHOWN_IMAGES, DifferenceIndex, name_of, shown_pa
 from harness.differences.drawing import Differences, Picture
 from harness.execution.gpus import is_shareable
 from harness.measure import EDGES, KEPT_BYTES, Measurer, Names
-from harness.record import RunFolder
 from harness.run_goldens import GoldensAhead, key_of
+from harness.runs.folder import RunFolder
 from harness.types import Comparison, Row, Run
 from harness.worker.main import listen
 

@@ -14,8 +14,8 @@ from harness import compare, golden
 from harness.diagnose.sentence import describe
 from harness.errors import ConfigError, GoldenError, UsageError, did_you_mean
 from harness.measure import Measurer
-from harness.record import RunFolder
 from harness.run_goldens import APPROVED, approvable, baseline_of, known_digests, store_of
+from harness.runs.folder import RunFolder
 from harness.store import Look, is_url
 from harness.types import Case, Matrix, Relation, Report, Run
 

@@ -29,12 +29,12 @@ from harness.execution.pool import Event, Finished, Holding, Pool
 from harness.matrix.coverage import cover as classify
 from harness.matrix.schema import read_tables
 from harness.matrix.suggest import additions, as_toml
-from harness.merge import merge as merge_runs
 from harness.planning.cut import choose_axis
 from harness.planning.graph import cost_of
 from harness.planning.partition import Shard, divide
-from harness.record import RunFolder, read_report
 from harness.run_goldens import check_store, known_digests
+from harness.runs.folder import RunFolder, read_report
+from harness.runs.merge import merge as merge_runs
 from harness.types import SCHEMA, Axis, GoldenPolicy, Report, Row, Size
 
 

@@ -23,7 +23,7 @@ from harness.errors import UsageError, did_you_mean
 from harness.execution import locks
 from harness.execution.executor import Executor
 from harness.execution.pool import Event, Finished
-from harness.record import RunFolder
+from harness.runs.folder import RunFolder
 from harness.types import Comparison, Explanation, Relation, Row, Run, RunSpec
 
 EXPLAINED = (Relation.CONTROL, Relation.EXCHANGE)

@@ -16,7 +16,7 @@ from harness.execution.pool import Pool
 from harness.killscore import KillScore, Place
 from harness.killscore_table import markdown
 from harness.planning.graph import cost_of
-from harness.record import RunFolder
+from harness.runs.folder import RunFolder
 from harness.types import Report
 
 

@@ -19,7 +19,7 @@ from harness import models, registry, session
 from harness.errors import InfrastructureError, UsageError
 from harness.execution.pool import Pool
 from harness.fuzz_space import Space
-from harness.record import Plan, RunFolder
+from harness.runs.folder import Plan, RunFolder
 from harness.types import Outcome, Report, digest_of
 
 SHRINK_S = 120.0

@@ -11,7 +11,7 @@ import typer
 from harness import approval, codec, run_goldens, session
 from harness.errors import EXIT_OK, EXIT_VERDICT, UsageError
 from harness.matrix.loader import read_matrix
-from harness.record import RunFolder
+from harness.runs.folder import RunFolder
 from harness.types import SCHEMA, Report
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from harness import registry
 from harness.compare import JUDGED_METRICS, Sample, compare_decisions, measure
-from harness.record import RunFolder
+from harness.runs.folder import RunFolder
 from harness.types import Comparison, Metric, Relation, Row, Run, ShardPlan
 
 EDGES = {

@@ -20,7 +20,7 @@ from harness.types import Outcome, Row
 if TYPE_CHECKING:
     from harness.execution.pool import Pool
     from harness.measure import Measurer
-    from harness.record import RunFolder
+    from harness.runs.folder import RunFolder
     from harness.types import Report
 
 
@@ -66,7 +66,7 @@ class MatrixFile(pytest.File):
     @cached_property
     def folder(self) -> RunFolder:
         """The run folder, made when the first item runs."""
-        from harness.record import RunFolder
+        from harness.runs.folder import RunFolder
 
         out = Path(self.config.getoption("--sp-out"))
         return RunFolder.create(out, self.matrix, self.graph, self.config.getoption("--sp-golden"))

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from harness import cost_table, packing
 from harness.console import make_console
-from harness.record import read_report
+from harness.runs.folder import read_report
 
 
 def table(path: Path, as_markdown: bool) -> None:

@@ -11,7 +11,7 @@ from harness import compare, golden, models
 from harness.errors import ConfigError, GoldenError, UsageError
 from harness.matrix.loader import read_matrix
 from harness.measure import Measurer
-from harness.record import RunFolder
+from harness.runs.folder import RunFolder
 from harness.store import Look, Store, is_url, open_store
 from harness.store import verify as verify_store
 from harness.types import Case, Comparison, GoldenPolicy, Matrix, Outcome, Relation, Report, Row, Run, digest_of

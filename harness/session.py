@@ -27,11 +27,11 @@ from harness.execution.executor import Executor
 from harness.execution.pool import Event, Finished, Started, Stepped, Waiting
 from harness.matrix.loader import read_matrix
 from harness.measure import Measurer
-from harness.merge import division_notes
 from harness.planning.graph import Graph, build
 from harness.planning.partition import mixed, narrowed
-from harness.record import RunFolder
 from harness.run_goldens import Goldens, check_store
+from harness.runs.folder import RunFolder
+from harness.runs.merge import division_notes
 from harness.types import (
     Case,
     GoldenPolicy,

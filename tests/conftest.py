@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from harness import approval, codec, session
 from harness.engines.fake import FakeEngine
-from harness.record import RunFolder
+from harness.runs.folder import RunFolder
 from harness.types import Drawing, Failure, FailureKind, GoldenPolicy, Report, Run, RunSpec, Worker
 
 # A shell starts what it runs in the background with Ctrl-C ignored, and every process a test starts would inherit that.

@@ -15,7 +15,7 @@ import pytest
 from harness import ahead, session
 from harness.ahead import AheadMeasurer
 from harness.execution.rank import ForkedRank, Template
-from harness.record import RunFolder
+from harness.runs.folder import RunFolder
 from harness.types import FailureKind
 from tests.waiting import DEADLINE_S, until
 

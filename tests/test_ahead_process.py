@@ -23,7 +23,7 @@ from harness.ahead_process import Ahead, Orders
 from harness.compare import Sample
 from harness.differences import DifferenceIndex, drawing
 from harness.measure import Measurer, Names
-from harness.record import RunFolder
+from harness.runs.folder import RunFolder
 from harness.types import Comparison, Relation
 
 

@@ -15,7 +15,7 @@ from harness import approval, codec, golden, run_goldens, session
 from harness.approval import Change, changes
 from harness.errors import UsageError
 from harness.measure import EDGES
-from harness.record import RunFolder
+from harness.runs.folder import RunFolder
 from harness.types import Case, FailureKind, Outcome, Relation, Report
 
 OFF = "golden = 'off'\n"

@@ -15,7 +15,7 @@ from harness import codec, commands, explain
 from harness.differences import drawing
 from harness.errors import InfrastructureError
 from harness.execution.pool import Event, FolderOf, Pool
-from harness.record import RunFolder
+from harness.runs.folder import RunFolder
 from harness.types import Outcome, Report, RunSpec
 from tests.waiting import until
 

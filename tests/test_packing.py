@@ -14,8 +14,8 @@ from PIL import Image
 from harness import codec, commands, golden_command, packing, session
 from harness.differences import DifferenceIndex
 from harness.errors import FileError, InfrastructureError, UsageError
-from harness.merge import merge
-from harness.record import RunFolder
+from harness.runs.folder import RunFolder
+from harness.runs.merge import merge
 from harness.types import Report
 
 BATCH = """

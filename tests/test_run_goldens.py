@@ -9,8 +9,8 @@ import pytest
 
 from harness import golden, session
 from harness.measure import Measurer
-from harness.record import RunFolder
 from harness.run_goldens import GoldensAhead
+from harness.runs.folder import RunFolder
 from harness.types import Relation
 
 

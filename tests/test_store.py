@@ -21,7 +21,7 @@ import pytest
 from harness import approval, codec, commands, golden, golden_command, models, run_goldens, session, store
 from harness.errors import ConfigError, FileError, GoldenError, InfrastructureError
 from harness.matrix.loader import read_matrix
-from harness.record import RunFolder
+from harness.runs.folder import RunFolder
 from harness.store_url import UrlStore
 from harness.types import Outcome, Report
 

@@ -11,7 +11,7 @@ import pytest
 from harness import explain, registry, session
 from harness.errors import UsageError
 from harness.execution.pool import Pool
-from harness.record import RunFolder
+from harness.runs.folder import RunFolder
 from harness.types import Explanation, LedgerLine, Outcome, Report, Row
 
 FAULTS = (

@@ -6,7 +6,7 @@ import pytest
 
 from harness import session
 from harness.execution.pool import Pool
-from harness.record import RunFolder
+from harness.runs.folder import RunFolder
 from harness.types import Outcome, Relation
 
 FLOOR_DB = 120.0

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from harness import codec
-from harness.record import Plan
+from harness.runs.folder import Plan
 from harness.types import Report
 
 HEAD = 'schema = 1\nname = "m"\nmodel = "fake"\nsteps = 2\ngolden = "off"\n'

@@ -12,7 +12,7 @@ import pytest
 
 from harness import codec, session
 from harness.errors import FileError, InfrastructureError, UsageError
-from harness.record import Plan, RunFolder
+from harness.runs.folder import Plan, RunFolder
 from harness.types import FailureKind
 
 ONE = """

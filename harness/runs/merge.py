@@ -17,7 +17,7 @@ from harness.errors import UsageError
 from harness.matrix.loader import read_matrix
 from harness.planning.graph import case_groups
 from harness.planning.partition import Merged, differing, divide
-from harness.record import Plan, RunFolder
+from harness.runs.folder import Plan, RunFolder
 from harness.types import Matrix, Run, RunSpec
 
 

@@ -12,9 +12,9 @@ import pytest
 
 from harness import codec, session
 from harness.errors import FileError, UsageError
-from harness.merge import merge
 from harness.planning.partition import Shard
-from harness.record import Plan, RunFolder
+from harness.runs.folder import Plan, RunFolder
+from harness.runs.merge import merge
 from harness.types import Explanation, FailureKind, Outcome, Relation, Report, Run, RunSpec
 
 MATRIX = """

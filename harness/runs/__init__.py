@@ -1,0 +1,1 @@
+"""Run folders: what was planned and what has been computed; several made one."""
