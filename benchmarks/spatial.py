@@ -30,11 +30,12 @@ import _floor
 from _common import add_model, drawable, finish, parser, positive, retargeted, start, table
 from _launch import draw
 
-from harness import compare, models, session
+from harness import models, session
 from harness.diagnose.sentence import describe
 from harness.errors import UsageError
 from harness.execution.pool import Finished, Pool
-from harness.measure import Measurer
+from harness.judging import judge
+from harness.judging.measure import Measurer
 from harness.registry import load
 from harness.runs.folder import RunFolder
 from harness.types import Matrix, Relation, Row, Run, ShardPlan
@@ -156,8 +157,8 @@ def _context_parallel(
 def _fidelity(folder: RunFolder, single: Run, file: Path) -> str:
     from safetensors.numpy import load_file
 
-    theirs = compare.Sample("diffusers-cp", None, load_file(file)["latents"])
-    return describe(compare.measure(Relation.PAIR, folder.sample(single), theirs, [load("metrics", "psnr")()]))
+    theirs = judge.Sample("diffusers-cp", None, load_file(file)["latents"])
+    return describe(judge.measure(Relation.PAIR, folder.sample(single), theirs, [load("metrics", "psnr")()]))
 
 
 class _Yardstick:

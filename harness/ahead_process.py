@@ -28,7 +28,7 @@ from harness import codec
 from harness.differences import SHOWN_IMAGES, DifferenceIndex, name_of, shown_pairs
 from harness.differences.drawing import Differences, Picture
 from harness.execution.gpus import is_shareable
-from harness.measure import EDGES, KEPT_BYTES, Measurer, Names
+from harness.judging.measure import EDGES, KEPT_BYTES, Measurer, Names
 from harness.run_goldens import GoldensAhead, key_of
 from harness.runs.folder import RunFolder
 from harness.types import Comparison, Row, Run
@@ -40,7 +40,7 @@ NICENESS = 5
 LAG_S = 2.0
 """How long after a GPU has been given back it may still be used: who takes it next is still loading then."""
 SHARE_OF_MEMORY = 8
-"""This part of the memory there is, and no less than :data:`harness.measure.KEPT_BYTES`, may hold samples that later
+"""This part of the memory there is, and no less than :data:`harness.judging.measure.KEPT_BYTES`, may hold samples that later
 runs are compared with."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of ``mallopt(3)``."""

@@ -10,16 +10,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness import compare, golden
+from harness import golden
 from harness.diagnose.sentence import describe
 from harness.errors import ConfigError, GoldenError, UsageError, did_you_mean
-from harness.measure import Measurer
+from harness.judging import judge
+from harness.judging.measure import Measurer
 from harness.run_goldens import APPROVED, approvable, baseline_of, known_digests, store_of
 from harness.runs.folder import RunFolder
 from harness.store import Look, is_url
 from harness.types import Case, Matrix, Relation, Report, Run
 
-Figures = Mapping[str, compare.Approved]
+Figures = Mapping[str, judge.Approved]
 """Variant label to the figures approved for it."""
 
 

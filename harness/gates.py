@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from harness.compare import Sample, find_problem
+from harness.judging.judge import Sample, find_problem
 
 Array = np.ndarray[Any, Any]
 Word = Literal["passes", "fails", "n/a"]

@@ -20,8 +20,8 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from harness import codec
-from harness.compare import Sample
 from harness.errors import GoldenError
+from harness.judging.judge import Sample
 from harness.types import SCHEMA, Case, Run
 
 WHOLE_PICTURE_PX = 256 * 256

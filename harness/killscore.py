@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness import gates, registry
-from harness.compare import Sample
 from harness.diagnose.cause import first_failing
 from harness.errors import EXIT_OK, EXIT_VERDICT, UsageError, did_you_mean
 from harness.gates import Said, Word
+from harness.judging.judge import Sample
 from harness.matrix.coverage import Sight, met_by, sights
 from harness.planning.graph import Graph
 from harness.types import SCHEMA, Fault, Matrix, Outcome, Report, Row, Run

@@ -7,10 +7,11 @@ import traceback
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from harness import compare, golden, models
+from harness import golden, models
 from harness.errors import ConfigError, GoldenError, UsageError
+from harness.judging import judge
+from harness.judging.measure import Measurer
 from harness.matrix.loader import read_matrix
-from harness.measure import Measurer
 from harness.runs.folder import RunFolder
 from harness.store import Look, Store, is_url, open_store
 from harness.store import verify as verify_store
@@ -194,7 +195,7 @@ class Goldens:
         """Whether a golden is asked for and there is none."""
         return self.policy(case) == "required" and self._of(case) is None
 
-    def approved(self, row: Row) -> compare.Approved | None:
+    def approved(self, row: Row) -> judge.Approved | None:
         """Figures approved for a row's variant."""
         found = self._of(row.case)
         return found.approved.get(row.variant.label) if isinstance(found, golden.Golden) else None

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from harness import __version__, compare, models, registry
+from harness import __version__, models, registry
 from harness.errors import (
     EXIT_INFRASTRUCTURE,
     EXIT_OK,
@@ -25,8 +25,9 @@ from harness.errors import (
 from harness.execution import locks
 from harness.execution.executor import Executor
 from harness.execution.pool import Event, Finished, Started, Stepped, Waiting
+from harness.judging import judge
+from harness.judging.measure import Measurer
 from harness.matrix.loader import read_matrix
-from harness.measure import Measurer
 from harness.planning.graph import Graph, build
 from harness.planning.partition import mixed, narrowed
 from harness.run_goldens import Goldens, check_store
@@ -250,7 +251,7 @@ def _concluded(
     if row.skip is None and not differing and all(_drawn(runs, row.runs[role]) for role in row.runs):
         row = replace(row, comparisons=(*measurer.of_row(row, runs), *goldens.comparisons(row, measurer)))
         row = replace(row, explanation=folder.explanation(row))
-    verdict = compare.judge(
+    verdict = judge.judge(
         row,
         runs,
         declared=folder.plan.matrix.declared,

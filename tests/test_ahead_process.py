@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import ahead_process, codec, golden, measure, session
+from harness import ahead_process, codec, golden, session
 from harness.ahead_process import Ahead, Orders
-from harness.compare import Sample
 from harness.differences import DifferenceIndex, drawing
-from harness.measure import Measurer, Names
+from harness.judging import measure
+from harness.judging.judge import Sample
+from harness.judging.measure import Measurer, Names
 from harness.runs.folder import RunFolder
 from harness.types import Comparison, Relation
 

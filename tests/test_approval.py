@@ -14,7 +14,7 @@ import pytest
 from harness import approval, codec, golden, run_goldens, session
 from harness.approval import Change, changes
 from harness.errors import UsageError
-from harness.measure import EDGES
+from harness.judging.measure import EDGES
 from harness.runs.folder import RunFolder
 from harness.types import Case, FailureKind, Outcome, Relation, Report
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from harness import gates
-from harness.compare import Sample
+from harness.judging.judge import Sample
 
 SIDE = 176
 

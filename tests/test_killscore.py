@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from harness import killscore, session
-from harness.compare import Sample
 from harness.errors import UsageError
+from harness.judging.judge import Sample
 from harness.killscore import FaultScore, HealthyScore, KillScore, Place
 from harness.killscore_table import markdown
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness import golden, session
-from harness.measure import Measurer
+from harness.judging.measure import Measurer
 from harness.run_goldens import GoldensAhead
 from harness.runs.folder import RunFolder
 from harness.types import Relation

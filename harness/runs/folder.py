@@ -25,9 +25,9 @@ from pathlib import Path
 from safetensors.numpy import load_file
 
 from harness import codec
-from harness.compare import Sample
 from harness.errors import FileError, InfrastructureError, UsageError
 from harness.golden import read_picture
+from harness.judging.judge import Sample
 from harness.planning.graph import Graph
 from harness.planning.partition import Merged, Shard, divide, narrowed, part
 from harness.types import SCHEMA, Comparison, Explanation, GoldenPolicy, Matrix, Relation, Report, Row, Run, RunSpec

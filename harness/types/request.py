@@ -144,7 +144,7 @@ class Matrix:
     metrics: tuple[str, ...] = ()
     """Metrics to measure; empty for all."""
     declared: tuple[tuple[Relation, Bound], ...] = ()
-    """Bounds the file itself states, beside those of :mod:`harness.compare`."""
+    """Bounds the file itself states, beside those of :mod:`harness.judging.judge`."""
     golden_digest: str | None = None
     """What the goldens of ``golden_keys`` must come to; ``None`` leaves a folder unpinned."""
     golden_keys: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.compare import compare_decisions, judge
+from harness.judging.judge import compare_decisions, judge
 from harness.planning.cut import choose_axis
 from harness.registry import load
 from harness.types import Case, Comparison, Relation, Row, Run, Size, Times, Variant

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from harness.compare import judge
+from harness.judging.judge import judge
 from harness.reporters._layouts import meaning, side_by_side
 from harness.reporters._steps import grows_most
 from harness.types import Outcome, Relation, Size

@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Any
 
 from harness import registry
-from harness.compare import JUDGED_METRICS, Sample, compare_decisions, measure
+from harness.judging.judge import JUDGED_METRICS, Sample, compare_decisions, measure
 from harness.runs.folder import RunFolder
 from harness.types import Comparison, Metric, Relation, Row, Run, ShardPlan
 

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import measure, registry
-from harness.compare import Sample
-from harness.measure import Measurer
+from harness import registry
+from harness.judging import measure
+from harness.judging.judge import Sample
+from harness.judging.measure import Measurer
 from harness.metrics.psnr import Psnr
 from harness.types import Relation
 

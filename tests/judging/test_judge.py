@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from harness import registry
-from harness.compare import MARGIN_DB, Sample, compare_decisions, find_problem, judge, measure
 from harness.diagnose import noise_floor
+from harness.judging.judge import MARGIN_DB, Sample, compare_decisions, find_problem, judge, measure
 from harness.planning.cut import choose_axis
 from harness.types import (
     Bound,

@@ -1,0 +1,1 @@
+"""Judging: samples to figures, figures to verdicts."""
