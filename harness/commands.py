@@ -26,13 +26,13 @@ from harness.errors import (
 from harness.execution import locks
 from harness.execution.executor import Executor, Make
 from harness.execution.pool import Event, Finished, Holding, Pool
+from harness.goldens.for_run import check_store, known_digests
 from harness.matrix.coverage import cover as classify
 from harness.matrix.schema import read_tables
 from harness.matrix.suggest import additions, as_toml
 from harness.planning.cut import choose_axis
 from harness.planning.graph import cost_of
 from harness.planning.partition import Shard, divide
-from harness.run_goldens import check_store, known_digests
 from harness.runs.folder import RunFolder, read_report
 from harness.runs.merge import merge as merge_runs
 from harness.types import SCHEMA, Axis, GoldenPolicy, Report, Row, Size

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import typer
 
-from harness import approval, codec, run_goldens, session
+from harness import codec, session
 from harness.errors import EXIT_OK, EXIT_VERDICT, UsageError
+from harness.goldens import approve as approval
+from harness.goldens import for_run
 from harness.matrix.loader import read_matrix
 from harness.runs.folder import RunFolder
 from harness.types import SCHEMA, Report
@@ -43,7 +45,7 @@ def verify(matrices: Sequence[Path], is_all: bool) -> int:
     """Print what is wrong with the goldens of some matrices, or of all there are."""
     if not matrices:
         raise UsageError("matrices/ holds no matrix; name one: sp-harness golden verify matrices/pr.toml")
-    asked, lines = run_goldens.verify([read_matrix(path) for path in matrices], is_all)
+    asked, lines = for_run.verify([read_matrix(path) for path in matrices], is_all)
     for line in lines:
         typer.echo(line)
     typer.echo(f"{asked} goldens asked for, {len(lines)} problems")
@@ -65,7 +67,7 @@ def _judged(folder: RunFolder) -> Report:
 
 def _write(folder: RunFolder, result: Report, pending: Sequence[approval.Change], by: str | None) -> None:
     """Write goldens, and say how the matrix file pins what is there now, also where one could not be written."""
-    store = run_goldens.store_of(folder.plan.matrix)
+    store = for_run.store_of(folder.plan.matrix)
     written = 0
     try:
         for change in pending:

@@ -16,7 +16,7 @@ from PIL import Image
 from harness import session
 from harness.differences import REDUCED, Difference, DifferenceIndex, write_jpeg
 from harness.errors import InfrastructureError, UsageError
-from harness.run_goldens import APPROVED
+from harness.goldens.for_run import APPROVED
 from harness.runs.folder import read_report
 from harness.types import Outcome, Report, Row, Run
 

@@ -25,12 +25,12 @@ from harness.errors import (
 from harness.execution import locks
 from harness.execution.executor import Executor
 from harness.execution.pool import Event, Finished, Started, Stepped, Waiting
+from harness.goldens.for_run import Goldens, check_store
 from harness.judging import judge
 from harness.judging.measure import Measurer
 from harness.matrix.loader import read_matrix
 from harness.planning.graph import Graph, build
 from harness.planning.partition import mixed, narrowed
-from harness.run_goldens import Goldens, check_store
 from harness.runs.folder import RunFolder
 from harness.runs.merge import division_notes
 from harness.types import (

@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from harness import approval, codec, session
+from harness import codec, session
 from harness.engines.fake import FakeEngine
+from harness.goldens import approve
 from harness.runs.folder import RunFolder
 from harness.types import Drawing, Failure, FailureKind, GoldenPolicy, Report, Run, RunSpec, Worker
 
@@ -91,8 +92,8 @@ class Bench:
         """Approve goldens for every case of a matrix; the report of the run that they come from."""
         folder = self.drawn(text, edit=edit)
         report = session.conclude(folder)
-        for change in approval.changes(folder, report):
-            approval.approve(folder, report, change, by="the bench")
+        for change in approve.changes(folder, report):
+            approve.approve(folder, report, change, by="the bench")
         return report
 
 

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import ahead_process, codec, golden, session
+from harness import ahead_process, codec, session
 from harness.ahead_process import Ahead, Orders
 from harness.differences import DifferenceIndex, drawing
+from harness.goldens import golden
 from harness.judging import measure
 from harness.judging.judge import Sample
 from harness.judging.measure import Measurer, Names

@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 from harness import registry
 from harness.errors import ConfigError, did_you_mean
-from harness.golden import model_of
+from harness.goldens.folder_store import is_url
+from harness.goldens.golden import model_of
+from harness.goldens.url_store import check_protocol
 from harness.matrix.schema import CaseTable, MatrixTables, Shared, VariantTable, read_tables
-from harness.store import is_url
-from harness.store_url import check_protocol
 from harness.types import Bound, Case, Matrix, Relation, Size, Variant
 
 

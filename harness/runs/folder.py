@@ -26,7 +26,7 @@ from safetensors.numpy import load_file
 
 from harness import codec
 from harness.errors import FileError, InfrastructureError, UsageError
-from harness.golden import read_picture
+from harness.goldens.golden import read_picture
 from harness.judging.judge import Sample
 from harness.planning.graph import Graph
 from harness.planning.partition import Merged, Shard, divide, narrowed, part

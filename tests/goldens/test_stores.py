@@ -18,11 +18,12 @@ from typing import Any
 import fsspec
 import pytest
 
-from harness import approval, codec, commands, golden, golden_command, models, run_goldens, session, store
+from harness import codec, commands, golden_command, models, session
 from harness.errors import ConfigError, FileError, GoldenError, InfrastructureError
+from harness.goldens import approve, folder_store, for_run, golden
+from harness.goldens.url_store import UrlStore
 from harness.matrix.loader import read_matrix
 from harness.runs.folder import RunFolder
-from harness.store_url import UrlStore
 from harness.types import Outcome, Report
 
 MATRIX = """
@@ -48,7 +49,7 @@ BOTH = '["128x128", "144x144"]'
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of this test's own, and no store that is still open."""
     monkeypatch.setenv("SP_HARNESS_CACHE", str(tmp_path / "cache"))
-    store.open_store.cache_clear()
+    folder_store.open_store.cache_clear()
     return tmp_path / "cache" / "goldens"
 
 
@@ -69,16 +70,16 @@ class Nights:
 
     def run(self, pin: str | None = None, sizes: str = BOTH, **kwargs: Any) -> tuple[RunFolder, Report]:
         """What a night does, in another process than the one before it."""
-        store.open_store.cache_clear()
+        folder_store.open_store.cache_clear()
         folder = self.bench.drawn(self.text(pin, sizes), **kwargs)
         return folder, session.conclude(folder)
 
     def approve(self, folder: RunFolder, report: Report, *names: str) -> str:
-        pending = approval.changes(folder, report, names)
-        approval.check_known(folder)
+        pending = approve.changes(folder, report, names)
+        approve.check_known(folder)
         for change in pending:
-            approval.approve(folder, report, change, by="a person")
-        digest = approval.pin(folder)
+            approve.approve(folder, report, change, by="a person")
+        digest = approve.pin(folder)
         assert digest is not None
         return digest
 
@@ -147,7 +148,7 @@ class TestNights:
     ) -> None:
         """What is drawn takes hours: a network that fails meanwhile must not cost the report."""
         pin = nights.approve(*nights.run())
-        store.open_store.cache_clear()
+        folder_store.open_store.cache_clear()
         folder = nights.bench.drawn(nights.text(pin))
         go_offline(nights, monkeypatch)
         assert outcomes(session.conclude(folder)) == {Outcome.PASS}
@@ -159,7 +160,7 @@ class TestNights:
         for path in nights.files().values():
             if path.endswith("image.png"):
                 nights.fs.pipe_file(path, b"painted over")
-        store.open_store.cache_clear()
+        folder_store.open_store.cache_clear()
         folder = nights.bench.drawn(nights.text(pin))
         go_offline(nights, monkeypatch)
         report = session.conclude(folder)
@@ -240,15 +241,15 @@ class TestPin:
     def test_a_folder_may_be_pinned_and_need_not(self, bench: Any, tmp_path: Path) -> None:
         nights = Nights(bench, str(tmp_path / "kept"))
         folder, first = nights.run()
-        for change in approval.changes(folder, first):
-            approval.approve(folder, first, change, by="a person")
+        for change in approve.changes(folder, first):
+            approve.approve(folder, first, change, by="a person")
         assert outcomes(nights.run()[1]) == {Outcome.PASS}
-        look = run_goldens.store_of(first.matrix).look(first.matrix.golden_keys)
-        assert approval.pin(folder) == look.digest
+        look = for_run.store_of(first.matrix).look(first.matrix.golden_keys)
+        assert approve.pin(folder) == look.digest
         (bench.root / "matrices" / ".git").mkdir()
-        assert approval.pin(folder) == look.digest  # beside the checkout
+        assert approve.pin(folder) == look.digest  # beside the checkout
         (bench.root / "matrices" / ".git").rename(bench.root / ".git")
-        assert approval.pin(folder) is None  # version control guards it
+        assert approve.pin(folder) is None  # version control guards it
         with pytest.raises(ConfigError, match="golden_digest says sha256:0000"):
             nights.run("sha256:" + "0" * 64)
         assert outcomes(nights.run(look.digest)[1]) == {Outcome.PASS}
@@ -295,7 +296,7 @@ class TestAltered:
         told = json.loads(nights.fs.cat_file(path))
         told["files"] = {"../../escaped": hashlib.sha256(b"").hexdigest()}
         nights.fs.pipe_file(path, json.dumps(told).encode())
-        opened = store.open_store(nights.url, models.cache_dir())
+        opened = folder_store.open_store(nights.url, models.cache_dir())
         matrix = read_matrix(nights.bench.matrix_file(nights.text(sizes='"128x128"')))
         (address,) = opened.look(matrix.golden_keys).descriptions
         with pytest.raises(GoldenError, match="is no plain file name"):
@@ -328,9 +329,9 @@ class TestApprove:
         (path,) = [path for name, path in nights.files().items() if "128x128" in name and name.endswith("golden.json")]
         told = json.loads(nights.fs.cat_file(path))
         nights.fs.pipe_file(path, json.dumps(told | {"weights": "others"}).encode())
-        assert [change.what for change in approval.changes(folder, report)] == ["other weights"]
+        assert [change.what for change in approve.changes(folder, report)] == ["other weights"]
         with pytest.raises(ConfigError, match="restore the store") as error:
-            approval.check_known(folder)
+            approve.check_known(folder)
         assert pin in str(error.value)
 
     def test_replacing_leaves_no_file_of_the_old_golden(self, nights: Nights, repaint: Callable[..., Any]) -> None:
@@ -353,7 +354,7 @@ class TestApprove:
     ) -> None:
         pin = nights.approve(*nights.run(sizes='"128x128"'))
         folder, report = nights.run(pin, sizes='"128x128"', edit=repaint(by=0.1))
-        (change,) = approval.changes(folder, report)
+        (change,) = approve.changes(folder, report)
         put, calls = type(nights.fs).put_file, []
 
         def breaks(fs: Any, source: str, target: str, **kwargs: Any) -> Any:
@@ -367,7 +368,7 @@ class TestApprove:
             with pytest.raises(
                 InfrastructureError, match=r"cannot be written \(ConnectionResetError: the line is gone\)"
             ):
-                approval.approve(folder, report, change)
+                approve.approve(folder, report, change)
         assert not [name for name in nights.files() if name.endswith("golden.json")]
         again = nights.approve(folder, report)
         assert outcomes(nights.run(again, sizes='"128x128"', edit=repaint(by=0.1))[1]) == {Outcome.PASS}
@@ -395,16 +396,16 @@ class TestApprove:
             with pytest.raises(InfrastructureError, match="approve again"):
                 golden_command.approve(folder.path, [], yes=True, by="a person")
         assert len([name for name in nights.files() if name.endswith("golden.json")]) == (2 if upload == 3 else 1)
-        store.open_store.cache_clear()
+        folder_store.open_store.cache_clear()
         golden_command.approve(folder.path, [], yes=True, by="a person")
-        look = run_goldens.store_of(report.matrix).look(report.matrix.golden_keys)
+        look = for_run.store_of(report.matrix).look(report.matrix.golden_keys)
         assert outcomes(nights.run(look.digest, edit=repaint(by=0.1))[1]) == {Outcome.PASS}
 
     def test_a_run_that_was_approved_can_be_judged_and_finished_again(self, nights: Nights) -> None:
         """Its plan pins what the store held before."""
         folder, first = nights.run()
         pin = nights.approve(folder, first)
-        store.open_store.cache_clear()
+        folder_store.open_store.cache_clear()
         assert outcomes(session.conclude(RunFolder.open(folder.path))) == {Outcome.PASS}
         assert commands.resume(folder.path).missing() == []
         elsewhere = nights.bench.drawn(nights.text(pin))  # the file holds the pin by now, this run's plan does not
@@ -420,7 +421,7 @@ class TestApprove:
         """Such as sftp."""
         nights = Nights(bench, f"file://{tmp_path}/bucket/goldens")
         folder, report = nights.run(sizes='"128x128"')
-        opened: Any = run_goldens.store_of(report.matrix)
+        opened: Any = for_run.store_of(report.matrix)
         monkeypatch.setattr(opened._fs, "auto_mkdir", False)
         nights.approve(folder, report)
         assert len([name for name in nights.files() if name.endswith("golden.json")]) == 1
@@ -447,8 +448,8 @@ class TestApprove:
 
 class TestVerify:
     def verify(self, nights: Nights, pin: str | None, sizes: str = BOTH) -> tuple[int, list[str]]:
-        store.open_store.cache_clear()
-        return run_goldens.verify([read_matrix(nights.bench.matrix_file(nights.text(pin, sizes)))])
+        folder_store.open_store.cache_clear()
+        return for_run.verify([read_matrix(nights.bench.matrix_file(nights.text(pin, sizes)))])
 
     def test_all_well(self, nights: Nights) -> None:
         pin = nights.approve(*nights.run())
@@ -503,7 +504,7 @@ class TestVerify:
     def test_of_a_gpu_what_is_there_is_verified_and_nothing_missed(self, nights: Nights) -> None:
         text = nights.text(sizes='"128x128"').replace("steps = 2", 'steps = 2\ndevice = "cuda"\ndtype = "bfloat16"')
         matrix = read_matrix(nights.bench.matrix_file(text))
-        assert run_goldens.verify([matrix]) == (0, [])
+        assert for_run.verify([matrix]) == (0, [])
         folder, _ = nights.run(sizes='"128x128"')
         proposal = next((folder.path / "proposals").rglob("golden.json")).parent
         (key,) = matrix.golden_keys
@@ -512,9 +513,9 @@ class TestVerify:
             target = f"{fsspec.core.url_to_fs(nights.url)[1]}/{address}/{file.name}"
             nights.fs.makedirs(target.rpartition("/")[0], exist_ok=True)
             nights.fs.pipe_file(target, file.read_bytes() + (b"x" if file.name == "image.png" else b""))
-        store.open_store.cache_clear()
-        look = run_goldens.store_of(matrix).look(matrix.golden_keys)
-        count, (line,) = run_goldens.verify([replace(matrix, golden_digest=look.digest)])
+        folder_store.open_store.cache_clear()
+        look = for_run.store_of(matrix).look(matrix.golden_keys)
+        count, (line,) = for_run.verify([replace(matrix, golden_digest=look.digest)])
         assert count == 1
         assert line.startswith(f"altered: {nights.url}/{address}/image.png: does not match")
 

@@ -7,14 +7,15 @@ import traceback
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from harness import golden, models
+from harness import models
 from harness.errors import ConfigError, GoldenError, UsageError
+from harness.goldens import golden
+from harness.goldens.folder_store import Look, Store, is_url, open_store
+from harness.goldens.folder_store import verify as verify_store
 from harness.judging import judge
 from harness.judging.measure import Measurer
 from harness.matrix.loader import read_matrix
 from harness.runs.folder import RunFolder
-from harness.store import Look, Store, is_url, open_store
-from harness.store import verify as verify_store
 from harness.types import Case, Comparison, GoldenPolicy, Matrix, Outcome, Relation, Report, Row, Run, digest_of
 
 APPROVED = "approved.txt"

@@ -12,9 +12,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
-from harness import codec, golden
+from harness import codec
 from harness.errors import FileError, GoldenError
-from harness.golden import DESCRIPTION, Golden, sha256
+from harness.goldens import golden
+from harness.goldens.golden import DESCRIPTION, Golden, sha256
 from harness.types import SCHEMA, digest_of
 
 Make = Callable[[Path], object]
@@ -80,7 +81,7 @@ def open_store(place: str, cache: Path) -> Store:
     """
     if not is_url(place):
         return FolderStore(Path(place))
-    from harness.store_url import UrlStore
+    from harness.goldens.url_store import UrlStore
 
     return UrlStore(place, cache)
 
@@ -115,7 +116,7 @@ class FolderStore:
         return self._root / address
 
     def write(self, address: str, make: Make) -> None:
-        """Write in place; :func:`harness.golden.write` replaces a folder as a whole."""
+        """Write in place; :func:`harness.goldens.golden.write` replaces a folder as a whole."""
         make(self._root / address)
 
     def name(self, address: str) -> str:

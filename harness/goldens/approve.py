@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness import golden
 from harness.diagnose.sentence import describe
 from harness.errors import ConfigError, GoldenError, UsageError, did_you_mean
+from harness.goldens import golden
+from harness.goldens.folder_store import Look, is_url
+from harness.goldens.for_run import APPROVED, approvable, baseline_of, known_digests, store_of
 from harness.judging import judge
 from harness.judging.measure import Measurer
-from harness.run_goldens import APPROVED, approvable, baseline_of, known_digests, store_of
 from harness.runs.folder import RunFolder
-from harness.store import Look, is_url
 from harness.types import Case, Matrix, Relation, Report, Run
 
 Figures = Mapping[str, judge.Approved]

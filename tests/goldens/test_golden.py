@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from harness import codec, golden, golden_command, store
+from harness import codec, golden_command
 from harness.errors import FileError, GoldenError
+from harness.goldens import folder_store, golden
 from harness.types import Case, Run, RunSpec, Size
 
 SMALL = Case("64x48", "fake", Size(64, 48), ("a ball",))
@@ -176,9 +177,9 @@ class TestAltered:
 
 def verify(root: Path, wanted: list[Path]) -> list[str]:
     """What is wrong with a folder of goldens of which some are asked for."""
-    folder = store.FolderStore(root)
+    folder = folder_store.FolderStore(root)
     asked = {path.relative_to(root).as_posix() for path in wanted}
-    return list(store.verify(folder, asked, asked & folder.everything()))
+    return list(folder_store.verify(folder, asked, asked & folder.everything()))
 
 
 class TestVerify:

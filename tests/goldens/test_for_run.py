@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from harness import golden, session
+from harness import session
+from harness.goldens import golden
+from harness.goldens.for_run import GoldensAhead
 from harness.judging.measure import Measurer
-from harness.run_goldens import GoldensAhead
 from harness.runs.folder import RunFolder
 from harness.types import Relation
 

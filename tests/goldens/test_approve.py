@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from harness import approval, codec, golden, run_goldens, session
-from harness.approval import Change, changes
+from harness import codec, session
 from harness.errors import UsageError
+from harness.goldens import approve, for_run, golden
+from harness.goldens.approve import Change, changes
 from harness.judging.measure import EDGES
 from harness.runs.folder import RunFolder
 from harness.types import Case, FailureKind, Outcome, Relation, Report
@@ -252,7 +253,7 @@ class TestApprove:
     def approve(self, folder: RunFolder) -> Report:
         report = session.conclude(folder)
         for change in changes(folder, report):
-            approval.approve(folder, report, change, by="me")
+            approve.approve(folder, report, change, by="me")
         return report
 
     def test_figures_of_variants_not_drawn_stay_while_the_picture_does(self, bench: Any, small: str) -> None:
@@ -286,7 +287,7 @@ class TestApprove:
     def test_a_broken_split_approves_no_figures(self, bench: Any, small: str, repaint: Edit) -> None:
         folder, report = judged(bench.drawn(small, edit=repaint("candidate")))
         assert outcomes(report) == {Outcome.FAIL}
-        assert run_goldens.approvable(report, report.matrix.cases[0]) == {}
+        assert for_run.approvable(report, report.matrix.cases[0]) == {}
         self.approve(folder)
         assert golden_of(bench, report).approved == {}
         assert golden.load_sample(place_of(bench, report, "144x144"), golden_of(bench, report)).images is not None
@@ -294,7 +295,7 @@ class TestApprove:
     def test_by_default_the_name_is_that_of_git_or_the_user(self, bench: Any, small: str) -> None:
         folder, report = judged(bench.drawn(small))
         (change,) = changes(folder, report)
-        approval.approve(folder, report, change)
+        approve.approve(folder, report, change)
         assert golden_of(bench, report).provenance["approved_by"]
 
     def test_a_user_without_a_name_is_a_number(self, bench: Any, small: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,7 +306,7 @@ class TestApprove:
         monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)
         folder, report = judged(bench.drawn(small))
         (change,) = changes(folder, report)
-        approval.approve(folder, report, change)
+        approve.approve(folder, report, change)
         told = golden_of(bench, report).provenance
         assert (told["approved_by"], told["approver_commit"]) == ("uid 4000000000", "unknown")
 

@@ -14,10 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from harness import codec, golden
+from harness import codec
 from harness.errors import ConfigError, FileError, GoldenError, HarnessError, InfrastructureError, did_you_mean
-from harness.golden import DESCRIPTION, Golden, sha256
-from harness.store import Look, Make
+from harness.goldens import golden
+from harness.goldens.folder_store import Look, Make
+from harness.goldens.golden import DESCRIPTION, Golden, sha256
 from harness.types import SCHEMA
 
 AT_ONCE = 8
