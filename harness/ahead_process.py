@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness import codec
-from harness.differences import SHOWN_IMAGES, DifferenceIndex, name_of, shown_pairs
-from harness.differences.drawing import Differences, Picture
 from harness.execution.gpus import is_shareable
 from harness.goldens.for_run import GoldensAhead, key_of
 from harness.judging.measure import EDGES, KEPT_BYTES, Measurer, Names
+from harness.reporting.difference_images import Differences, Picture
+from harness.reporting.difference_index import SHOWN_IMAGES, DifferenceIndex, name_of, shown_pairs
 from harness.runs.folder import RunFolder
 from harness.types import Comparison, Row, Run
 from harness.worker.main import listen

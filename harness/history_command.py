@@ -13,7 +13,7 @@ from harness.errors import FileError, UsageError
 from harness.history import files, page, words
 from harness.history.changes import Limits, changes
 from harness.history.night import Night
-from harness.plain import escape
+from harness.reporting.escape import escape
 from harness.types import SCHEMA, Report
 
 LAST_LINES = 40

@@ -14,9 +14,9 @@ from pathlib import Path
 from PIL import Image
 
 from harness import session
-from harness.differences import REDUCED, Difference, DifferenceIndex, write_jpeg
 from harness.errors import InfrastructureError, UsageError
 from harness.goldens.for_run import APPROVED
+from harness.reporting.difference_index import REDUCED, Difference, DifferenceIndex, write_jpeg
 from harness.runs.folder import read_report
 from harness.types import Outcome, Report, Row, Run
 

@@ -9,8 +9,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from harness import cost_table, packing
+from harness import packing
 from harness.console import make_console
+from harness.reporting import cost_table
 from harness.runs.folder import read_report
 
 

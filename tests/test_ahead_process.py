@@ -20,11 +20,12 @@ import pytest
 
 from harness import ahead_process, codec, session
 from harness.ahead_process import Ahead, Orders
-from harness.differences import DifferenceIndex, drawing
 from harness.goldens import golden
 from harness.judging import measure
 from harness.judging.judge import Sample
 from harness.judging.measure import Measurer, Names
+from harness.reporting import difference_images
+from harness.reporting.difference_index import DifferenceIndex
 from harness.runs.folder import RunFolder
 from harness.types import Comparison, Relation
 
@@ -83,7 +84,7 @@ def test_all_that_is_judged_is_measured_and_all_that_is_shown_is_drawn(
     assert cost["samples_read"] == len(fresh.plan.specs) + len(fresh.plan.matrix.cases)  # and a golden for each case
     assert cost["comparing_cpu_s"] > 0
     monkeypatch.setattr(RunFolder, "sample", None)
-    monkeypatch.setattr(drawing, "load_picture", None)
+    monkeypatch.setattr(difference_images, "load_picture", None)
     report = session.conclude(fresh, told.measurer(fresh))
     session.write_reports(report, fresh.path)
     assert report.rows == expected.rows
@@ -137,7 +138,7 @@ def test_neither_does_a_failed_run_keep_them_nor_a_full_disk(
     def full(*arguments: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(drawing, "write_jpeg", full)
+    monkeypatch.setattr(difference_images, "write_jpeg", full)
     told, _ = ahead_of(with_a_failure(bench)[0])
     _, kept = alive()
     assert kept == 0

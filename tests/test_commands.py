@@ -12,9 +12,9 @@ import psutil
 import pytest
 
 from harness import codec, commands, explain
-from harness.differences import drawing
 from harness.errors import InfrastructureError
 from harness.execution.pool import Event, FolderOf, Pool
+from harness.reporting import difference_images
 from harness.runs.folder import RunFolder
 from harness.types import Outcome, Report, RunSpec
 from tests.waiting import until
@@ -56,7 +56,7 @@ def test_everything_is_measured_and_drawn_while_runs_are_drawn(bench: Any, monke
     """By a process of its own: the one that judges reads no sample and no picture."""
     folder = bench.plan(golden="off")
     monkeypatch.setattr(RunFolder, "sample", None)
-    monkeypatch.setattr(drawing, "load_picture", None)
+    monkeypatch.setattr(difference_images, "load_picture", None)
     assert commands.run(folder) == 0
     report = codec.read_json(folder.path / "report.json", Report)
     assert {row.verdict.outcome for row in report.rows if row.verdict} == {Outcome.PASS}

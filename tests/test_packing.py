@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from harness import codec, commands, golden_command, packing, session
-from harness.differences import DifferenceIndex
 from harness.errors import FileError, InfrastructureError, UsageError
+from harness.reporting.difference_index import DifferenceIndex
 from harness.runs.folder import RunFolder
 from harness.runs.merge import merge
 from harness.types import Report

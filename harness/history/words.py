@@ -8,7 +8,7 @@ from datetime import datetime
 
 from harness.history.changes import EXACT, FAILING, Changes, Failing, Moved
 from harness.history.night import Night
-from harness.plain import escape
+from harness.reporting.escape import escape
 
 NOTHING = "\N{EN DASH}"
 MAX_ROWS = 30

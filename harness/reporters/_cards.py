@@ -8,10 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from harness.differences import NOTHING_TO_COMPARE, REDUCED, Difference, DifferenceIndex, name_of, shown_pairs
-from harness.differences.drawing import Differences
 from harness.reporters._pictures import copy_golden, size_of
 from harness.reporters._words import plural, run_of
+from harness.reporting.difference_images import Differences
+from harness.reporting.difference_index import (
+    NOTHING_TO_COMPARE,
+    REDUCED,
+    Difference,
+    DifferenceIndex,
+    name_of,
+    shown_pairs,
+)
 from harness.types import Report, Row, Run, ShardPlan
 
 SHOWN_ROLES = ("baseline", "replay", "candidate")

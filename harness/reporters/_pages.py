@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from harness.differences import SHOWN_IMAGES, Difference, DifferenceIndex
 from harness.reporters._cards import SHOWN_ROLES, CardBuilder, Strip, shortened, slug, users_text
 from harness.reporters._costs import (
     cache_note,
@@ -38,6 +37,7 @@ from harness.reporters._words import (
     shards_text,
     state_of,
 )
+from harness.reporting.difference_index import SHOWN_IMAGES, Difference, DifferenceIndex
 from harness.types import Failure, Relation, Report, Row, Run
 
 ROLES = ("baseline", "replay", "control", "candidate")

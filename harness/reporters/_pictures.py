@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from harness.differences import write_jpeg
-from harness.differences.drawing import load_picture
+from harness.reporting.difference_images import load_picture
+from harness.reporting.difference_index import write_jpeg
 
 
 def size_of(path: Path) -> tuple[int, int] | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from harness.plain import escape
 from harness.reporters._files import write_text
 from harness.reporters._story import Finding, findings, headline
 from harness.reporters._words import EXIT_WORDS, counts, outcome_word
+from harness.reporting.escape import escape
 from harness.types import Report
 
 MAX_TITLE = 200

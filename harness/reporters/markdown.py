@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from harness.plain import escape
 from harness.reporters._costs import cache_note, megabytes, request_text, seconds
 from harness.reporters._files import write_text
 from harness.reporters._layouts import LEAD, meaning, side_by_side
@@ -25,6 +24,7 @@ from harness.reporters._words import (
     shards_text,
     worst_first,
 )
+from harness.reporting.escape import escape
 from harness.types import Outcome, Report, Row
 
 MAX_CHARACTERS = 60_000

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from harness import cost_table, session
-from harness.cost_table import HEADS, Line
+from harness import session
+from harness.reporting import cost_table
+from harness.reporting.cost_table import HEADS, Line
 from harness.types import Relation, Report, Times
 
 

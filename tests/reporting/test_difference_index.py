@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from harness.differences import FOLDER, INDEX, Difference, DifferenceIndex, write_jpeg
+from harness.reporting.difference_index import FOLDER, INDEX, Difference, DifferenceIndex, write_jpeg
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device on which no room is ever left")

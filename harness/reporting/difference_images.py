@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from harness.differences import FOLDER, NOTHING_TO_COMPARE, Difference, DifferenceIndex, write_jpeg
+from harness.reporting.difference_index import FOLDER, NOTHING_TO_COMPARE, Difference, DifferenceIndex, write_jpeg
 from harness.types import PIXELS_PER_TOKEN, ShardPlan
 
 Picture = npt.NDArray[np.uint8]

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness.differences import DifferenceIndex
-from harness.differences.drawing import Differences, absolute_difference, amplify, colour, load_picture
 from harness.planning.cut import cut
+from harness.reporting.difference_images import Differences, absolute_difference, amplify, colour, load_picture
+from harness.reporting.difference_index import DifferenceIndex
 from harness.types import PIXELS_PER_TOKEN, ShardPlan, Size
 
 
