@@ -21,12 +21,12 @@ from rich.table import Table
 from rich.text import Text
 
 import harness
-from harness import session
 from harness.console import make_console
 from harness.errors import HarnessError, InfrastructureError, UsageError
 from harness.execution import gpus
 from harness.planning.graph import Graph
 from harness.runs.folder import RunFolder
+from harness.session import steps
 from harness.types import Matrix, Row
 
 PACKAGE_PARENT = Path(harness.__file__).resolve().parent.parent
@@ -171,7 +171,7 @@ def retargeted(matrix: Matrix, model: str, device: str, dtype: str) -> tuple[Mat
     changes: dict[str, Any] = {"model": model, "device": device, "dtype": dtype, "golden": "off"}
     cases = tuple(replace(case, **changes, timeout_s=LONG_TIMEOUT_S) for case in matrix.cases)
     changed = replace(matrix, cases=cases)
-    return changed, session.plan(changed)
+    return changed, steps.plan(changed)
 
 
 @dataclass(frozen=True)

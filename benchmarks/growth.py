@@ -26,8 +26,8 @@ import numpy as np
 from _common import add_model, finish, parser, positive, run_harness, start, table
 from _launch import draw
 
-from harness import session
 from harness.planning.graph import Graph
+from harness.session import steps
 from harness.types import Row
 
 CASES = """\
@@ -102,7 +102,7 @@ def _over_tokens(head: str, sizes: Sequence[str], place: Path) -> dict[str, Any]
     file = place / "tokens.toml"
     cases = "".join(CASE.format(name=size, size=size, seed=0) for size in sizes)
     file.write_text(head + cases + VARIANT, encoding="utf-8")
-    _, graph = session.prepare(file)
+    _, graph = steps.prepare(file)
     rows = sorted(graph.rows, key=lambda row: row.case.size.tokens)
     found: dict[str, Any] = {"sizes": [str(row.case.size) for row in rows]}
     found["tokens"] = [row.case.size.tokens for row in rows]

@@ -27,9 +27,9 @@ from _common import HarnessRun, add_matrix, finish, parser, run_harness, start, 
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from harness import registry
-from harness.ahead import LOG
 from harness.planning.cut import cut
 from harness.runs.folder import MEASURED, RunFolder
+from harness.session.background import LOG
 from harness.types import Domain, Size
 
 ALLOWED = {"cpu": 0.10, "cuda": 0.02}

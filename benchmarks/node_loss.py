@@ -19,11 +19,11 @@ from pathlib import Path
 
 from _common import positive, start
 
-from harness import session
 from harness.console import name_of
 from harness.execution.pool import Event, Finished, Started, Waiting
 from harness.execution.ray.executor import RayExecutor
 from harness.runs.folder import RunFolder
+from harness.session import steps
 
 STORE_BYTES = 100 << 20
 """Object store of a node; messages are a few megabytes."""
@@ -39,13 +39,13 @@ def main() -> None:
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     from ray.cluster_utils import Cluster
 
-    matrix, _ = session.prepare(arguments.matrix, golden="off")
+    matrix, _ = steps.prepare(arguments.matrix, golden="off")
     matrix = replace(matrix, cases=tuple(replace(case, steps=arguments.steps) for case in matrix.cases))
     cluster = Cluster(True, head_node_args={"num_cpus": 0, "object_store_memory": STORE_BYTES})
     try:
         nodes = [cluster.add_node(num_cpus=2, object_store_memory=STORE_BYTES) for _ in range(2)]
         with tempfile.TemporaryDirectory() as out:
-            folder = RunFolder.create(Path(out), matrix, session.plan(matrix), "off")
+            folder = RunFolder.create(Path(out), matrix, steps.plan(matrix), "off")
             began = time.monotonic()
             finished: Counter[str] = Counter()
             begun: Counter[str] = Counter()
@@ -68,8 +68,8 @@ def main() -> None:
                         print(f"{now}  one of the two nodes is killed", flush=True)
 
             with RayExecutor(folder.path / "logs", cluster.address) as executor:
-                session.record(folder, executor, on_event=tell)
-            report = session.conclude(folder)
+                steps.record(folder, executor, on_event=tell)
+            report = steps.conclude(folder)
     finally:
         cluster.shutdown()
     outcomes = Counter(row.verdict.outcome.value for row in report.rows if row.verdict)

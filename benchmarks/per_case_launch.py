@@ -24,9 +24,9 @@ from typing import Any
 from _common import add_matrix, drawable, finish, parser, positive, run_harness, start, table
 from _launch import draw
 
-from harness import session
 from harness.execution.pool import num_slots
 from harness.planning.graph import Graph
+from harness.session import steps
 from harness.types import Row
 
 WANTED = 5.0
@@ -42,7 +42,7 @@ def main() -> int:
     )
     made.add_argument("--all", action="store_true", help="launch every row")
     arguments = made.parse_args()
-    matrix, graph = session.prepare(arguments.matrix, session.Selection(sizes=arguments.size), arguments.golden)
+    matrix, graph = steps.prepare(arguments.matrix, steps.Selection(sizes=arguments.size), arguments.golden)
     rows = drawable(matrix, graph)
     sample = rows if arguments.all else _spread(rows, arguments.rows)
     _launched(sample[0], graph)

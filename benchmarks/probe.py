@@ -18,9 +18,9 @@ from pathlib import Path
 from _common import positive, start
 from rich.table import Table
 
-from harness import session
 from harness.console import make_console
 from harness.execution.pool import Finished, Pool
+from harness.session import steps
 from harness.types import Run, RunSpec
 
 MATRIX = """
@@ -52,7 +52,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as out:
         path = Path(out, "probe.toml")
         path.write_text(MATRIX.format(sizes=list(map(str, sizes))), encoding="utf-8")
-        _, graph = session.prepare(path)
+        _, graph = steps.prepare(path)
         with Pool(Path(out, "logs"), keep=True) as pool:
             for row in graph.rows:
                 for role in ("replay", "candidate"):

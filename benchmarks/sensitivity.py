@@ -16,10 +16,10 @@ from _common import start
 from PIL import Image, ImageDraw
 from rich.table import Table
 
-from harness import session
 from harness.console import make_console
 from harness.execution.pool import Pool
 from harness.runs.folder import RunFolder
+from harness.session import steps
 from harness.types import Domain, Relation, Row
 
 FAULTS = (
@@ -80,11 +80,11 @@ def measure(model: str, size: str, pictures: Path | None) -> dict[str, tuple[str
     with tempfile.TemporaryDirectory() as out:
         path = Path(out) / "sensitivity.toml"
         path.write_text(text, encoding="utf-8")
-        matrix, graph = session.prepare(path, session.Selection())
+        matrix, graph = steps.prepare(path, steps.Selection())
         folder = RunFolder.create(Path(out), matrix, graph, "off")
         with Pool(folder.path / "logs") as pool:
-            session.record(folder, pool)
-        report = session.conclude(folder)
+            steps.record(folder, pool)
+        report = steps.conclude(folder)
         if pictures:
             _sheet([(row, folder.path / "runs" / row.runs["candidate"]) for row in report.rows], pictures)
         return {row.variant.fault or "none": (_psnr(row, "latents"), _psnr(row, "image")) for row in report.rows}

@@ -30,7 +30,7 @@ import _floor
 from _common import add_model, drawable, finish, parser, positive, retargeted, start, table
 from _launch import draw
 
-from harness import models, session
+from harness import models
 from harness.diagnose.sentence import describe
 from harness.errors import UsageError
 from harness.execution.pool import Finished, Pool
@@ -38,6 +38,7 @@ from harness.judging import judge
 from harness.judging.measure import Measurer
 from harness.registry import load
 from harness.runs.folder import RunFolder
+from harness.session import steps
 from harness.types import Matrix, Relation, Row, Run, ShardPlan
 
 COLUMNS = (
@@ -64,7 +65,7 @@ def main() -> int:
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Draw everything, then put each run beside its single device and its floor."""
-    matrix, _ = session.prepare(arguments.matrix, session.Selection(sizes=arguments.size), golden="off")
+    matrix, _ = steps.prepare(arguments.matrix, steps.Selection(sizes=arguments.size), golden="off")
     _check(matrix)
     if arguments.steps:
         matrix = replace(matrix, cases=tuple(replace(case, steps=arguments.steps) for case in matrix.cases))

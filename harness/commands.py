@@ -11,8 +11,7 @@ from typing import cast, get_args
 import typer
 from rich.text import Text
 
-from harness import codec, explain, registry, session
-from harness.ahead import AheadMeasurer
+from harness import codec, registry
 from harness.console import LiveProgress, make_console, print_choice, print_coverage, print_report
 from harness.errors import (
     EXIT_INTERRUPTED,
@@ -35,12 +34,14 @@ from harness.planning.graph import cost_of
 from harness.planning.partition import Shard, divide
 from harness.runs.folder import RunFolder, read_report
 from harness.runs.merge import merge as merge_runs
+from harness.session import explain, steps
+from harness.session.background import AheadMeasurer
 from harness.types import SCHEMA, Axis, GoldenPolicy, Report, Row, Size
 
 
 def selection(
     cases: list[str] | None, sizes: list[str] | None, axes: list[str] | None, engines: list[str] | None
-) -> session.Selection:
+) -> steps.Selection:
     """Check the filters of ``run``."""
     for axis in axes or ():
         if axis not in get_args(Axis):
@@ -50,16 +51,16 @@ def selection(
             raise UsageError(f"--engine {engine!r}: {did_you_mean(engine, registry.names('engines'))}")
     for size in sizes or ():
         _size(size)
-    return session.Selection(cases or (), sizes or (), axes or (), engines or ())
+    return steps.Selection(cases or (), sizes or (), axes or (), engines or ())
 
 
 def create(
-    matrix: Path, out: Path, chosen: session.Selection, policy: str, shard: Shard | None = None
+    matrix: Path, out: Path, chosen: steps.Selection, policy: str, shard: Shard | None = None
 ) -> RunFolder | None:
     """Plan a matrix and make the run folder of it or of one of its shards; ``None`` if that shard has no case."""
     if policy not in get_args(GoldenPolicy):
         raise UsageError(f"--golden {policy!r}: {did_you_mean(policy, get_args(GoldenPolicy))}")
-    checked, graph = session.prepare(matrix, chosen, cast(GoldenPolicy, policy))
+    checked, graph = steps.prepare(matrix, chosen, cast(GoldenPolicy, policy))
     if shard and not divide(graph, shard.of)[shard.index - 1]:
         typer.echo(f"shard {shard} of {matrix} has no case: there is less to divide than there are shards")
         return None
@@ -80,7 +81,7 @@ def resume(path: Path) -> RunFolder:
     if folder.plan.golden == "required":
         check_store(folder.plan.matrix, known_digests(folder))
     with locks.claimed(path, "planning"):
-        folder.replan(session.plan((folder.plan.whole or folder.plan).matrix))
+        folder.replan(steps.plan((folder.plan.whole or folder.plan).matrix))
     return folder
 
 
@@ -110,18 +111,18 @@ def run(folder: RunFolder, judge: bool = True, explained: bool = True, executor:
         console.print(Text(f"recorded; judge it with: sp-harness compare {folder.path}"))
         return EXIT_OK if complete else EXIT_INTERRUPTED
     try:
-        report = session.conclude(folder, measurer.wait(), complete=complete)
+        report = steps.conclude(folder, measurer.wait(), complete=complete)
         failing = explain.select(report.rows) if explained and complete else []
         if failing:
-            session.write_reports(report, folder.path)  # what is judged stays, whatever becomes of the explaining
+            steps.write_reports(report, folder.path)  # what is judged stays, whatever becomes of the explaining
             try:
                 _explain(folder, failing, EXPLAINED_AT_MOST, executor)
             except InfrastructureError as error:
                 console.print(Text(f"not explained: {error}"))
-            report = session.conclude(folder, measurer.wait())
+            report = steps.conclude(folder, measurer.wait())
         if not complete:
             report = replace(report, exit_code=EXIT_INTERRUPTED)
-        print_report(console, report, session.write_reports(report, folder.path))
+        print_report(console, report, steps.write_reports(report, folder.path))
     except KeyboardInterrupt:
         measurer.abandon()
         console.print(Text(f"interrupted; judge what is there with: sp-harness compare {folder.path}"))
@@ -134,14 +135,14 @@ def explain_rows(path: Path, names: Sequence[str]) -> int:
     folder = RunFolder.open(path)
     runs = folder.runs()
     complete = all(digest in runs for digest in folder.plan.specs)
-    known = session.conclude(folder, complete=complete)
+    known = steps.conclude(folder, complete=complete)
     rows = explain.select(known.rows, names)
     if not rows:
         typer.echo("no row fails a comparison that can be explained; name one to look inside all the same")
         return known.exit_code
     if _explain(folder, rows):
-        known = session.conclude(folder, complete=complete)
-    print_report(make_console(), known, session.write_reports(known, path))
+        known = steps.conclude(folder, complete=complete)
+    print_report(make_console(), known, steps.write_reports(known, path))
     return known.exit_code
 
 
@@ -172,7 +173,7 @@ def _record(folder: RunFolder, executor: Executor, measurer: AheadMeasurer | Non
             elif measurer and isinstance(event, Holding):
                 measurer.holding(event.devices)
 
-        session.record(folder, executor, on_event=on_event)
+        steps.record(folder, executor, on_event=on_event)
 
 
 def plan(size: str, ulysses: int, ring: int, axis: str, as_json: bool) -> None:
@@ -193,20 +194,20 @@ def compare(path: Path) -> int:
     """Judge a run folder again and write its reports."""
     folder = RunFolder.open(path)
     runs = folder.runs()
-    result = session.conclude(folder, complete=all(digest in runs for digest in folder.plan.specs))
-    print_report(make_console(), result, session.write_reports(result, path))
+    result = steps.conclude(folder, complete=all(digest in runs for digest in folder.plan.specs))
+    print_report(make_console(), result, steps.write_reports(result, path))
     return result.exit_code
 
 
 def report(path: Path) -> None:
     """Write the report formats again, and name the files."""
-    for file in session.write_reports(read_report(path), path).values():
+    for file in steps.write_reports(read_report(path), path).values():
         typer.echo(file)
 
 
 def cover(matrices: Sequence[Path], as_json: bool) -> int:
     """Print which classes matrices meet together, and what to add to the last of them for the others."""
-    planned = [session.prepare(path, golden="off") for path in matrices]
+    planned = [steps.prepare(path, golden="off") for path in matrices]
     coverage = classify(planned)
     last = planned[-1][0]
     text = as_toml(additions(last, coverage.missing), last, read_tables(matrices[-1])) if coverage.missing else ""
@@ -230,7 +231,7 @@ def ls(what: Path | None) -> None:
         for path in sorted(what.glob("*/plan.json")):
             typer.echo(_describe_run(path.parent))
     else:
-        matrix, graph = session.prepare(what, golden="off")
+        matrix, graph = steps.prepare(what, golden="off")
         for row in graph.rows:
             cut = f"{row.plan.axis} {'+'.join(map(str, row.plan.shard_tokens))}" if row.plan else "-"
             typer.echo(f"{row.name}  {row.skip or cut}")

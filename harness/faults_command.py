@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 from rich.text import Text
 
-from harness import codec, explain, killscore, registry, session
+from harness import codec, killscore, registry
 from harness.console import LiveProgress, make_console
 from harness.errors import EXIT_INTERRUPTED, UsageError
 from harness.execution.pool import Pool
@@ -17,6 +17,7 @@ from harness.killscore import KillScore, Place
 from harness.killscore_table import markdown
 from harness.planning.graph import cost_of
 from harness.runs.folder import RunFolder
+from harness.session import explain, steps
 from harness.types import Report
 
 
@@ -28,18 +29,18 @@ def ls() -> None:
 
 def run(path: Path, only: Sequence[str], out: Path, as_json: bool) -> int:
     """Plant bugs into a matrix, draw it, print the kill score, and return the exit code."""
-    matrix, graph = session.prepare(path, golden="off")
+    matrix, graph = steps.prepare(path, golden="off")
     places, not_planted = killscore.place(graph, only)
     if not places:
         raise UsageError(f"{path}: no row can show {', '.join(not_planted)}; see sp-harness faults ls")
     faulty = killscore.planted(matrix, places, whole=not only)
-    folder = RunFolder.create(out, faulty, session.plan(faulty), "off")
+    folder = RunFolder.create(out, faulty, steps.plan(faulty), "off")
     try:
         report = _drawn(folder)
     except KeyboardInterrupt:
         make_console(stderr=True).print(Text(f"interrupted; what is drawn stays in {folder.path}"))
         return EXIT_INTERRUPTED
-    session.write_reports(report, folder.path)
+    steps.write_reports(report, folder.path)
     return _tell(folder, report, places, not_planted, as_json)
 
 
@@ -48,13 +49,13 @@ def _drawn(folder: RunFolder) -> Report:
     console = make_console(stderr=True)
     with Pool(folder.path / "logs") as pool, LiveProgress(console, folder.plan.specs) as progress:
         progress.expect(sum(cost_of(spec) for spec in folder.plan.specs.values()))
-        session.record(folder, pool, on_event=progress)
-    failing = explain.select(session.conclude(folder).rows)
+        steps.record(folder, pool, on_event=progress)
+    failing = explain.select(steps.conclude(folder).rows)
     console.print(Text(f"explaining {len(failing)} rows"))
     with Pool(folder.path / "logs" / "explained") as pool:
         for problem in explain.explain(folder, failing, pool):
             console.print(Text(problem))
-    return session.conclude(folder)
+    return steps.conclude(folder)
 
 
 def _tell(

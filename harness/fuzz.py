@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from harness import models, registry, session
+from harness import models, registry
 from harness.errors import InfrastructureError, UsageError
 from harness.execution.pool import Pool
 from harness.fuzz_space import Space
 from harness.runs.folder import Plan, RunFolder
+from harness.session import steps
 from harness.types import Outcome, Report, digest_of
 
 SHRINK_S = 120.0
@@ -171,7 +172,7 @@ class _Bench:
     def _try(self, text: str) -> Literal["skip", "pass", "fail"]:
         path = self._folder / "example.toml"
         path.write_text(text, encoding="utf-8")
-        matrix, graph = session.prepare(path, golden="off")
+        matrix, graph = steps.prepare(path, golden="off")
         reasons = [row.skip for row in graph.rows if row.skip is not None]
         if reasons:
             self._tally.skips += 1
@@ -182,8 +183,8 @@ class _Bench:
             shutil.rmtree(self._folder / "runs", ignore_errors=True)
         (self._folder / "journal.jsonl").unlink(missing_ok=True)
         folder = RunFolder(self._folder, Plan("fuzz", matrix, "off", graph.rows, graph.specs))
-        session.record(folder, self._pool)
-        found = worst_of(session.conclude(folder), text)
+        steps.record(folder, self._pool)
+        found = worst_of(steps.conclude(folder), text)
         self._tally.examples += 1
         return "fail" if found and self._keep(found) else "pass"
 
@@ -243,9 +244,9 @@ def reproduce(path: Path, out: Path) -> tuple[Report, Path]:
     Report, Path
         The report, and the page to open.
     """
-    matrix, graph = session.prepare(path, golden="off")
+    matrix, graph = steps.prepare(path, golden="off")
     folder = RunFolder.create(out, matrix, graph, "off")
     with Pool(folder.path / "logs") as pool:
-        session.record(folder, pool)
-    report = session.conclude(folder)
-    return report, session.write_reports(report, folder.path)["html"]
+        steps.record(folder, pool)
+    report = steps.conclude(folder)
+    return report, steps.write_reports(report, folder.path)["html"]

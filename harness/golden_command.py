@@ -8,12 +8,13 @@ from pathlib import Path
 
 import typer
 
-from harness import codec, session
+from harness import codec
 from harness.errors import EXIT_OK, EXIT_VERDICT, UsageError
 from harness.goldens import approve as approval
 from harness.goldens import for_run
 from harness.matrix.loader import read_matrix
 from harness.runs.folder import RunFolder
+from harness.session import steps
 from harness.types import SCHEMA, Report
 
 
@@ -62,7 +63,7 @@ def _judged(folder: RunFolder) -> Report:
         known = codec.read_json(folder.path / "report.json", Report, SCHEMA)
         if set(known.runs) == set(folder.runs()):
             return known
-    return session.conclude(folder, pinned=False)
+    return steps.conclude(folder, pinned=False)
 
 
 def _write(folder: RunFolder, result: Report, pending: Sequence[approval.Change], by: str | None) -> None:

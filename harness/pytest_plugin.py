@@ -54,10 +54,10 @@ class MatrixFile(pytest.File):
 
     def collect(self) -> Iterator[pytest.Item]:
         """Plan the matrix and yield its rows."""
-        from harness import session
+        from harness.session import steps
 
         try:
-            self.matrix, self.graph = session.prepare(self.path, golden=self.config.getoption("--sp-golden"))
+            self.matrix, self.graph = steps.prepare(self.path, golden=self.config.getoption("--sp-golden"))
         except HarnessError as error:
             raise self.CollectError(str(error)) from None
         for row in self.graph.rows:
@@ -89,10 +89,10 @@ class MatrixFile(pytest.File):
 
     def judge(self, row: Row) -> Row:
         """Compute what a row lacks and return it with its verdict."""
-        from harness import session
+        from harness.session import steps
 
-        session.record(self.folder, self.pool, rows=[row])
-        (judged,) = session.conclude(self.folder, self.measurer, rows=[row]).rows
+        steps.record(self.folder, self.pool, rows=[row])
+        (judged,) = steps.conclude(self.folder, self.measurer, rows=[row]).rows
         self.judged.append(row)
         return judged
 
@@ -103,10 +103,10 @@ class MatrixFile(pytest.File):
 
     def write_reports(self) -> tuple[Report, dict[str, Path]]:
         """Report on the rows that have been judged."""
-        from harness import session
+        from harness.session import steps
 
-        report = session.conclude(self.folder, self.measurer, rows=self.judged)
-        return report, session.write_reports(report, self.folder.path)
+        report = steps.conclude(self.folder, self.measurer, rows=self.judged)
+        return report, steps.write_reports(report, self.folder.path)
 
 
 _FILES: pytest.StashKey[list[MatrixFile]] = pytest.StashKey()

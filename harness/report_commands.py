@@ -9,10 +9,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from harness import packing
 from harness.console import make_console
 from harness.reporting import cost_table
 from harness.runs.folder import read_report
+from harness.session import pack as packing
 
 
 def table(path: Path, as_markdown: bool) -> None:

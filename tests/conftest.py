@@ -14,10 +14,11 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from harness import codec, session
+from harness import codec
 from harness.engines.fake import FakeEngine
 from harness.goldens import approve
 from harness.runs.folder import RunFolder
+from harness.session import steps
 from harness.types import Drawing, Failure, FailureKind, GoldenPolicy, Report, Run, RunSpec, Worker
 
 # A shell starts what it runs in the background with Ctrl-C ignored, and every process a test starts would inherit that.
@@ -62,7 +63,7 @@ class Bench:
 
     def plan(self, text: str = MATRIX, golden: GoldenPolicy = "required") -> RunFolder:
         """Make a run folder in which nothing is drawn yet."""
-        matrix, graph = session.prepare(self.matrix_file(text))
+        matrix, graph = steps.prepare(self.matrix_file(text))
         return RunFolder.create(self.root / "reports", matrix, graph, golden)
 
     def drawn(self, text: str = MATRIX, golden: GoldenPolicy = "required", edit: Edit | None = None) -> RunFolder:
@@ -91,7 +92,7 @@ class Bench:
     def approved(self, text: str = MATRIX, edit: Edit | None = None) -> Report:
         """Approve goldens for every case of a matrix; the report of the run that they come from."""
         folder = self.drawn(text, edit=edit)
-        report = session.conclude(folder)
+        report = steps.conclude(folder)
         for change in approve.changes(folder, report):
             approve.approve(folder, report, change, by="the bench")
         return report

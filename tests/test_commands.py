@@ -11,11 +11,12 @@ from typing import Any
 import psutil
 import pytest
 
-from harness import codec, commands, explain
+from harness import codec, commands
 from harness.errors import InfrastructureError
 from harness.execution.pool import Event, FolderOf, Pool
 from harness.reporting import difference_images
 from harness.runs.folder import RunFolder
+from harness.session import explain
 from harness.types import Outcome, Report, RunSpec
 from tests.waiting import until
 

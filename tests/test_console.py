@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from harness import session
 from harness.console import LiveProgress, make_console, name_of, print_choice, print_report
 from harness.execution.pool import Finished, Holding, Started, Stepped, Waiting
 from harness.planning.cut import choose_axis, cut
 from harness.planning.graph import cost_of
+from harness.session import steps
 from harness.types import Case, Failure, FailureKind, Outcome, Run, RunSpec, Size
 
 CASE = Case("720x1280", "fake", Size(720, 1280), ("x",), steps=4)
@@ -119,7 +119,7 @@ class TestReport:
         return text.getvalue()
 
     def test_a_row_for_every_case_and_axis(self, bench: Any) -> None:
-        report = session.conclude(bench.drawn(golden="off"))
+        report = steps.conclude(bench.drawn(golden="off"))
         text = self.printed(report, html=Path("reports/x/index.html"))
         lines = text.splitlines()
         for name in ("case", "shards", "pads", "exchange", "control", "layout", "pair", "golden", "verdict"):
@@ -140,7 +140,7 @@ class TestReport:
         assert "Goldens are off" in text
 
     def test_what_is_wrong_is_said_in_words(self, bench: Any, repaint: Any) -> None:
-        report = session.conclude(bench.drawn(golden="off", edit=repaint("candidate", 0.01)))
+        report = steps.conclude(bench.drawn(golden="off", edit=repaint("candidate", 0.01)))
         text = self.printed(report)
         words = " ".join(text.split())
         for row in report.rows:
@@ -149,7 +149,7 @@ class TestReport:
         assert "6 fail in 0 s, exit code 1" in text
 
     def test_rows_of_which_the_same_is_said_share_a_line(self, bench: Any) -> None:
-        report = session.conclude(bench.drawn(golden="off"))
+        report = steps.conclude(bench.drawn(golden="off"))
         same = [
             replace(row, verdict=replace(row.verdict, outcome=Outcome.FAIL, sentence="one reason for all"))
             for row in report.rows
@@ -161,21 +161,21 @@ class TestReport:
         assert text.count("one reason for all") == 1
 
     def test_missing_goldens_come_with_the_command_that_approves(self, bench: Any) -> None:
-        report = session.conclude(bench.drawn())
+        report = steps.conclude(bench.drawn())
         text = self.printed(report, html=Path("reports/one/index.html"))
         assert "To approve the missing goldens: sp-harness approve reports/one\n" in text
         assert "6 no_golden" in text
 
     def test_skipped_and_interrupted(self, bench: Any) -> None:
         text = bench.matrix_file().read_text().replace("ulysses = 2", "ulysses = 4")
-        report = session.conclude(bench.plan(text, "off"), complete=False)
+        report = steps.conclude(bench.plan(text, "off"), complete=False)
         printed = self.printed(report)
         assert "Ulysses degree 4 does not divide the 6 heads" in " ".join(printed.split())
         assert "interrupted; 6 skip" in printed
         assert report.exit_code == 2
 
     def test_markup_in_a_sentence_is_text(self, bench: Any) -> None:
-        report = session.conclude(bench.drawn(golden="off"))
+        report = steps.conclude(bench.drawn(golden="off"))
         row = report.rows[0]
         assert row.verdict is not None
         broken = replace(row, verdict=replace(row.verdict, outcome=Outcome.ERROR, sentence="[/] said [bold]x[/bold]"))

@@ -24,7 +24,7 @@ from harness.fuzz_space import Space, check
 from harness.matrix.coverage import CLASSES, met_by, sights
 from harness.matrix.loader import read_matrix
 from harness.matrix.schema import to_toml
-from harness.session import prepare
+from harness.session.steps import prepare
 from harness.types import Matrix, Outcome
 
 FAKE = Space("fake", "fake")

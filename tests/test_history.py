@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from harness import codec, history_command, session
+from harness import codec, history_command
 from harness.errors import UsageError
 from harness.history import files, page, words
 from harness.history.changes import EXACT, Changes, Limits, changes, table
 from harness.history.night import Night, RowOfNight, night_of
+from harness.session import steps
 from harness.types import Report
 
 ROW = "720x720/spatial-u2-h"
@@ -197,8 +198,8 @@ def test_rows_that_fail_alike_share_a_line() -> None:
 @pytest.fixture
 def report(bench: Any) -> Report:
     folder = bench.drawn(golden="off")
-    made: Report = session.conclude(folder)
-    session.write_reports(made, folder.path)
+    made: Report = steps.conclude(folder)
+    steps.write_reports(made, folder.path)
     return made
 
 
@@ -297,7 +298,7 @@ class TestIssue:
         past = bench.root / "history"
         for edit in (None, repaint("candidate"), repaint("candidate")):
             folder = bench.drawn(golden="off", edit=edit)
-            session.write_reports(session.conclude(folder), folder.path)
+            steps.write_reports(steps.conclude(folder), folder.path)
         history_command.history([bench.root / "reports"], past, 1e9, 1.0)
         title, empty, *rest = history_command.issue(bench.root / "reports", past, None, "https://x/1").splitlines()
         assert title.startswith("bench: Splitting damages the picture at 128x128 on ")

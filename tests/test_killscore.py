@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from harness import killscore, session
+from harness import killscore
 from harness.errors import UsageError
 from harness.judging.judge import Sample
 from harness.killscore import FaultScore, HealthyScore, KillScore, Place
 from harness.killscore_table import markdown
+from harness.session import steps
 
 MATRIX = """
 schema = 1
@@ -39,7 +40,7 @@ axis = "h"
 def planned(tmp_path: Path):
     path = tmp_path / "m.toml"
     path.write_text(MATRIX)
-    return session.prepare(path)
+    return steps.prepare(path)
 
 
 def test_a_bug_goes_to_the_cheapest_row_and_rather_to_one_without_surplus_pads(planned):
@@ -72,7 +73,7 @@ def test_bugs_stand_beside_the_healthy_rows_of_a_matrix(planned):
     assert len(whole.pairs) == len(matrix.pairs) + 2
     assert part.pairs == (("240x176", "spatial-u2-h"), *faulty)
     assert [case.name for case in part.cases] == ["240x176"]
-    session.plan(whole)  # a graph can be built of it
+    steps.plan(whole)  # a graph can be built of it
 
 
 def test_only_cases_with_a_bug_that_hangs_get_its_short_time_limit(planned):
@@ -122,7 +123,7 @@ def scored(bench, monkeypatch: pytest.MonkeyPatch):
 
     def score(*cases: str, sample=None) -> KillScore:
         places = [Place("attention-local", tuple((case, "fake-u2-h") for case in cases))]
-        return killscore.score(session.conclude(folder), places, {}, sample or folder.sample)
+        return killscore.score(steps.conclude(folder), places, {}, sample or folder.sample)
 
     return score
 

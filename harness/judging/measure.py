@@ -2,7 +2,7 @@
 
 Equal samples are told by the digest of their content: where a golden equals the baseline, a candidate's
 distance to both is one measurement. Samples themselves are kept while there is room, their digests for
-good. What another process has measured can be learnt (:mod:`harness.ahead`).
+good. What another process has measured can be learnt (:mod:`harness.session.background`).
 """
 
 from __future__ import annotations

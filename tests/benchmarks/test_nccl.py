@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from harness import session
 from harness.execution import failures
 from harness.execution.group import GroupKey, WorkerGroup
 from harness.planning import cut
+from harness.session import steps
 from harness.types import Case, Failure, FailureKind, RunSpec, Size
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -145,7 +145,7 @@ def test_what_a_user_got_wrong_is_a_line(arguments: tuple[str, ...], said: str) 
 
 
 def test_in_its_matrix_the_struck_case_needs_new_groups_and_nothing_else(nccl: Any) -> None:
-    _, graph = session.prepare(nccl.MATRIX)
+    _, graph = steps.prepare(nccl.MATRIX)
     first, before, struck, *others = [spec for spec in graph.specs.values() if spec.world_size == 2]
     assert [spec.case.name for spec in (first, before, struck, *others)] == [
         "first", "before", "struck", "after", "last",

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from harness import explain, registry, session
+from harness import registry
 from harness.errors import UsageError
 from harness.execution.pool import Pool
 from harness.runs.folder import RunFolder
+from harness.session import explain, steps
 from harness.types import Explanation, LedgerLine, Outcome, Report, Row
 
 FAULTS = (
@@ -65,11 +66,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A run that is drawn and explained; the healthy row too, because it is named."""
     root = tmp_path_factory.mktemp("explain")
     (root / "explain.toml").write_text(MATRIX)
-    matrix, graph = session.prepare(root / "explain.toml")
+    matrix, graph = steps.prepare(root / "explain.toml")
     made = RunFolder.create(root / "reports", matrix, graph, "off")
     with Pool(made.path / "logs") as pool:
-        session.record(made, pool)
-    first = session.conclude(made)
+        steps.record(made, pool)
+    first = steps.conclude(made)
     rows = [*explain.select(first.rows), *explain.select(first.rows, [HEALTHY])]
     with Pool(made.path / "logs" / "explained") as pool:
         assert explain.explain(made, rows, pool) == []
@@ -78,7 +79,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 @pytest.fixture(scope="module")
 def report(folder: RunFolder) -> Report:
-    return session.conclude(folder)
+    return steps.conclude(folder)
 
 
 def row_of(report: Report, fault: str) -> Row:
@@ -189,12 +190,12 @@ def test_probed_runs_are_no_part_of_the_run(folder: RunFolder, report: Report) -
 
 
 def test_judging_again_elsewhere_knows_the_causes(folder: RunFolder, report: Report) -> None:
-    again = session.conclude(RunFolder.open(folder.path))
+    again = steps.conclude(RunFolder.open(folder.path))
     assert [row.verdict for row in again.rows] == [row.verdict for row in report.rows]
 
 
 def test_every_report_format_shows_the_evidence(folder: RunFolder, report: Report) -> None:
-    session.write_reports(report, folder.path)
+    steps.write_reports(report, folder.path)
     for name in ("h.html", "summary.md", "junit.xml"):
         text = Path(folder.path, name).read_text(encoding="utf-8")
         assert "first divergence: step 1" in text, name

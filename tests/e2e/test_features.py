@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness import session
 from harness.execution.pool import Pool
 from harness.runs.folder import RunFolder
+from harness.session import steps
 from harness.types import Outcome, Relation
 
 FLOOR_DB = 120.0
@@ -84,11 +84,11 @@ cases = ["again-*"]
 def report(tmp_path_factory):
     folder = tmp_path_factory.mktemp("features")
     (folder / "features.toml").write_text(MATRIX)
-    matrix, graph = session.prepare(folder / "features.toml")
+    matrix, graph = steps.prepare(folder / "features.toml")
     run_folder = RunFolder.create(folder / "reports", matrix, graph, "off")
     with Pool(run_folder.path / "logs") as pool:
-        session.record(run_folder, pool)
-    return session.conclude(run_folder)
+        steps.record(run_folder, pool)
+    return steps.conclude(run_folder)
 
 
 def latents_db(row, relation):

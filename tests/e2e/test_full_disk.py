@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness import session
+from harness.session import steps
 
 Write = Callable[..., Path]
 
@@ -88,7 +88,7 @@ def test_a_full_disk_is_named_and_the_run_goes_on_when_there_is_room(
 
 def test_a_disk_without_room_for_a_report_is_named(tmp_path: Path, bench: Any) -> None:
     folder = bench.drawn(golden="off")
-    session.write_reports(session.conclude(folder), folder.path)
+    steps.write_reports(steps.conclude(folder), folder.path)
     place = tmp_path / "out"
     place.mkdir()
     lines = mounted(FILLED, place, sys.executable, folder.path).splitlines()

@@ -246,13 +246,14 @@ def test_runs_of_other_code_are_computed_anew(start: Start, write: Write, out: P
 def test_what_is_interrupted_while_it_is_judged_can_be_judged_later(
     write: Write, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from harness import commands, session
+    from harness import commands
+    from harness.session import steps
 
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    folder = commands.create(write(HEAD + case("only") + VARIANT), out, session.Selection(), "required")
-    monkeypatch.setattr(session, "write_reports", interrupt)
+    folder = commands.create(write(HEAD + case("only") + VARIANT), out, steps.Selection(), "required")
+    monkeypatch.setattr(steps, "write_reports", interrupt)
     assert commands.run(folder) == 130
     assert f"judge what is there with: sp-harness compare {folder.path}" in capsys.readouterr().out
     monkeypatch.undo()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness import session
 from harness.execution.pool import Pool
 from harness.runs.folder import RunFolder
+from harness.session import steps
 from harness.types import FailureKind, Outcome
 
 TIMEOUT_S = 300
@@ -40,11 +40,11 @@ axis = "w"
 def report(tmp_path_factory):
     folder = tmp_path_factory.mktemp("raises")
     (folder / "raises.toml").write_text(MATRIX)
-    matrix, graph = session.prepare(folder / "raises.toml")
+    matrix, graph = steps.prepare(folder / "raises.toml")
     run_folder = RunFolder.create(folder / "reports", matrix, graph, "off")
     with Pool(run_folder.path / "logs") as pool:
-        session.record(run_folder, pool)
-    return session.conclude(run_folder)
+        steps.record(run_folder, pool)
+    return steps.conclude(run_folder)
 
 
 def test_the_row_is_an_error_that_names_the_rank_and_shows_its_traceback(report):

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from harness import codec, session
+from harness import codec
 from harness.errors import UsageError
 from harness.goldens import approve, for_run, golden
 from harness.goldens.approve import Change, changes
 from harness.judging.measure import EDGES
 from harness.runs.folder import RunFolder
+from harness.session import steps
 from harness.types import Case, FailureKind, Outcome, Relation, Report
 
 OFF = "golden = 'off'\n"
@@ -24,7 +25,7 @@ Edit = Callable[..., Any]
 
 
 def judged(folder: RunFolder) -> tuple[RunFolder, Report]:
-    return folder, session.conclude(folder)
+    return folder, steps.conclude(folder)
 
 
 def outcomes(report: Report) -> set[Outcome]:
@@ -72,7 +73,7 @@ class TestMissing:
     def test_a_proposal_needs_a_picture(self, bench: Any, small: str) -> None:
         folder = bench.plan(small)
         bench.fail(folder, folder.plan.specs[folder.plan.rows[0].runs["baseline"]])
-        session.conclude(folder)
+        steps.conclude(folder)
         assert not (folder.path / "proposals").exists()
 
     def test_one_of_two(self, bench: Any, small: str) -> None:
@@ -243,7 +244,7 @@ class TestChanges:
                 bench.fail(folder, folder.plan.specs[row.runs["baseline"]], FailureKind.KILLED)
             else:
                 bench.draw(folder, folder.missing([row]))
-        report = session.conclude(folder)
+        report = steps.conclude(folder)
         assert what(changes(folder, report)) == {"128x128": "new"}
         with pytest.raises(UsageError, match=r"the baseline of case '144x144' was not drawn; run it again$"):
             changes(folder, report, ["144x144"])
@@ -251,7 +252,7 @@ class TestChanges:
 
 class TestApprove:
     def approve(self, folder: RunFolder) -> Report:
-        report = session.conclude(folder)
+        report = steps.conclude(folder)
         for change in changes(folder, report):
             approve.approve(folder, report, change, by="me")
         return report

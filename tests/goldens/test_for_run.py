@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from harness import session
 from harness.goldens import golden
 from harness.goldens.for_run import GoldensAhead
 from harness.judging.measure import Measurer
 from harness.runs.folder import RunFolder
+from harness.session import steps
 from harness.types import Relation
 
 
@@ -33,7 +33,7 @@ def test_what_was_compared_with_goldens_ahead_needs_no_sample_again(
 ) -> None:
     bench.approved(bench.matrix_file().read_text())
     folder = bench.drawn()
-    expected = session.conclude(folder)
+    expected = steps.conclude(folder)
     compared = [comparison.relation for row in expected.rows for comparison in row.comparisons]
     assert set(compared) >= TO_GOLDENS
     measurer = measured_ahead(folder)
@@ -41,13 +41,13 @@ def test_what_was_compared_with_goldens_ahead_needs_no_sample_again(
         measurer.of_row(row, folder.runs())
     monkeypatch.setattr(type(folder), "sample", None)
     monkeypatch.setattr(golden, "load_sample", None)
-    assert session.conclude(folder, measurer).rows == expected.rows
+    assert steps.conclude(folder, measurer).rows == expected.rows
 
 
 def test_without_goldens_there_is_nothing_to_compare_ahead(bench: Any) -> None:
     folder = bench.drawn()
     measurer = measured_ahead(folder)
-    report = session.conclude(folder, measurer)
+    report = steps.conclude(folder, measurer)
     assert {row.verdict.outcome for row in report.rows if row.verdict} == {"no_golden"}
 
 
@@ -57,7 +57,7 @@ def test_a_store_that_is_gone_is_told_when_rows_are_judged(bench: Any) -> None:
     folder = bench.drawn()
     shutil.rmtree(folder.plan.matrix.golden_store)
     measurer = measured_ahead(folder)
-    assert session.conclude(folder, measurer).rows == session.conclude(folder).rows
+    assert steps.conclude(folder, measurer).rows == steps.conclude(folder).rows
 
 
 def test_a_golden_that_is_approved_meanwhile_is_the_one_that_counts(bench: Any, repaint: Any) -> None:
@@ -66,10 +66,10 @@ def test_a_golden_that_is_approved_meanwhile_is_the_one_that_counts(bench: Any, 
     bench.approved(text)
     folder = bench.drawn(text, edit=repaint())
     measurer = measured_ahead(folder)
-    assert session.conclude(folder).exit_code == 1
+    assert steps.conclude(folder).exit_code == 1
     bench.approved(text, edit=repaint())
-    report = session.conclude(folder, measurer)
-    assert report.rows == session.conclude(folder).rows
+    report = steps.conclude(folder, measurer)
+    assert report.rows == steps.conclude(folder).rows
     assert report.exit_code == 0
 
 
@@ -79,4 +79,4 @@ def test_what_goes_wrong_ahead_costs_nothing_but_time(bench: Any, monkeypatch: p
     with monkeypatch.context() as patched:
         patched.setattr(golden, "load_sample", lambda *arguments: (_ for _ in ()).throw(FileNotFoundError("swapped")))
         measurer = measured_ahead(folder)
-    assert session.conclude(folder, measurer).exit_code == 0
+    assert steps.conclude(folder, measurer).exit_code == 0

@@ -18,12 +18,13 @@ from typing import Any
 import fsspec
 import pytest
 
-from harness import codec, commands, golden_command, models, session
+from harness import codec, commands, golden_command, models
 from harness.errors import ConfigError, FileError, GoldenError, InfrastructureError
 from harness.goldens import approve, folder_store, for_run, golden
 from harness.goldens.url_store import UrlStore
 from harness.matrix.loader import read_matrix
 from harness.runs.folder import RunFolder
+from harness.session import steps
 from harness.types import Outcome, Report
 
 MATRIX = """
@@ -72,7 +73,7 @@ class Nights:
         """What a night does, in another process than the one before it."""
         folder_store.open_store.cache_clear()
         folder = self.bench.drawn(self.text(pin, sizes), **kwargs)
-        return folder, session.conclude(folder)
+        return folder, steps.conclude(folder)
 
     def approve(self, folder: RunFolder, report: Report, *names: str) -> str:
         pending = approve.changes(folder, report, names)
@@ -151,7 +152,7 @@ class TestNights:
         folder_store.open_store.cache_clear()
         folder = nights.bench.drawn(nights.text(pin))
         go_offline(nights, monkeypatch)
-        assert outcomes(session.conclude(folder)) == {Outcome.PASS}
+        assert outcomes(steps.conclude(folder)) == {Outcome.PASS}
 
     def test_an_altered_golden_is_found_before_anything_is_drawn_too(
         self, nights: Nights, monkeypatch: pytest.MonkeyPatch
@@ -163,7 +164,7 @@ class TestNights:
         folder_store.open_store.cache_clear()
         folder = nights.bench.drawn(nights.text(pin))
         go_offline(nights, monkeypatch)
-        report = session.conclude(folder)
+        report = steps.conclude(folder)
         assert (outcomes(report), report.exit_code) == ({Outcome.FAIL}, 1)
         assert "image.png: does not match" in report.rows[0].verdict.sentence  # type: ignore[union-attr]
 
@@ -200,9 +201,9 @@ class TestNights:
     def test_goldens_off_leaves_the_store_alone(self, nights: Nights) -> None:
         """Also where the pin is wrong: nothing is held to it."""
         matrix = nights.bench.matrix_file(nights.text("sha256:" + "0" * 64))
-        session.prepare(matrix, golden="off")
+        steps.prepare(matrix, golden="off")
         with pytest.raises(ConfigError):
-            session.prepare(matrix)
+            steps.prepare(matrix)
 
 
 def go_offline(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,9 +273,7 @@ class TestPin:
 
     def test_covers_the_whole_file_also_where_rows_are_selected(self, nights: Nights) -> None:
         pin = nights.approve(*nights.run())
-        matrix, graph = session.prepare(
-            nights.bench.matrix_file(nights.text(pin)), session.Selection(cases=["128x128"])
-        )
+        matrix, graph = steps.prepare(nights.bench.matrix_file(nights.text(pin)), steps.Selection(cases=["128x128"]))
         assert {row.case.name for row in graph.rows} == {"128x128"}
         assert len(matrix.golden_keys) == 2
 
@@ -325,7 +324,7 @@ class TestApprove:
         pin = nights.approve(*nights.run(sizes='"128x128"'))
         text = nights.text(pin, sizes='"128x128"')
         folder = nights.bench.drawn(text)
-        report = session.conclude(folder)
+        report = steps.conclude(folder)
         (path,) = [path for name, path in nights.files().items() if "128x128" in name and name.endswith("golden.json")]
         told = json.loads(nights.fs.cat_file(path))
         nights.fs.pipe_file(path, json.dumps(told | {"weights": "others"}).encode())
@@ -380,7 +379,7 @@ class TestApprove:
         """The first of two cases breaks: what is left in the store was pinned by nobody, and is our own doing."""
         pin = nights.approve(*nights.run())
         folder, report = nights.run(pin, edit=repaint(by=0.1))
-        session.write_reports(report, folder.path)
+        steps.write_reports(report, folder.path)
         put, calls = type(nights.fs).put_file, []
 
         def breaks(fs: Any, source: str, target: str, **kwargs: Any) -> Any:
@@ -406,14 +405,14 @@ class TestApprove:
         folder, first = nights.run()
         pin = nights.approve(folder, first)
         folder_store.open_store.cache_clear()
-        assert outcomes(session.conclude(RunFolder.open(folder.path))) == {Outcome.PASS}
+        assert outcomes(steps.conclude(RunFolder.open(folder.path))) == {Outcome.PASS}
         assert commands.resume(folder.path).missing() == []
         elsewhere = nights.bench.drawn(nights.text(pin))  # the file holds the pin by now, this run's plan does not
         codec.write_json(elsewhere.path / "plan.json", replace(elsewhere.plan, matrix=first.matrix))
-        assert outcomes(session.conclude(RunFolder.open(elsewhere.path))) == {Outcome.PASS}
+        assert outcomes(steps.conclude(RunFolder.open(elsewhere.path))) == {Outcome.PASS}
         nights.bench.matrix_file(nights.text())
         with pytest.raises(ConfigError, match="nothing pins them"):
-            session.conclude(RunFolder.open(elsewhere.path))
+            steps.conclude(RunFolder.open(elsewhere.path))
 
     def test_a_file_system_that_makes_no_folders_unasked(
         self, bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -438,7 +437,7 @@ class TestApprove:
     def test_a_report_is_enough(self, nights: Nights) -> None:
         """What a night keeps for a person holds no pictures of the rows that pass."""
         folder, report = nights.run()
-        session.write_reports(report, folder.path)
+        steps.write_reports(report, folder.path)
         for row in report.rows:
             for latents in (folder.path / "runs" / row.runs["candidate"]).glob("*.safetensors"):
                 latents.unlink()
@@ -532,7 +531,7 @@ class TestCannotBeRead:
         path = bench.matrix_file(MATRIX.format(url="s3://bucket/goldens", pin="", sizes=BOTH))
         assert read_matrix(path).golden_store == "s3://bucket/goldens"  # planning needs no package
         with pytest.raises(ConfigError, match=r"golden_store s3://bucket/goldens: .*; install it: pip install s3fs$"):
-            session.prepare(path)
+            steps.prepare(path)
 
     def test_no_network_is_one_line(self, bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         def offline(*args: Any, **kwargs: Any) -> Any:
@@ -541,7 +540,7 @@ class TestCannotBeRead:
         monkeypatch.setattr(type(fsspec.filesystem("memory")), "ls", offline)
         path = bench.matrix_file(MATRIX.format(url="memory://x", pin="", sizes=BOTH))
         with pytest.raises(InfrastructureError) as error:
-            session.prepare(path)
+            steps.prepare(path)
         assert str(error.value) == (
             "golden_store memory://x: cannot be read (TimeoutError: no route to host); "
             "check the address, the network and the credentials"

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from harness import models, session
+from harness import models
 from harness.cli import app
 from harness.matrix.coverage import CLASSES, Coverage, cover
 from harness.matrix.schema import read_tables
 from harness.matrix.suggest import additions, as_toml
 from harness.models import captions
+from harness.session import steps
 from harness.types import Size
 
 MATRICES = Path(__file__).resolve().parent.parent / "matrices"
@@ -32,11 +33,11 @@ axis = ["auto", "w"]
 
 
 def covered(*paths: Path) -> Coverage:
-    return cover([session.prepare(path) for path in paths])
+    return cover([steps.prepare(path) for path in paths])
 
 
 def proposed(path: Path) -> str:
-    matrix, _ = session.prepare(path)
+    matrix, _ = steps.prepare(path)
     return as_toml(additions(matrix, covered(path).missing), matrix, read_tables(path))
 
 
@@ -130,7 +131,7 @@ def test_what_is_proposed_can_be_pasted(bench: Any, axis: str, cases: str) -> No
 
 
 def test_the_search_finds_the_fewest_tokens(bench: Any) -> None:
-    matrix, graph = session.prepare(bench.matrix_file(SMALL))
+    matrix, graph = steps.prepare(bench.matrix_file(SMALL))
     by_class = {}
     for name in cover([(matrix, graph)]).missing:
         for addition in additions(matrix, [name]):

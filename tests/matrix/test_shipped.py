@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from harness import session
 from harness.planning.graph import Graph
+from harness.session import steps
 from harness.types import Matrix, Row, ShardPlan
 
 MATRICES = Path(__file__).resolve().parent.parent / "matrices"
@@ -18,7 +18,7 @@ Planned = tuple[Matrix, Graph]
 
 @pytest.fixture(scope="module")
 def pr() -> Planned:
-    return session.prepare(MATRICES / "pr.toml")
+    return steps.prepare(MATRICES / "pr.toml")
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +33,14 @@ def rows_of(planned: Planned, **wanted: Any) -> list[Row]:
 
 @pytest.mark.parametrize("path", sorted(MATRICES.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_matrix_is_sound(path: Path) -> None:
-    matrix, graph = session.prepare(path)
+    matrix, graph = steps.prepare(path)
     assert matrix.name == path.stem
     assert graph.rows
     assert [row.name for row in graph.rows if row.skip and row.variant.required] == []
 
 
 def test_smoke_has_a_size_with_surplus_pads_and_one_without() -> None:
-    _, graph = session.prepare(MATRICES / "smoke.toml")
+    _, graph = steps.prepare(MATRICES / "smoke.toml")
     assert {row.plan is not None and row.plan.surplus_pad_tokens > 0 for row in graph.rows} == {True, False}
     assert {row.variant.axis for row in graph.rows} == {"auto", "h", "w"}
 
@@ -125,7 +125,7 @@ class TestPullRequests:
 
 
 def test_the_night_draws_the_sizes_of_the_report_and_many_others_full_size() -> None:
-    matrix, graph = session.prepare(MATRICES / "nightly.toml", golden="off")
+    matrix, graph = steps.prepare(MATRICES / "nightly.toml", golden="off")
     assert {case.model for case in matrix.cases} == {"z-image-random"}
     assert {(case.device, case.dtype, case.steps) for case in matrix.cases} == {("cuda", "bfloat16", 8)}
     sizes = {str(case.size) for case in matrix.cases}
@@ -138,5 +138,5 @@ def test_the_night_draws_the_sizes_of_the_report_and_many_others_full_size() -> 
 
 def test_goldens_of_the_night_lie_outside_the_checkout() -> None:
     """A runner empties it before every night."""
-    store = Path(session.prepare(MATRICES / "nightly.toml", golden="off")[0].golden_store)
+    store = Path(steps.prepare(MATRICES / "nightly.toml", golden="off")[0].golden_store)
     assert not store.resolve().is_relative_to(MATRICES.parent)

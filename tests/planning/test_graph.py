@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 import harness
-from harness import session
 from harness.engines.fake import FakeEngine
 from harness.errors import ConfigError
 from harness.execution.nodes import SPOKEN_HERE
 from harness.planning.cut import choose_axis, cut
 from harness.planning.graph import WORKER_SOURCES, Graph, _python_files, build, source_digest
+from harness.session import steps
 from harness.types import Case, Matrix, ModelSpec, Row, Size, Variant
 
 FAKE = ModelSpec("fake", "", "weights", 6)
@@ -255,4 +255,4 @@ class TestWhatAnEngineDoesNotHave:
         with pytest.raises(
             ConfigError, match=r"bench\.toml: model: model 'nanno' is neither .* did you mean 'nano'\?$"
         ):
-            session.prepare(path)
+            steps.prepare(path)

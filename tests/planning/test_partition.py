@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from harness import session
 from harness.errors import UsageError
 from harness.planning.graph import Graph, case_groups, cost_of
 from harness.planning.partition import Shard, divide, narrowed, part
+from harness.session import steps
 
 HEAD = 'name = "m"\nmodel = "fake"\nsteps = 2\ngolden = "off"\n'
 VARIANT = '[[variant]]\nengine = "fake"\nulysses = 2\naxis = ["auto", "h", "w"]\n'
@@ -31,7 +31,7 @@ TWINS = HEAD + "".join(
 
 
 def graph_of(bench: Any, text: str) -> Graph:
-    graph: Graph = session.prepare(bench.matrix_file(text))[1]
+    graph: Graph = steps.prepare(bench.matrix_file(text))[1]
     return graph
 
 
@@ -109,7 +109,7 @@ class TestDivide:
 
 
 def test_a_narrowed_matrix_has_what_its_rows_need(bench: Any) -> None:
-    matrix = session.prepare(bench.matrix_file(MANY))[0]
+    matrix = steps.prepare(bench.matrix_file(MANY))[0]
     kept = narrowed(matrix, [("144x144", "fake-u2-w"), ("96x96", "fake-u2-w")])
     assert [case.name for case in kept.cases] == ["96x96", "144x144"]
     assert [variant.label for variant in kept.variants] == ["fake-u2-w"]

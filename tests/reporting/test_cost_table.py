@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from harness import session
 from harness.reporting import cost_table
 from harness.reporting.cost_table import HEADS, Line
+from harness.session import steps
 from harness.types import Relation, Report, Times
 
 
 @pytest.fixture
 def report(bench: Any) -> Report:
-    made: Report = session.conclude(bench.drawn(golden="off"))
+    made: Report = steps.conclude(bench.drawn(golden="off"))
     return made
 
 

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import codec, session
+from harness import codec
 from harness.errors import FileError, InfrastructureError, UsageError
 from harness.runs.folder import Plan, RunFolder
+from harness.session import steps
 from harness.types import FailureKind
 
 ONE = """
@@ -38,7 +39,7 @@ class TestCreate:
         assert RunFolder.open(folder.path).plan == folder.plan
 
     def test_two_in_one_second_do_not_meet(self, bench: Any) -> None:
-        matrix, graph = session.prepare(bench.matrix_file())
+        matrix, graph = steps.prepare(bench.matrix_file())
         folders = [RunFolder.create(bench.root / "reports", matrix, graph, "off") for _ in range(5)]
         assert len({folder.path for folder in folders}) == 5
         assert all(folder.plan.name == folder.path.name for folder in folders)
@@ -46,7 +47,7 @@ class TestCreate:
 
     @pytest.mark.parametrize("out", ["taken", "taken/deeper"])
     def test_where_nothing_can_be_written(self, bench: Any, out: str) -> None:
-        matrix, graph = session.prepare(bench.matrix_file())
+        matrix, graph = steps.prepare(bench.matrix_file())
         (bench.root / "taken").write_text("a file, no folder")
         with pytest.raises(UsageError) as error:
             RunFolder.create(bench.root / out, matrix, graph, "off")
@@ -103,7 +104,7 @@ class TestRuns:
     def test_a_run_that_is_no_longer_planned_does_not_count(self, bench: Any) -> None:
         folder = bench.drawn()
         assert len(folder.runs()) == 12
-        folder.replan(session.plan(session.prepare(bench.matrix_file(ONE))[0]))
+        folder.replan(steps.plan(steps.prepare(bench.matrix_file(ONE))[0]))
         assert len(folder.runs()) == 0
         assert RunFolder.open(folder.path).plan == folder.plan
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from harness import codec, session
+from harness import codec
 from harness.errors import FileError, UsageError
 from harness.planning.partition import Shard
 from harness.runs.folder import Plan, RunFolder
 from harness.runs.merge import merge
+from harness.session import steps
 from harness.types import Explanation, FailureKind, Outcome, Relation, Report, Run, RunSpec
 
 MATRIX = """
@@ -39,7 +40,7 @@ Edit = Callable[[Run], Run]
 
 def shard(bench: Any, index: int, of: int = 3, text: str = MATRIX, golden: Any = "off") -> RunFolder:
     """A shard's folder in which nothing is drawn yet."""
-    matrix, graph = session.prepare(bench.matrix_file(text))
+    matrix, graph = steps.prepare(bench.matrix_file(text))
     return RunFolder.create(bench.root / "shards", matrix, graph, golden, Shard(index, of))
 
 
@@ -66,7 +67,7 @@ def edit_whole(folder: RunFolder, edit: Callable[[Plan], Plan]) -> RunFolder:
 def merged(bench: Any, *folders: RunFolder, mixed: bool = False) -> tuple[RunFolder, Report]:
     folder = merge([folder.path for folder in folders], bench.root / "merged", mixed)
     complete = all(digest in folder.runs() for digest in folder.plan.specs)
-    return folder, session.conclude(folder, complete=complete)
+    return folder, steps.conclude(folder, complete=complete)
 
 
 def judged(report: Report) -> list[Any]:
@@ -99,30 +100,30 @@ class TestAShard:
         folder = drawn(bench, 2)
         before = folder.plan
         assert before.whole is not None
-        folder.replan(session.plan(before.whole.matrix))
+        folder.replan(steps.plan(before.whole.matrix))
         assert (folder.plan.rows, folder.plan.specs, folder.plan.shard) == (before.rows, before.specs, before.shard)
         assert folder.missing() == []
         assert RunFolder.open(folder.path).plan == folder.plan
 
     def test_its_report_says_so(self, bench: Any) -> None:
-        report = session.conclude(drawn(bench, 2))
+        report = steps.conclude(drawn(bench, 2))
         assert report.exit_code == 0
         assert report.notes[0].startswith("This is shard 2/3 of the matrix")
 
     def test_one_in_which_all_is_skipped_is_well(self, bench: Any) -> None:
         """The others are judged elsewhere; that nothing was judged at all is for the merged report to say."""
         text = MATRIX.replace("ulysses = 2", "ulysses = 5\nrequired = false")
-        report = session.conclude(drawn(bench, 1, text=text))
+        report = steps.conclude(drawn(bench, 1, text=text))
         assert {row.verdict.outcome for row in report.rows if row.verdict} == {Outcome.SKIP}
         assert report.exit_code == 0
-        assert session.conclude(drawn(bench, 1, text=text.replace("required = false", ""))).exit_code == 3
+        assert steps.conclude(drawn(bench, 1, text=text.replace("required = false", ""))).exit_code == 3
         whole = [drawn(bench, index, text=text) for index in (1, 2, 3)]
         assert merged(bench, *whole)[1].exit_code == 2
 
 
 class TestTheMergedReport:
     def test_is_the_unsharded_one_row_for_row(self, bench: Any) -> None:
-        whole = session.conclude(bench.drawn(MATRIX, golden="off"))
+        whole = steps.conclude(bench.drawn(MATRIX, golden="off"))
         folder, report = merged(bench, *[drawn(bench, index) for index in (1, 2, 3)])
         assert judged(report) == judged(whole)
         assert [row.verdict.outcome for row in report.rows if row.verdict] == [Outcome.PASS] * 9
@@ -137,21 +138,21 @@ class TestTheMergedReport:
             if spec.case.name == "144x144":
                 repaint("candidate", 0.01)(spec, drawing)
 
-        whole = session.conclude(bench.drawn(MATRIX, golden="off", edit=broken))
+        whole = steps.conclude(bench.drawn(MATRIX, golden="off", edit=broken))
         shards = [shard(bench, index) for index in (1, 2, 3)]
         for each in shards:
             bench.draw(each, each.plan.specs.values(), broken)
-        assert sorted(session.conclude(each).exit_code for each in shards) == [0, 0, 1]
+        assert sorted(steps.conclude(each).exit_code for each in shards) == [0, 0, 1]
         _, report = merged(bench, *shards)
         assert judged(report) == judged(whole)
         assert report.exit_code == whole.exit_code == 1
 
     def test_leaves_the_same_proposals(self, bench: Any) -> None:
         whole = bench.drawn(MATRIX)
-        session.conclude(whole)
+        steps.conclude(whole)
         shards = [drawn(bench, index, golden="required") for index in (1, 2, 3)]
         for each in shards:
-            session.conclude(each)
+            steps.conclude(each)
         folder, report = merged(bench, *shards)
         assert {row.verdict.outcome for row in report.rows if row.verdict} == {Outcome.NO_GOLDEN}
         ours, expected = (
@@ -173,7 +174,7 @@ class TestTheMergedReport:
         shards = [drawn(bench, index) for index in (1, 2, 3)]
         before = [files(each.path) for each in shards]
         folder, report = merged(bench, *shards)
-        session.write_reports(report, folder.path)
+        steps.write_reports(report, folder.path)
         for digest in folder.plan.specs:  # nor does what is computed again reach them through a link
             codec.write_json(folder.path / "runs" / digest / "run.json", {})
         assert [files(each.path) for each in shards] == before
@@ -187,7 +188,7 @@ class TestTheMergedReport:
             (each.path / "logs" / "0-world-1").mkdir(parents=True)
             (each.path / "logs" / "0-world-1" / "rank-0.log").write_text(each.plan.name)
         row = next(row for row in shards[1].plan.rows)
-        comparison = next(c for c in session.conclude(shards[1]).rows[0].comparisons if c.relation == Relation.EXCHANGE)
+        comparison = next(c for c in steps.conclude(shards[1]).rows[0].comparisons if c.relation == Relation.EXCHANGE)
         told = Explanation(Relation.EXCHANGE, comparison.reference, comparison.candidate, out_of_place=7)
         codec.write_json(shards[1].explanation_file(comparison), told)
         folder, report = merged(bench, *shards)
@@ -258,10 +259,10 @@ class TestWhatIsMissing:
     def test_a_merged_folder_can_be_finished(self, bench: Any) -> None:
         folder, _ = merged(bench, drawn(bench, 1), drawn(bench, 2))
         again = RunFolder.open(folder.path)
-        again.replan(session.plan(again.plan.matrix))
+        again.replan(steps.plan(again.plan.matrix))
         assert len(again.missing()) == len(shard(bench, 3).plan.specs)
         bench.draw(again, again.missing())
-        report = session.conclude(again)
+        report = steps.conclude(again)
         assert (report.complete, report.exit_code) == (True, 0)
         assert not any("missing" in note for note in report.notes)
 

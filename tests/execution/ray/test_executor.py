@@ -19,12 +19,13 @@ import psutil
 import pytest
 from safetensors.numpy import load_file
 
-from harness import codec, session
+from harness import codec
 from harness.errors import InfrastructureError
 from harness.execution.pool import Event, Finished, Pool, Started, Stepped, Waiting
 from harness.execution.ray.cluster import Group
 from harness.execution.ray.executor import RayExecutor, _Attempt
 from harness.planning.graph import Graph
+from harness.session import steps
 from harness.types import FailureKind, Report, Run, RunSpec
 
 DEADLINE_S = 60.0
@@ -85,7 +86,7 @@ def nodes() -> Iterator[Nodes]:
 
 @pytest.fixture
 def graph(bench: Any) -> Callable[[str], Graph]:
-    return lambda text: session.prepare(bench.matrix_file(text))[1]
+    return lambda text: steps.prepare(bench.matrix_file(text))[1]
 
 
 @pytest.fixture
@@ -336,7 +337,7 @@ def test_a_cluster_that_is_not_there(tmp_path: Path) -> None:
 DEAF = """
 import sys
 from pathlib import Path
-from harness import session
+from harness.session import steps
 from harness.execution.ray.executor import RayExecutor
 spec, *_ = session.prepare(Path(sys.argv[1]))[1].specs.values()
 with RayExecutor(Path("logs"), sys.argv[2], answer_s=3) as executor:

@@ -1,4 +1,4 @@
-"""Measuring while pictures are still being drawn: the parent's side of :mod:`harness.ahead_process`.
+"""Measuring while pictures are still being drawn: the parent's side of :mod:`harness.session.background_process`.
 
 The process is forked from the template of the ranks once the first run is over, so that nothing has to be
 imported for it, and metrics may use a GPU that the run holds. It only saves time: where it ends early, is
@@ -19,7 +19,7 @@ from harness.judging.measure import Measurer, Names
 from harness.runs.folder import MEASURED, RunFolder
 from harness.types import Comparison, Run
 
-PROGRAM = "harness.ahead_process"
+PROGRAM = "harness.session.background_process"
 LOG = "measure.log"
 POLL_S = 0.25
 END_S = 5.0

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from harness import session
 from harness.errors import InfrastructureError, UsageError
 from harness.goldens.for_run import APPROVED
 from harness.reporting.difference_index import REDUCED, Difference, DifferenceIndex, write_jpeg
 from harness.runs.folder import read_report
+from harness.session import steps
 from harness.types import Outcome, Report, Row, Run
 
 WHOLE = ("logs", "explained", "proposals", "golden")
@@ -54,7 +54,7 @@ def pack(run: Path, to: Path, reduced_px: int) -> tuple[int, int]:
     """
     report = read_report(run)
     if not DifferenceIndex.read(run).differences:  # of an older version, or damaged
-        session.write_reports(report, run)
+        steps.write_reports(report, run)
     wanted = {digest for row in report.rows if not _is_well(row) for digest in row.runs.values()}
     try:
         to.mkdir(parents=True)
@@ -64,7 +64,7 @@ def pack(run: Path, to: Path, reduced_px: int) -> tuple[int, int]:
         raise UsageError(f"{to}: cannot be written ({error.strerror or error})") from None
     try:
         _copy(run, to, report, wanted, reduced_px)
-        session.write_reports(report, to)
+        steps.write_reports(report, to)
     except BaseException as error:
         shutil.rmtree(to, ignore_errors=True)  # half a run looks like a whole one
         if not isinstance(error, OSError | shutil.Error):

@@ -12,10 +12,10 @@ from typing import Any
 import psutil
 import pytest
 
-from harness import ahead, session
-from harness.ahead import AheadMeasurer
 from harness.execution.rank import ForkedRank, Template
 from harness.runs.folder import RunFolder
+from harness.session import background, steps
+from harness.session.background import AheadMeasurer
 from harness.types import FailureKind
 from tests.waiting import DEADLINE_S, until
 
@@ -47,18 +47,18 @@ def measured(folder: RunFolder) -> list[dict[str, Any]]:
 
 def test_what_the_process_says_is_learnt_and_what_it_cost_is_noted(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, measurer = begun(bench)
-    expected = session.conclude(folder).rows
+    expected = steps.conclude(folder).rows
     process = process_of(measurer)
     learner = measurer.wait()
     assert not process.is_running()
     monkeypatch.setattr(RunFolder, "sample", None)
-    assert session.conclude(folder, learner).rows == expected
+    assert steps.conclude(folder, learner).rows == expected
     assert measurer.wait() is learner
     (line,) = measured(folder)
     assert line["samples_read"] == len(folder.plan.specs)
     assert line["comparisons"] > len(folder.plan.rows)
     assert 0 < line["comparing_cpu_s"] < line["cpu_s"]
-    assert (folder.path / "logs" / ahead.LOG).read_text() == ""
+    assert (folder.path / "logs" / background.LOG).read_text() == ""
 
 
 def test_runs_of_an_earlier_session_are_handed_over_with_the_first_of_this_one(
@@ -72,15 +72,15 @@ def test_runs_of_an_earlier_session_are_handed_over_with_the_first_of_this_one(
     bench.draw(folder, [last])
     measurer.finished(folder.runs()[last.digest])
     learner = measurer.wait()
-    expected = session.conclude(folder).rows
+    expected = steps.conclude(folder).rows
     monkeypatch.setattr(RunFolder, "sample", None)
-    assert session.conclude(folder, learner).rows == expected
+    assert steps.conclude(folder, learner).rows == expected
 
 
 def test_without_a_new_run_no_process_is_started(bench: Any) -> None:
     folder = bench.drawn(golden="off")
     measurer = AheadMeasurer(folder)
-    assert session.conclude(folder, measurer.wait()).rows == session.conclude(folder).rows
+    assert steps.conclude(folder, measurer.wait()).rows == steps.conclude(folder).rows
     assert not (folder.path / "logs").exists()
     assert not measured(folder)
 
@@ -89,7 +89,7 @@ def test_without_a_new_run_no_process_is_started(bench: Any) -> None:
 def test_a_process_that_dies_or_falls_silent_costs_nothing_but_time(
     bench: Any, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    monkeypatch.setattr(ahead, "SILENT_AT_MOST_S", 0.5)
+    monkeypatch.setattr(background, "SILENT_AT_MOST_S", 0.5)
     folder = bench.plan(golden="off")
     measurer = AheadMeasurer(folder)
     first, *others = folder.plan.specs.values()
@@ -100,9 +100,9 @@ def test_a_process_that_dies_or_falls_silent_costs_nothing_but_time(
     for spec in others:
         bench.draw(folder, [spec])
         measurer.finished(folder.runs()[spec.digest])
-    report = session.conclude(folder, measurer.wait())
+    report = steps.conclude(folder, measurer.wait())
     assert until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
-    assert report.rows == session.conclude(folder).rows
+    assert report.rows == steps.conclude(folder).rows
     assert not measured(folder)
 
 
@@ -119,10 +119,10 @@ def test_a_run_that_cannot_be_read_is_for_who_judges_to_tell(bench: Any) -> None
     for spec in specs:
         measurer.finished(runs[spec.digest])
     learner = measurer.wait()
-    assert "Traceback" in (folder.path / "logs" / ahead.LOG).read_text()
+    assert "Traceback" in (folder.path / "logs" / background.LOG).read_text()
     assert measured(folder)  # the others were measured
     picture.write_bytes(whole)
-    assert session.conclude(folder, learner).rows == session.conclude(folder).rows
+    assert steps.conclude(folder, learner).rows == steps.conclude(folder).rows
 
 
 def test_abandoned_it_ends_at_once(bench: Any) -> None:
@@ -136,7 +136,7 @@ def test_abandoned_it_ends_at_once(bench: Any) -> None:
 def test_abandoned_before_it_is_there_it_ends_when_it_comes(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Such as one whose template is still importing; here it is stopped."""
     monkeypatch.setenv("A_TEMPLATE_OF_ITS_OWN", str(time.monotonic_ns()))
-    monkeypatch.setattr(ahead, "END_S", 0.0)
+    monkeypatch.setattr(background, "END_S", 0.0)
     template = Template.here(bench.root / "template.log").process
     template.send_signal(signal.SIGSTOP)
     try:
@@ -182,7 +182,7 @@ def test_a_process_that_takes_no_orders_makes_nobody_wait(bench: Any) -> None:
         measurer.finished(runs[spec.digest])
     process.resume()
     learner = measurer.wait()
-    assert session.conclude(folder, learner).rows == session.conclude(folder).rows
+    assert steps.conclude(folder, learner).rows == steps.conclude(folder).rows
     (line,) = measured(folder)
     assert line["samples_read"] == len(specs)
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from harness import codec, session
+from harness import codec
 from harness.errors import UsageError
 from harness.execution.pool import Event, Holding, Started, Stepped, Waiting
-from harness.session import Selection, exit_code, select
+from harness.session import steps
+from harness.session.steps import Selection, exit_code, select
 from harness.types import Case, FailureKind, Outcome, Relation, Row, Size, Variant, Verdict
 
 CASE = Case("64x64", "fake", Size(64, 64), ("x",))
@@ -69,7 +70,7 @@ class TestExitCode:
 class TestSelection:
     def chosen(self, bench: Any, **wanted: Any) -> set[str]:
         text = bench.matrix_file().read_text() + '[[variant]]\nengine = "spatial"\nulysses = 3\n'
-        matrix, _ = session.prepare(bench.matrix_file(text), Selection(**wanted))
+        matrix, _ = steps.prepare(bench.matrix_file(text), Selection(**wanted))
         return {f"{case}/{variant}" for case, variant in matrix.pairs}
 
     def test_everything_by_default(self, bench: Any) -> None:
@@ -92,7 +93,7 @@ class TestSelection:
         assert len(self.chosen(bench, **wanted)) == count
 
     def test_what_is_left_out_is_gone_from_the_matrix(self, bench: Any) -> None:
-        matrix, graph = session.prepare(bench.matrix_file(), Selection(cases=["144*"], axes=["w"]))
+        matrix, graph = steps.prepare(bench.matrix_file(), Selection(cases=["144*"], axes=["w"]))
         assert [case.name for case in matrix.cases] == ["144x144"]
         assert [variant.label for variant in matrix.variants] == ["fake-u2-w"]
         assert [row.name for row in graph.rows] == ["144x144/fake-u2-w"]
@@ -103,19 +104,19 @@ class TestSelection:
     def test_nothing_left_is_a_mistake_that_says_what_there_is(self, bench: Any, wanted: dict[str, Any]) -> None:
         path = bench.matrix_file()
         with pytest.raises(UsageError) as error:
-            session.prepare(path, Selection(**wanted))
+            steps.prepare(path, Selection(**wanted))
         assert "no row is selected; its cases are 128x128, 144x144" in str(error.value)
         assert str(path) in str(error.value)
 
     def test_selecting_twice_is_selecting_once(self, bench: Any) -> None:
         selection = Selection(axes=["h"])
-        matrix, _ = session.prepare(bench.matrix_file(), selection)
+        matrix, _ = steps.prepare(bench.matrix_file(), selection)
         assert select(matrix, selection) == matrix
 
 
 class TestConclude:
     def test_relations_between_the_runs_of_a_row(self, bench: Any) -> None:
-        report = session.conclude(bench.drawn(golden="off"))
+        report = steps.conclude(bench.drawn(golden="off"))
         assert (report.exit_code, report.complete, report.platform) == (0, True, "cpu-float32")
         for row in report.rows:
             assert [c.relation for c in row.comparisons] == [
@@ -134,14 +135,14 @@ class TestConclude:
                 assert (comparison.reference, comparison.candidate) == (row.runs[first], row.runs[second])
 
     def test_damage_is_told_from_pads(self, bench: Any, repaint: Any) -> None:
-        sound = {row.name: row for row in session.conclude(bench.drawn(golden="off")).rows}
+        sound = {row.name: row for row in steps.conclude(bench.drawn(golden="off")).rows}
         padded = sound["144x144/fake-u2-h"]
         layout, exchange = padded.comparison(Relation.LAYOUT), padded.comparison(Relation.EXCHANGE)
         assert layout is not None
         assert exchange is not None
         assert exchange.exact
         assert not layout.exact
-        broken = session.conclude(bench.drawn(golden="off", edit=repaint("candidate", 0.01)))
+        broken = steps.conclude(bench.drawn(golden="off", edit=repaint("candidate", 0.01)))
         assert {row.verdict.cause for row in broken.rows if row.verdict} == {"split"}
         assert broken.exit_code == 1
 
@@ -150,7 +151,7 @@ class TestConclude:
             repaint("candidate", 0.01)(spec, drawing)
             repaint("control", 0.01)(spec, drawing)
 
-        report = session.conclude(bench.drawn(golden="off", edit=edit))
+        report = steps.conclude(bench.drawn(golden="off", edit=edit))
         assert {row.verdict.cause for row in report.rows if row.verdict} == {"engine"}
 
     def test_a_run_that_failed_spoils_only_its_own_rows(self, bench: Any) -> None:
@@ -158,7 +159,7 @@ class TestConclude:
         victim = next(row for row in folder.plan.rows if row.name == "144x144/fake-u2-w")
         bench.fail(folder, folder.plan.specs[victim.runs["candidate"]], FailureKind.HUNG)
         bench.draw(folder, folder.missing())
-        report = session.conclude(folder)
+        report = steps.conclude(folder)
         outcomes = {row.name: row.verdict.outcome for row in report.rows if row.verdict}
         assert outcomes.pop(victim.name) == Outcome.TIMEOUT
         assert set(outcomes.values()) == {Outcome.PASS}
@@ -167,7 +168,7 @@ class TestConclude:
     def test_what_was_not_reached_is_skipped(self, bench: Any) -> None:
         folder = bench.plan(golden="off")
         bench.draw(folder, folder.missing(folder.plan.rows[:1]))
-        report = session.conclude(folder, complete=False)
+        report = steps.conclude(folder, complete=False)
         assert not report.complete
         first, *rest = (row.verdict for row in report.rows)
         assert first is not None
@@ -177,18 +178,18 @@ class TestConclude:
 
     def test_some_rows_alone(self, bench: Any) -> None:
         folder = bench.drawn(golden="off")
-        report = session.conclude(folder, rows=folder.plan.rows[2:3])
+        report = steps.conclude(folder, rows=folder.plan.rows[2:3])
         assert [row.name for row in report.rows] == [folder.plan.rows[2].name]
 
     def test_versions_of_every_run_are_in_the_report(self, bench: Any) -> None:
-        environment = session.conclude(bench.drawn(golden="off")).environment
+        environment = steps.conclude(bench.drawn(golden="off")).environment
         assert environment["python"] == "3.11.9"
         assert {"sp-harness", "system", "numpy"} <= set(environment)
 
     def test_a_declared_bound_is_measured_whatever_metrics_are_chosen(self, bench: Any) -> None:
         declared = '[[bound]]\nrelation = "layout"\nmetric = "ssim"\ndomain = "image"\nat_least = '
         text = 'metrics = ["p999"]\n' + bench.matrix_file().read_text() + declared
-        low, high = (session.conclude(bench.drawn(text + limit, golden="off")) for limit in ("0.01", "1.1"))
+        low, high = (steps.conclude(bench.drawn(text + limit, golden="off")) for limit in ("0.01", "1.1"))
         assert {row.verdict.outcome for row in low.rows if row.verdict} == {Outcome.PASS}
         padded = [row.verdict for row in high.rows if row.case.name == "144x144" and row.verdict]
         assert {(verdict.outcome, verdict.cause) for verdict in padded} == {(Outcome.FAIL, "layout")}
@@ -198,7 +199,7 @@ class TestConclude:
 
     def test_every_report_format_is_written(self, bench: Any) -> None:
         folder = bench.drawn(golden="off")
-        files = session.write_reports(session.conclude(folder), folder.path)
+        files = steps.write_reports(steps.conclude(folder), folder.path)
         assert set(files) == {"csv", "html", "issue", "json", "junit", "markdown"}
         assert all(path.is_file() and path.is_relative_to(folder.path) for path in files.values())
 
@@ -212,7 +213,7 @@ def test_what_was_drawn_on_two_kinds_of_machine_is_not_compared(bench: Any) -> N
         codec.write_json(
             folder.folder_of(run.spec) / "run.json", replace(run, versions=there if digest == moved else here)
         )
-    report = session.conclude(folder)
+    report = steps.conclude(folder)
     found = {row.case.name: row.verdict for row in report.rows}
     assert found["128x128"].outcome is Outcome.PASS
     mixed = found["144x144"]
@@ -227,7 +228,7 @@ def test_planning_anew_sees_other_code(bench: Any) -> None:
     folder = bench.drawn(golden="off")
     older = {spec.digest: spec for spec in (replace(spec, source="older") for spec in folder.plan.specs.values())}
     assert not set(older) & set(folder.plan.specs)
-    assert session.plan(folder.plan.matrix) == folder.plan.graph
+    assert steps.plan(folder.plan.matrix) == folder.plan.graph
 
 
 def test_the_journal_says_how_far_each_run_came_and_what_it_held(bench: Any) -> None:
@@ -240,7 +241,7 @@ def test_the_journal_says_how_far_each_run_came_and_what_it_held(bench: Any) -> 
             yield from events
 
     told: list[Event] = []
-    session.record(folder, Executor(), on_event=told.append)  # type: ignore[arg-type]
+    steps.record(folder, Executor(), on_event=told.append)  # type: ignore[arg-type]
     assert told == events
     lines = [json.loads(line) for line in (folder.path / "journal.jsonl").read_text().splitlines()]
     assert all(line.pop("time") > 1e9 for line in lines)

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from harness import codec, commands, golden_command, packing, session
+from harness import codec, commands, golden_command
 from harness.errors import FileError, InfrastructureError, UsageError
 from harness.reporting.difference_index import DifferenceIndex
 from harness.runs.folder import RunFolder
 from harness.runs.merge import merge
+from harness.session import pack, steps
 from harness.types import Report
 
 BATCH = """
@@ -29,8 +30,8 @@ PX = 64
 
 
 def judged(folder: RunFolder) -> Report:
-    report = session.conclude(folder)
-    session.write_reports(report, folder.path)
+    report = steps.conclude(folder)
+    steps.write_reports(report, folder.path)
     return report
 
 
@@ -41,7 +42,7 @@ def pictures(folder: Path) -> set[str]:
 def test_rows_that_pass_keep_small_pictures_and_the_report_stays(bench: Any, tmp_path: Path) -> None:
     folder, kept = bench.drawn(golden="off"), tmp_path / "kept"
     report = judged(folder)
-    assert packing.pack(folder.path, kept, PX) == (0, len(report.runs))
+    assert pack.pack(folder.path, kept, PX) == (0, len(report.runs))
     assert pictures(kept) == set()
     assert not list(kept.rglob("*.safetensors"))
     assert codec.read_json(kept / "report.json", Report) == report
@@ -58,8 +59,8 @@ def test_the_pages_of_a_packed_run_show_the_same_pictures_reduced(bench: Any, tm
     """What a difference shows was counted on whole pictures, and is not counted again on small ones."""
     folder, kept, again = bench.drawn(golden="off"), tmp_path / "kept", tmp_path / "again"
     judged(folder)
-    packing.pack(folder.path, kept, PX)
-    packing.pack(kept, again, PX // 2)
+    pack.pack(folder.path, kept, PX)
+    pack.pack(kept, again, PX // 2)
     whole, small, smaller = (shown(path / "h.html") for path in (folder.path, kept, again))
     assert whole
     assert small == [(reduced(caption), re.sub(r"\.(jpg|png)$", "-reduced.jpg", name)) for caption, name in whole]
@@ -101,7 +102,7 @@ def test_a_row_that_fails_keeps_all_its_runs(bench: Any, tmp_path: Path, repaint
     folder = bench.drawn(golden="off", edit=only_one)
     report = judged(folder)
     (bad,) = [row for row in report.rows if row.verdict and row.verdict.outcome == "fail"]
-    packing.pack(folder.path, tmp_path / "kept", PX)
+    pack.pack(folder.path, tmp_path / "kept", PX)
     assert pictures(tmp_path / "kept") == set(bad.runs.values())
     names = {path.name for path in (tmp_path / "kept" / "diffs").glob("*.jpg")}
     whole = {path.name for path in (folder.path / "diffs").glob("*.jpg")}
@@ -113,9 +114,9 @@ def test_a_case_without_a_golden_can_be_approved_from_what_was_kept(bench: Any, 
     """The machine that drew it may be gone by the time a person looks."""
     folder = bench.drawn()
     judged(folder)
-    packing.pack(folder.path, tmp_path / "kept", PX)
+    pack.pack(folder.path, tmp_path / "kept", PX)
     golden_command.approve(tmp_path / "kept", [], yes=True, by="a person")
-    assert session.conclude(bench.drawn()).exit_code == 0
+    assert steps.conclude(bench.drawn()).exit_code == 0
 
 
 def test_a_case_that_passes_is_left_out_when_a_packed_run_is_approved(
@@ -124,12 +125,12 @@ def test_a_case_that_passes_is_left_out_when_a_packed_run_is_approved(
     bench.approved(bench.matrix_file().read_text().replace('["128x128", "144x144"]', '"144x144"'))
     folder = bench.drawn()
     judged(folder)
-    packing.pack(folder.path, tmp_path / "kept", PX)
+    pack.pack(folder.path, tmp_path / "kept", PX)
     golden_command.approve(tmp_path / "kept", [], yes=True, by="a person")
     said = capsys.readouterr().out
     assert "128x128: new" in said
     assert "left out, their pictures are in the run folder that was packed: 144x144" in said
-    assert session.conclude(bench.drawn()).exit_code == 0
+    assert steps.conclude(bench.drawn()).exit_code == 0
     with pytest.raises(UsageError, match=r"holds no picture of case '144x144'.* approve it from the run folder"):
         golden_command.approve(tmp_path / "kept", ["144x144"], yes=True, by="a person")
 
@@ -138,7 +139,7 @@ def test_what_needs_every_picture_says_where_they_are(bench: Any, tmp_path: Path
     folder = bench.drawn(golden="off")
     judged(folder)
     kept = tmp_path / "kept"
-    packing.pack(folder.path, kept, PX)
+    pack.pack(folder.path, kept, PX)
     for use in (commands.compare, commands.resume, lambda path: merge([path], tmp_path / "merged")):
         with pytest.raises(FileError, match=r"image-0\.png: is missing; .* use the run folder that was packed"):
             use(kept)
@@ -148,10 +149,10 @@ def test_what_needs_every_picture_says_where_they_are(bench: Any, tmp_path: Path
 def test_what_cannot_be_packed(bench: Any, tmp_path: Path) -> None:
     folder = bench.drawn(golden="off")
     with pytest.raises(FileError, match="holds no report"):
-        packing.pack(folder.path, tmp_path / "kept", PX)
+        pack.pack(folder.path, tmp_path / "kept", PX)
     judged(folder)
     with pytest.raises(UsageError, match="exists already"):
-        packing.pack(folder.path, tmp_path, PX)
+        pack.pack(folder.path, tmp_path, PX)
     assert tmp_path.is_dir()
 
 
@@ -160,8 +161,8 @@ def test_approved_pictures_are_kept_where_the_goldens_are_not_at_hand(bench: Any
     folder, kept, again = bench.drawn(), tmp_path / "kept", tmp_path / "again"
     judged(folder)
     bench.store.rename(tmp_path / "away")
-    packing.pack(folder.path, kept, PX)
-    packing.pack(kept, again, PX)
+    pack.pack(folder.path, kept, PX)
+    pack.pack(kept, again, PX)
     approved = [name for caption, name in shown(folder.path / "h.html") if caption.startswith("approved")]
     assert approved
     for place in (kept, again):
@@ -175,7 +176,7 @@ def test_of_a_run_without_an_index_differences_are_drawn_first(bench: Any, tmp_p
     judged(folder)
     file = folder.path / "diffs" / "index.json"
     file.unlink() if index is None else file.write_text(index)
-    packing.pack(folder.path, kept, PX)
+    pack.pack(folder.path, kept, PX)
     assert words(kept / "h.html") == words(folder.path / "h.html")
     assert len(shown(kept / "h.html")) == len(shown(folder.path / "h.html"))
 
@@ -186,7 +187,7 @@ def test_a_damaged_picture_is_left_out_and_the_rest_is_packed(bench: Any, tmp_pa
     picture, difference = next((folder.path / "runs").glob("*/*.png")), next((folder.path / "diffs").glob("*.jpg"))
     for damaged in (picture, difference):
         damaged.write_bytes(damaged.read_bytes()[:100])
-    packing.pack(folder.path, kept, PX)
+    pack.pack(folder.path, kept, PX)
     digest = picture.parent.name
     assert {path.parent.name for path in (kept / "runs").glob("*/*.jpg")} == set(folder.runs()) - {digest}
     names = {path.name for path in (folder.path / "diffs").glob("*.jpg")} - {difference.name}
@@ -202,7 +203,7 @@ def test_what_could_not_be_packed_leaves_nothing(bench: Any, tmp_path: Path, mon
 
     monkeypatch.setattr(DifferenceIndex, "write", full)
     with pytest.raises(InfrastructureError, match=r"kept: cannot be written \(No space left on device\)"):
-        packing.pack(folder.path, kept, PX)
+        pack.pack(folder.path, kept, PX)
     assert not kept.exists()
 
 
@@ -210,7 +211,7 @@ def test_every_picture_of_a_batch_is_kept(bench: Any, tmp_path: Path) -> None:
     text = bench.matrix_file().read_text().replace('["128x128", "144x144"]', '"144x144"')
     folder, kept = bench.drawn(text + BATCH, golden="off"), tmp_path / "kept"
     judged(folder)
-    packing.pack(folder.path, kept, PX)
+    pack.pack(folder.path, kept, PX)
     batches = [run.spec.digest for run in folder.runs().values() if len(run.images) == 2]
     assert batches
     for digest in batches:

@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import ahead_process, codec, session
-from harness.ahead_process import Ahead, Orders
+from harness import codec
 from harness.goldens import golden
 from harness.judging import measure
 from harness.judging.judge import Sample
@@ -27,6 +26,8 @@ from harness.judging.measure import Measurer, Names
 from harness.reporting import difference_images
 from harness.reporting.difference_index import DifferenceIndex
 from harness.runs.folder import RunFolder
+from harness.session import background_process, steps
+from harness.session.background_process import Ahead, Orders
 from harness.types import Comparison, Relation
 
 
@@ -73,8 +74,8 @@ def test_all_that_is_judged_is_measured_and_all_that_is_shown_is_drawn(
 ) -> None:
     bench.approved()
     folder = bench.drawn()
-    expected = session.conclude(folder)
-    session.write_reports(expected, folder.path)
+    expected = steps.conclude(folder)
+    steps.write_reports(expected, folder.path)
     drawn = {path.name: path.read_bytes() for path in (folder.path / "diffs").iterdir()}
     assert len([name for name in drawn if name.endswith(".jpg")]) >= 3
 
@@ -85,8 +86,8 @@ def test_all_that_is_judged_is_measured_and_all_that_is_shown_is_drawn(
     assert cost["comparing_cpu_s"] > 0
     monkeypatch.setattr(RunFolder, "sample", None)
     monkeypatch.setattr(difference_images, "load_picture", None)
-    report = session.conclude(fresh, told.measurer(fresh))
-    session.write_reports(report, fresh.path)
+    report = steps.conclude(fresh, told.measurer(fresh))
+    steps.write_reports(report, fresh.path)
     assert report.rows == expected.rows
     assert {relation for row in report.rows for relation in [each.relation for each in row.comparisons]} >= {
         Relation.EXCHANGE,
@@ -174,7 +175,7 @@ def test_a_picture_that_is_broken_costs_its_own_comparisons_alone(
 
 def test_earlier_differences_stay_known_where_a_run_is_resumed(bench: Any) -> None:
     folder = bench.drawn(golden="off")
-    session.write_reports(session.conclude(folder), folder.path)
+    steps.write_reports(steps.conclude(folder), folder.path)
     before = DifferenceIndex.read(folder.path)
     Ahead(folder, Told()).over()
     assert DifferenceIndex.read(folder.path) == before
@@ -184,7 +185,7 @@ def test_earlier_differences_stay_known_where_a_run_is_resumed(bench: Any) -> No
 def test_without_cuda_metrics_stay_on_the_processor(
     bench: Any, monkeypatch: pytest.MonkeyPatch, gpu: int | None
 ) -> None:
-    monkeypatch.delitem(ahead_process.sys.modules, "torch", raising=False)
+    monkeypatch.delitem(background_process.sys.modules, "torch", raising=False)
     ahead = Ahead(bench.plan(golden="off"), Told())
     ahead.use(gpu)
     assert ahead._measurer.device is None
@@ -199,18 +200,18 @@ def test_a_gpu_is_used_while_it_is_the_run_s_and_torch_is_there(bench: Any, monk
             is_available = staticmethod(lambda: True)
             empty_cache = staticmethod(lambda: emptied.append(True))
 
-    monkeypatch.setitem(ahead_process.sys.modules, "torch", Torch)
+    monkeypatch.setitem(background_process.sys.modules, "torch", Torch)
     ahead = Ahead(bench.plan(golden="off"), Told())
     ahead.use(1)
     assert (ahead._measurer.device, emptied) == ("cuda:1", [])
     ahead.use(None)
     assert (ahead._measurer.device, emptied) == (None, [True])
-    monkeypatch.setattr(ahead_process, "is_shareable", lambda gpu: False)
+    monkeypatch.setattr(background_process, "is_shareable", lambda gpu: False)
     ahead.use(2)
     assert ahead._measurer.device is None
     assert ahead.over()["gpus"] == [1]
-    monkeypatch.delitem(ahead_process.sys.modules, "torch")
-    assert ahead_process._device(1) is None
+    monkeypatch.delitem(background_process.sys.modules, "torch")
+    assert background_process._device(1) is None
 
 
 @pytest.mark.parametrize(
@@ -219,16 +220,18 @@ def test_a_gpu_is_used_while_it_is_the_run_s_and_torch_is_there(bench: Any, monk
 def test_memory_is_that_of_the_container(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, expected: int
 ) -> None:
-    monkeypatch.setattr(ahead_process.os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": (24 << 30) // 4096}.get)
-    monkeypatch.setattr(ahead_process, "CGROUP_LIMIT", tmp_path / "memory.max")
+    monkeypatch.setattr(
+        background_process.os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": (24 << 30) // 4096}.get
+    )
+    monkeypatch.setattr(background_process, "CGROUP_LIMIT", tmp_path / "memory.max")
     (tmp_path / "memory.max").write_text(f"{limit}\n")
-    assert ahead_process._kept_bytes() == expected
+    assert background_process._kept_bytes() == expected
 
 
 FAULTS = """
 import os, resource, sys
 import numpy as np
-from harness import ahead_process
+from harness.session import background_process
 
 def faults():
     def arrays_come_and_go():
@@ -266,7 +269,7 @@ class Turn:
         self.now = 100.0
         self.used: list[int | None] = []
         self.lines: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        monkeypatch.setattr(ahead_process.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(background_process.time, "monotonic", lambda: self.now)
         self.orders = Orders(self.lines, self.used.append)
 
     def give(self, *orders: Any) -> None:
@@ -291,7 +294,7 @@ def test_a_gpu_that_was_given_back_is_not_used_for_long(monkeypatch: pytest.Monk
     turn = Turn(monkeypatch)
     turn.give(0, "a", "b", "c", None, "d")
     assert (turn.next(), turn.used) == ("a", [0])
-    turn.now += 2 * ahead_process.LAG_S
+    turn.now += 2 * background_process.LAG_S
     assert (turn.next(), turn.used) == ("b", [0, None])
     assert [turn.next(), turn.next()] == ["c", "d"]
     assert turn.used == [0, None]
@@ -301,7 +304,7 @@ def test_the_next_gpu_takes_the_place_of_the_one_given_back(monkeypatch: pytest.
     turn = Turn(monkeypatch)
     turn.give(0, "a", None, "b", 1, "c")
     assert (turn.next(), turn.used) == ("a", [0, None, 1])
-    turn.now += 2 * ahead_process.LAG_S
+    turn.now += 2 * background_process.LAG_S
     assert [turn.next(), turn.next()] == ["b", "c"]
     assert turn.used == [0, None, 1]
     turn.give(None, "d")
