@@ -12,11 +12,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
-from harness import fuzz, registry
+from harness import registry
 from harness.console import make_console
 from harness.errors import EXIT_OK, EXIT_USAGE, EXIT_VERDICT, HarnessError, UsageError, did_you_mean
-from harness.fuzz import Tally
-from harness.fuzz_space import Space, check
+from harness.fuzz import search as searching
+from harness.fuzz.search import Tally
+from harness.fuzz.space import Space, check
 
 LINE_EVERY_S = 10.0
 """Where there is no terminal, a line so often."""
@@ -57,13 +58,13 @@ def search(space: Space, out: Path, seconds: float, seed: int) -> int:
     stopped: BaseException | None = None
     try:
         with _Progress(console) as progress:
-            fuzz.fuzz(space, out, tally, seed, progress)
+            searching.fuzz(space, out, tally, seed, progress)
     except (KeyboardInterrupt, HarnessError) as error:
         stopped = error
     ran = f"{tally.examples} examples in {tally.elapsed_s:.0f} s, {tally.skips} more could not be run"
     console.print(Text(ran))
     if tally.found:
-        path = fuzz.write(tally.found, out, command)
+        path = searching.write(tally.found, out, command)
         console.print(Text(f"{tally.found.sentence}\nwritten to {path}", style="bold red"))
         console.print(Text(f"run it with: sp-harness run {shlex.quote(str(path))}"))
     if stopped:
@@ -77,7 +78,7 @@ def search(space: Space, out: Path, seconds: float, seed: int) -> int:
 
 def _reproduce(console: Console, path: Path, out: Path) -> None:
     console.print(Text("running it by itself ..."))
-    report, page = fuzz.reproduce(path, out)
+    report, page = searching.reproduce(path, out)
     alone = report.exit_code == EXIT_VERDICT
     what = "fails by itself too" if alone else "passes by itself: it takes the requests that came before, or chance"
     console.print(Text(f"{what}; report: {page}"))

@@ -14,13 +14,14 @@ import pytest
 from hypothesis import HealthCheck, configuration, given, settings
 from typer.testing import CliRunner
 
-from harness import fuzz, fuzz_command, registry
+from harness import fuzz_command, registry
 from harness.cli import app
 from harness.errors import InfrastructureError, UsageError
 from harness.execution import failures, pool
-from harness.fuzz import Found, Tally
-from harness.fuzz_draw import examples
-from harness.fuzz_space import Space, check
+from harness.fuzz import search
+from harness.fuzz.search import Found, Tally
+from harness.fuzz.space import Space, check
+from harness.fuzz.strategies import examples
 from harness.matrix.coverage import CLASSES, met_by, sights
 from harness.matrix.loader import read_matrix
 from harness.matrix.schema import to_toml
@@ -43,13 +44,13 @@ def invoke(*arguments: object) -> Any:
 def hunt(space: Space, out: Path, seed: int = 1) -> Found:
     """Fuzz until something is found, which is soon."""
     tally = Tally(60.0)
-    fuzz.fuzz(space, out, tally, seed)
+    search.fuzz(space, out, tally, seed)
     assert tally.found is not None
     return tally.found
 
 
 def matrix_of(found: Found, folder: Path) -> Matrix:
-    return read_matrix(fuzz.write(found, folder, "a test"))
+    return read_matrix(search.write(found, folder, "a test"))
 
 
 def test_a_planted_fault_is_found_shrunk_and_reproduced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +78,7 @@ def test_a_planted_fault_is_found_shrunk_and_reproduced(tmp_path: Path, monkeypa
 def test_a_fault_is_shrunk_to_what_it_takes(tmp_path: Path) -> None:
     """This one rolls the last shard along the axis by a token: it takes two tokens there to be seen."""
     found = hunt(Space("fake", "fake", fault="off-by-one-token", sequences=0), tmp_path)
-    _, graph = prepare(fuzz.write(found, tmp_path, "a test"))
+    _, graph = prepare(search.write(found, tmp_path, "a test"))
     (row,) = graph.rows
     assert row.plan is not None
     assert row.plan.shard_tokens == (2, 2)
@@ -89,7 +90,7 @@ def test_a_seed_draws_the_same_again(tmp_path: Path) -> None:
     texts: list[list[int]] = []
     for _ in range(2):
         seen: list[int] = []
-        fuzz.fuzz(FAKE, tmp_path, Tally(1.5), 7, lambda tally, seen=seen: seen.append(tally.skips))
+        search.fuzz(FAKE, tmp_path, Tally(1.5), 7, lambda tally, seen=seen: seen.append(tally.skips))
         texts.append(seen)
     shorter = min(map(len, texts))
     assert shorter > 3
@@ -109,7 +110,7 @@ def test_the_machine_is_not_the_engine(tmp_path: Path) -> None:
     space = Space("fake", "fake", fault="out-of-memory")
     tally = Tally(60.0)
     with pytest.raises(InfrastructureError, match="out of memory"):
-        fuzz.fuzz(space, tmp_path, tally, 1)
+        search.fuzz(space, tmp_path, tally, 1)
     assert tally.found is None
     assert InfrastructureError.exit_code == 3
 
@@ -161,7 +162,7 @@ def test_what_was_found_is_written_however_the_search_ends(
         if end:
             raise end
 
-    monkeypatch.setattr(fuzz, "fuzz", flaky)
+    monkeypatch.setattr(search, "fuzz", flaky)
     if end:
         with pytest.raises(type(end)):
             fuzz_command.search(FAKE, tmp_path, 1.0, 5)
@@ -178,7 +179,7 @@ def test_what_was_found_is_written_however_the_search_ends(
 
 def test_while_shrinking_another_bug_is_none(tmp_path: Path) -> None:
     tally = Tally(60.0)
-    bench = fuzz._Bench(tmp_path, pool.Pool(tmp_path / "logs"), tally, lambda tally: None)
+    bench = search._Bench(tmp_path, pool.Pool(tmp_path / "logs"), tally, lambda tally: None)
     first = Found("long text", Outcome.FAIL, "split", "", 8)
     assert bench._keep(first)
     assert not bench._keep(Found("x", Outcome.ERROR, "crash", "", 1))
@@ -234,7 +235,7 @@ def test_spatial_a_gather_that_keeps_its_pads_takes_uneven_shards(
     monkeypatch.setattr(pool, "num_slots", lambda device: 1)  # processes that load torch are what takes time here
     space = Space("spatial", "nano", 2, "gather-uncropped", max_side_tokens=6, sequences=0)
     found = hunt(space, tmp_path)
-    _, graph = prepare(fuzz.write(found, tmp_path, "a test"))
+    _, graph = prepare(search.write(found, tmp_path, "a test"))
     (row,) = graph.rows
     assert row.plan is not None
     assert row.plan.shard_tokens == (2, 1)

@@ -18,7 +18,7 @@ from typing import Literal
 from harness import models, registry
 from harness.errors import InfrastructureError, UsageError
 from harness.execution.pool import Pool
-from harness.fuzz_space import Space
+from harness.fuzz.space import Space
 from harness.runs.folder import Plan, RunFolder
 from harness.session import steps
 from harness.types import Outcome, Report, digest_of
@@ -114,7 +114,7 @@ def fuzz(space: Space, out: Path, tally: Tally, seed: int, on_example: OnExample
     from hypothesis import seed as seeded
     from hypothesis.errors import Unsatisfiable
 
-    from harness.fuzz_draw import examples
+    from harness.fuzz.strategies import examples
 
     configuration.set_hypothesis_home_dir(models.cache_dir() / "hypothesis")  # never the working directory
     with tempfile.TemporaryDirectory(prefix=".fuzz-", dir=out) as folder, Pool(Path(folder, "logs"), keep=True) as pool:

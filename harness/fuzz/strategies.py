@@ -11,7 +11,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from harness.fuzz_space import Space
+from harness.fuzz.space import Space
 from harness.matrix.schema import to_toml
 from harness.types import PIXELS_PER_TOKEN, SCHEMA, Engine
 
