@@ -9,12 +9,13 @@ from pathlib import Path
 import typer
 from rich.text import Text
 
-from harness import codec, killscore, registry
+from harness import codec, registry
 from harness.console import LiveProgress, make_console
 from harness.errors import EXIT_INTERRUPTED, UsageError
 from harness.execution.pool import Pool
-from harness.killscore import KillScore, Place
-from harness.killscore_table import markdown
+from harness.kill_score import score
+from harness.kill_score.score import KillScore, Place
+from harness.kill_score.table import markdown
 from harness.planning.graph import cost_of
 from harness.runs.folder import RunFolder
 from harness.session import explain, steps
@@ -30,10 +31,10 @@ def ls() -> None:
 def run(path: Path, only: Sequence[str], out: Path, as_json: bool) -> int:
     """Plant bugs into a matrix, draw it, print the kill score, and return the exit code."""
     matrix, graph = steps.prepare(path, golden="off")
-    places, not_planted = killscore.place(graph, only)
+    places, not_planted = score.place(graph, only)
     if not places:
         raise UsageError(f"{path}: no row can show {', '.join(not_planted)}; see sp-harness faults ls")
-    faulty = killscore.planted(matrix, places, whole=not only)
+    faulty = score.planted(matrix, places, whole=not only)
     folder = RunFolder.create(out, faulty, steps.plan(faulty), "off")
     try:
         report = _drawn(folder)
@@ -61,10 +62,10 @@ def _drawn(folder: RunFolder) -> Report:
 def _tell(
     folder: RunFolder, report: Report, places: Sequence[Place], not_planted: dict[str, str], as_json: bool
 ) -> int:
-    score: KillScore = killscore.score(report, places, not_planted, folder.sample)
-    text = markdown(score)
-    codec.write_json(folder.path / "killscore.json", score)
+    found: KillScore = score.score(report, places, not_planted, folder.sample)
+    text = markdown(found)
+    codec.write_json(folder.path / "killscore.json", found)
     (folder.path / "killscore.md").write_text(text, encoding="utf-8")
-    typer.echo(json.dumps(codec.encode(score), indent=2) if as_json else text, nl=as_json)
+    typer.echo(json.dumps(codec.encode(found), indent=2) if as_json else text, nl=as_json)
     typer.echo(f"{folder.path / 'killscore.md'}", err=True)
-    return score.exit_code
+    return found.exit_code

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from harness import gates
 from harness.judging.judge import Sample
+from harness.kill_score import other_gates
 
 SIDE = 176
 
@@ -26,8 +26,8 @@ def sample(*images: np.ndarray, latents: float = 0.0) -> Sample:
 
 def test_equal_pictures_pass_every_gate():
     same = sample(picture())
-    assert set(gates.ask(same, same).words.values()) == {"passes"}
-    figures = gates.measure(same, same)
+    assert set(other_gates.ask(same, same).words.values()) == {"passes"}
+    figures = other_gates.measure(same, same)
     assert math.isinf(figures["PSNR"])
     assert figures["SSIM"] == pytest.approx(1)
     assert figures["MS-SSIM"] == pytest.approx(1)
@@ -35,7 +35,7 @@ def test_equal_pictures_pass_every_gate():
 
 
 def test_an_offset_is_measured_in_the_units_of_each_gate():
-    figures = gates.measure(sample(picture()), sample(picture() + 10, latents=0.5))
+    figures = other_gates.measure(sample(picture()), sample(picture() + 10, latents=0.5))
     assert figures["PSNR"] == pytest.approx(20 * math.log10(25.5))
     assert figures["MAD"] == 10
     assert figures["mean"] == pytest.approx(10 / 255)
@@ -44,7 +44,7 @@ def test_an_offset_is_measured_in_the_units_of_each_gate():
 
 
 def test_of_several_pictures_the_worst_counts():
-    figures = gates.measure(sample(picture(), picture(1)), sample(picture(), picture(1) + 3))
+    figures = other_gates.measure(sample(picture(), picture(1)), sample(picture(), picture(1) + 3))
     assert figures["MAD"] == 3
     assert math.isfinite(figures["PSNR"])
 
@@ -68,28 +68,28 @@ def test_of_several_pictures_the_worst_counts():
     ],
 )
 def test_limits_are_those_of_the_projects(gate: str, figures: dict[str, float | None], word: str):
-    (known,) = [each for each in gates.GATES if each.name == gate]
+    (known,) = [each for each in other_gates.GATES if each.name == gate]
     assert known.word(figures) == word
 
 
 def test_ms_ssim_wants_sides_of_161_px():
-    assert gates.ms_ssim(picture(side=160), picture(side=160)) is None
-    assert gates.ms_ssim(picture(side=161), picture(side=161)) == pytest.approx(1)
+    assert other_gates.ms_ssim(picture(side=160), picture(side=160)) is None
+    assert other_gates.ms_ssim(picture(side=161), picture(side=161)) == pytest.approx(1)
 
 
 def test_ms_ssim_falls_with_noise_and_never_below_zero():
     noise = np.random.default_rng(0).normal(0, 1, picture().shape)
     noisy = [np.clip(picture() + sigma * noise, 0, 255).astype(np.uint8) for sigma in (5, 40)]
-    little, much = (gates.ms_ssim(picture(), each) for each in noisy)
+    little, much = (other_gates.ms_ssim(picture(), each) for each in noisy)
     assert 1 > little > much > 0
-    assert gates.ms_ssim(picture(), 255 - picture()) == 0
+    assert other_gates.ms_ssim(picture(), 255 - picture()) == 0
 
 
 def test_a_missing_picture_and_another_size_fail_every_gate():
     known = sample(picture())
-    assert set(gates.ask(known, None).words.values()) == {"fails"}
-    assert set(gates.ask(known, sample(picture(side=192))).words.values()) == {"fails"}
+    assert set(other_gates.ask(known, None).words.values()) == {"fails"}
+    assert set(other_gates.ask(known, sample(picture(side=192))).words.values()) == {"fails"}
 
 
 def test_a_gate_that_needs_a_model_is_named_as_left_out():
-    assert any("CLIP" in gate for gate in gates.LEFT_OUT)
+    assert any("CLIP" in gate for gate in other_gates.LEFT_OUT)

@@ -2,7 +2,7 @@
 
 :func:`place` looks for those rows in a matrix of healthy ones, :func:`planted` writes the bugs into it, and
 :func:`score` reads the report of that run: which bugs were found, by which comparison, with the right cause;
-what each gate of :mod:`harness.gates` says of the very same pictures; and what it says of the healthy rows.
+what each gate of :mod:`harness.kill_score.other_gates` says of the very same pictures; and what it says of the healthy rows.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from harness import gates, registry
+from harness import registry
 from harness.diagnose.cause import first_failing
 from harness.errors import EXIT_OK, EXIT_VERDICT, UsageError, did_you_mean
-from harness.gates import Said, Word
 from harness.judging.judge import Sample
+from harness.kill_score import other_gates
+from harness.kill_score.other_gates import Said, Word
 from harness.matrix.coverage import Sight, met_by, sights
 from harness.planning.graph import Graph
 from harness.types import SCHEMA, Fault, Matrix, Outcome, Report, Row, Run
@@ -82,8 +83,8 @@ class KillScore:
     healthy: tuple[HealthyScore, ...]
     not_planted: Mapping[str, str]
     """Bugs that no row of the matrix can show, and what such a row needs."""
-    rules: Mapping[str, str] = field(default_factory=lambda: {gate.name: gate.rule for gate in gates.GATES})
-    left_out: Mapping[str, str] = field(default_factory=lambda: dict(gates.LEFT_OUT))
+    rules: Mapping[str, str] = field(default_factory=lambda: {gate.name: gate.rule for gate in other_gates.GATES})
+    left_out: Mapping[str, str] = field(default_factory=lambda: dict(other_gates.LEFT_OUT))
     wall_s: float = 0.0
     schema: int = SCHEMA
 
@@ -258,4 +259,4 @@ def _ask(row: Row, report: Report, sample: SampleOf) -> Said:
     """What the gates say of a row's pictures: baseline against candidate, as its users see them."""
     sides = [report.runs.get(row.runs[role]) for role in ("baseline", "candidate")]
     reference, candidate = (sample(run) if run and run.failure is None else None for run in sides)
-    return gates.ask(reference, candidate)
+    return other_gates.ask(reference, candidate)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from harness.gates import Word
-from harness.killscore import FaultScore, HealthyScore, KillScore
+from harness.kill_score.other_gates import Word
+from harness.kill_score.score import FaultScore, HealthyScore, KillScore
 
 ALARM = "fails anyway"
 """A gate fails the faulty picture, and the healthy one of the same row too: it says nothing of the bug."""

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import killscore
 from harness.errors import UsageError
 from harness.judging.judge import Sample
-from harness.killscore import FaultScore, HealthyScore, KillScore, Place
-from harness.killscore_table import markdown
+from harness.kill_score import score
+from harness.kill_score.score import FaultScore, HealthyScore, KillScore, Place
+from harness.kill_score.table import markdown
 from harness.session import steps
 
 MATRIX = """
@@ -44,30 +44,30 @@ def planned(tmp_path: Path):
 
 
 def test_a_bug_goes_to_the_cheapest_row_and_rather_to_one_without_surplus_pads(planned):
-    places, _ = killscore.place(planned[1], ["attention-local"])
+    places, _ = score.place(planned[1], ["attention-local"])
     assert places == [Place("attention-local", (("240x176", "spatial-u2-h"),))]
 
 
 def test_a_bug_of_the_second_request_takes_the_first_one_along(planned):
-    (where,), _ = killscore.place(planned[1], ["rope-table-kept"])
+    (where,), _ = score.place(planned[1], ["rope-table-kept"])
     assert [case for case, _ in where.pairs] == ["again-1-240x176", "again-2-176x240"]
 
 
 def test_what_no_row_can_show_is_named_with_what_it_needs(planned):
-    places, not_planted = killscore.place(planned[1], ["cache-per-rank", "ranks-misnumbered"])
+    places, not_planted = score.place(planned[1], ["cache-per-rank", "ranks-misnumbered"])
     assert not places
     assert not_planted == {"cache-per-rank": "cache", "ranks-misnumbered": "ranks: 3"}
 
 
 def test_an_unknown_bug_is_a_usage_error(planned):
     with pytest.raises(UsageError, match="attention-local"):
-        killscore.place(planned[1], ["attention-locl"])
+        score.place(planned[1], ["attention-locl"])
 
 
 def test_bugs_stand_beside_the_healthy_rows_of_a_matrix(planned):
     matrix, graph = planned
-    places, _ = killscore.place(graph, ["attention-local", "gather-missed"])
-    whole, part = (killscore.planted(matrix, places, whole) for whole in (True, False))
+    places, _ = score.place(graph, ["attention-local", "gather-missed"])
+    whole, part = (score.planted(matrix, places, whole) for whole in (True, False))
     faulty = [(case, label) for case, label in whole.pairs if "attention" in label or "gather" in label]
     assert faulty == [("240x176", "spatial-u2-h-attention-local"), ("240x176", "spatial-u2-h-gather-missed")]
     assert len(whole.pairs) == len(matrix.pairs) + 2
@@ -78,9 +78,9 @@ def test_bugs_stand_beside_the_healthy_rows_of_a_matrix(planned):
 
 def test_only_cases_with_a_bug_that_hangs_get_its_short_time_limit(planned):
     matrix, graph = planned
-    places, _ = killscore.place(graph, ["gather-missed"])
-    limits = {case.name: case.timeout_s for case in killscore.planted(matrix, places, whole=True).cases}
-    assert limits["240x176"] == killscore.HANG_TIMEOUT_S
+    places, _ = score.place(graph, ["gather-missed"])
+    limits = {case.name: case.timeout_s for case in score.planted(matrix, places, whole=True).cases}
+    assert limits["240x176"] == score.HANG_TIMEOUT_S
     assert limits["144x144"] == 120
 
 
@@ -123,7 +123,7 @@ def scored(bench, monkeypatch: pytest.MonkeyPatch):
 
     def score(*cases: str, sample=None) -> KillScore:
         places = [Place("attention-local", tuple((case, "fake-u2-h") for case in cases))]
-        return killscore.score(steps.conclude(folder), places, {}, sample or folder.sample)
+        return score.score(steps.conclude(folder), places, {}, sample or folder.sample)
 
     return score
 

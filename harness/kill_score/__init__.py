@@ -1,0 +1,1 @@
+"""Kill score: every planted bug, found or missed, beside the gates of other projects."""
