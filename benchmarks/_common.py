@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 import harness
-from harness.console import make_console
+from harness.cli.console import make_console
 from harness.errors import HarnessError, InfrastructureError, UsageError
 from harness.execution import gpus
 from harness.planning.graph import Graph

@@ -38,7 +38,7 @@ from _recorded import (
     until_drawing,
 )
 
-from harness.console import make_console
+from harness.cli.console import make_console
 from harness.types import FailureKind
 
 COLLECTIVE = r"has not finished (gloo|nccl):\w+ number \d+"

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from _common import positive, start
 
-from harness.console import name_of
+from harness.cli.console import name_of
 from harness.execution.pool import Event, Finished, Started, Waiting
 from harness.execution.ray.executor import RayExecutor
 from harness.runs.folder import RunFolder

@@ -18,7 +18,7 @@ from pathlib import Path
 from _common import positive, start
 from rich.table import Table
 
-from harness.console import make_console
+from harness.cli.console import make_console
 from harness.execution.pool import Finished, Pool
 from harness.session import steps
 from harness.types import Run, RunSpec

@@ -16,7 +16,7 @@ from _common import start
 from PIL import Image, ImageDraw
 from rich.table import Table
 
-from harness.console import make_console
+from harness.cli.console import make_console
 from harness.execution.pool import Pool
 from harness.runs.folder import RunFolder
 from harness.session import steps

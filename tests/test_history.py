@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from harness import codec, history_command
+from harness import codec
+from harness.cli import history_command
 from harness.errors import UsageError
 from harness.history import files, page, words
 from harness.history.changes import EXACT, Changes, Limits, changes, table

@@ -282,7 +282,7 @@ def modules_after(code: str) -> set[str]:
 def test_the_command_line_answers_without_torch(arguments: list[str]) -> None:
     loaded = modules_after(
         "import sys\n"
-        "from harness.cli import main\n"
+        "from harness.cli.app import main\n"
         f"sys.argv = ['sp-harness', *{arguments!r}]\n"
         "try:\n"
         "    code = main()\n"

@@ -246,7 +246,7 @@ def test_runs_of_other_code_are_computed_anew(start: Start, write: Write, out: P
 def test_what_is_interrupted_while_it_is_judged_can_be_judged_later(
     write: Write, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from harness import commands
+    from harness.cli import commands
     from harness.session import steps
 
     def interrupt(*arguments: object) -> None:

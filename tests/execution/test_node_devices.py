@@ -34,7 +34,7 @@ COMMAND = """
 import sys
 from pathlib import Path
 from harness.execution import gpus
-from harness.cli import main
+from harness.cli.app import main
 from harness.execution.gpus import Gpu
 devices.LOCKS, names = Path(sys.argv.pop(1)), sys.argv.pop(1).split(",")
 devices.visible = lambda device: tuple(Gpu(index, name) for index, name in enumerate(names))

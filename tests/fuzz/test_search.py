@@ -14,8 +14,9 @@ import pytest
 from hypothesis import HealthCheck, configuration, given, settings
 from typer.testing import CliRunner
 
-from harness import fuzz_command, registry
-from harness.cli import app
+from harness import registry
+from harness.cli import fuzz_command
+from harness.cli.app import app
 from harness.errors import InfrastructureError, UsageError
 from harness.execution import failures, pool
 from harness.fuzz import search
@@ -193,7 +194,7 @@ def test_while_shrinking_another_bug_is_none(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_ends_with_a_summary(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "from harness.cli import main; main()", "fuzz", "--engine", "fake"]
+    command = [sys.executable, "-c", "from harness.cli.app import main; main()", "fuzz", "--engine", "fake"]
     with subprocess.Popen(
         [*command, "--out", tmp_path], stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}
     ) as process:

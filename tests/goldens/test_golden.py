@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from harness import codec, golden_command
+from harness import codec
+from harness.cli import golden_command
 from harness.errors import FileError, GoldenError
 from harness.goldens import folder_store, golden
 from harness.types import Case, Run, RunSpec, Size

@@ -18,7 +18,8 @@ from typing import Any
 import fsspec
 import pytest
 
-from harness import codec, commands, golden_command, models
+from harness import codec, models
+from harness.cli import commands, golden_command
 from harness.errors import ConfigError, FileError, GoldenError, InfrastructureError
 from harness.goldens import approve, folder_store, for_run, golden
 from harness.goldens.url_store import UrlStore

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from harness import models
-from harness.cli import app
+from harness.cli.app import app
 from harness.matrix.coverage import CLASSES, Coverage, cover
 from harness.matrix.schema import read_tables
 from harness.matrix.suggest import additions, as_toml

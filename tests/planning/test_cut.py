@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from harness.cli import app
+from harness.cli.app import app
 from harness.errors import UsageError
 from harness.planning.cut import choose_axis, cut, pads_of, split_evenly
 from harness.types import Size

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from harness import codec, commands, golden_command
+from harness import codec
+from harness.cli import commands, golden_command
 from harness.errors import FileError, InfrastructureError, UsageError
 from harness.reporting.difference_index import DifferenceIndex
 from harness.runs.folder import RunFolder

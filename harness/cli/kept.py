@@ -38,7 +38,7 @@ def history(
     moved_db: Annotated[float, typer.Option(help="Distance of a figure from last night's that is told.")] = 1.0,
 ) -> None:
     """Follow a matrix night after night: what changed, since when, and trend pages; keeps one line a run."""
-    from harness import history_command
+    from harness.cli import history_command
 
     history_command.history(paths, out, slower, moved_db)
 
@@ -50,7 +50,7 @@ def issue(
     link: Annotated[str | None, typer.Option(metavar="URL", help="Where the night can be looked at.")] = None,
 ) -> None:
     """Print the text of an issue about the newest run: what broke, where, why; its first line is the title."""
-    from harness import history_command
+    from harness.cli import history_command
 
     typer.echo(history_command.issue(path, past, log, link), nl=False)
 
@@ -60,7 +60,7 @@ def table(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
 ) -> None:
     """Print what splitting costs, a line for each cut: pads, fidelity, seconds a step, peak memory."""
-    from harness import report_commands
+    from harness.cli import report_commands
 
     report_commands.table(run_folder, as_markdown)
 
@@ -73,6 +73,6 @@ def pack(
     ] = 256,
 ) -> None:
     """Copy a run for keeping: its report, what rows that do not pass left, and small pictures of the others."""
-    from harness import report_commands
+    from harness.cli import report_commands
 
     report_commands.pack(run_folder, to, reduced_px)

@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from harness import codec, registry
-from harness.console import make_console
+from harness.cli.console import make_console
 from harness.errors import FileError, UsageError
 from harness.history import files, page, words
 from harness.history.changes import Limits, changes

@@ -11,7 +11,8 @@ from typing import Any
 import psutil
 import pytest
 
-from harness import codec, commands
+from harness import codec
+from harness.cli import commands
 from harness.errors import InfrastructureError
 from harness.execution.pool import Event, FolderOf, Pool
 from harness.reporting import difference_images

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from harness.console import LiveProgress, make_console, name_of, print_choice, print_report
+from harness.cli.console import LiveProgress, make_console, name_of, print_choice, print_report
 from harness.execution.pool import Finished, Holding, Started, Stepped, Waiting
 from harness.planning.cut import choose_axis, cut
 from harness.planning.graph import cost_of

@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 from harness import codec, registry
-from harness.console import LiveProgress, make_console
+from harness.cli.console import LiveProgress, make_console
 from harness.errors import EXIT_INTERRUPTED, UsageError
 from harness.execution.pool import Pool
 from harness.kill_score import score

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from harness.console import make_console
+from harness.cli.console import make_console
 from harness.reporting import cost_table
 from harness.runs.folder import read_report
 from harness.session import pack as packing

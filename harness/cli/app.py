@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from harness import cli_kept
-from harness.cli_kept import RunPath
+from harness.cli import kept
+from harness.cli.kept import RunPath
 from harness.errors import EXIT_INFRASTRUCTURE, EXIT_INTERRUPTED, HarnessError, UsageError
 
 app = typer.Typer(
@@ -77,7 +77,7 @@ def run(
     token_file: TokenFile = None,
 ) -> None:
     """Run a matrix: draw every case with and without SP, compare, judge, report."""
-    from harness import commands, many_nodes
+    from harness.cli import commands, many_nodes
     from harness.execution import executor as executors
     from harness.planning.partition import Shard
 
@@ -106,7 +106,7 @@ def join(
     token_file: TokenFile = None,
 ) -> None:
     """Lend this machine to a run whose groups need more ranks than the head has; ends with that run."""
-    from harness import many_nodes
+    from harness.cli import many_nodes
 
     raise typer.Exit(many_nodes.join(nnodes, rdzv_endpoint, nproc_per_node, token_file))
 
@@ -121,7 +121,7 @@ def merge(
     mixed: Annotated[bool, typer.Option("--mixed", help="Also where devices or versions differ.")] = False,
 ) -> None:
     """Make one run of the shards of a matrix, judge it and report; computes no picture."""
-    from harness import commands
+    from harness.cli import commands
 
     raise typer.Exit(commands.merge(runs, out, mixed))
 
@@ -135,7 +135,7 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Explain how a size is cut: shards, pads, and which axis wins by which rule."""
-    from harness import commands
+    from harness.cli import commands
 
     commands.plan(size, ulysses, ring, axis, as_json)
 
@@ -143,7 +143,7 @@ def plan(
 @app.command(epilog="Example: `sp-harness compare reports/pr-20260101-120000`")
 def compare(run_folder: RunPath) -> None:
     """Compare and judge what a run folder holds, and write its report anew; computes no picture."""
-    from harness import commands
+    from harness.cli import commands
 
     raise typer.Exit(commands.compare(run_folder))
 
@@ -159,7 +159,7 @@ def explain(
     ] = None,
 ) -> None:
     """Draw rows once more with a probe: who met which tokens, where they first went wrong, and why."""
-    from harness import commands
+    from harness.cli import commands
 
     raise typer.Exit(commands.explain_rows(run_folder, rows or []))
 
@@ -175,7 +175,7 @@ def approve(
     by: Annotated[str | None, typer.Option(help="Who approves; your git name by default.")] = None,
 ) -> None:
     """Approve a run's baselines as goldens; shows first what changes and by how much."""
-    from harness import golden_command
+    from harness.cli import golden_command
 
     golden_command.approve(run_folder, cases or [], yes, by)
 
@@ -185,7 +185,7 @@ def verify(
     matrices: Annotated[list[Path] | None, typer.Argument(metavar="[MATRIX]...", help="All of matrices/.")] = None,
 ) -> None:
     """Find goldens that are missing, altered, or, where no matrix is named, unused; exit 1 if there are any."""
-    from harness import golden_command
+    from harness.cli import golden_command
 
     raise typer.Exit(golden_command.verify(matrices or sorted(Path("matrices").glob("*.toml")), not matrices))
 
@@ -193,12 +193,12 @@ def verify(
 @app.command(epilog="Example: `sp-harness report reports/pr-20260101-120000`")
 def report(run_folder: RunPath) -> None:
     """Write all report formats again from a run's report.json."""
-    from harness import commands
+    from harness.cli import commands
 
     commands.report(run_folder)
 
 
-cli_kept.add_to(app)
+kept.add_to(app)
 
 
 @models_app.command("build", epilog="Example: `sp-harness models build nano-random`")
@@ -226,7 +226,7 @@ def ls(
     what: Annotated[Path | None, typer.Argument(metavar="[WHAT]", help="A matrix file or a folder of runs.")] = None,
 ) -> None:
     """List plugins; or the rows of a matrix; or the runs in a folder."""
-    from harness import commands
+    from harness.cli import commands
 
     commands.ls(what)
 
@@ -240,7 +240,7 @@ def cover(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say which classes of shapes and features matrices meet, and what to add for the rest; exit 1 if any lacks."""
-    from harness import commands
+    from harness.cli import commands
 
     raise typer.Exit(commands.cover(matrices, as_json))
 
@@ -259,7 +259,7 @@ def fuzz(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where a failing matrix is written.")] = Path("reports"),
 ) -> None:
     """Draw matrices until one fails, shrink it to the smallest, and write it as a file that reproduces it."""
-    from harness import fuzz_command
+    from harness.cli import fuzz_command
 
     raise typer.Exit(fuzz_command.run(engine, minutes, model, seed, max_ranks, fault, out))
 
@@ -276,7 +276,7 @@ def run_faults(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Plant every bug where it shows, and print who finds it: this harness, and the gates of other projects."""
-    from harness import faults_command
+    from harness.cli import faults_command
 
     raise typer.Exit(faults_command.run(matrix, only or [], out, as_json))
 
@@ -284,7 +284,7 @@ def run_faults(
 @faults_app.command("ls", epilog="Example: `sp-harness faults ls`")
 def list_faults() -> None:
     """List the planted bugs: cause, what a row needs to show it, public thread."""
-    from harness import faults_command
+    from harness.cli import faults_command
 
     faults_command.ls()
 

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
 from harness import registry
-from harness.console import make_console
+from harness.cli.console import make_console
 from harness.errors import EXIT_OK, EXIT_USAGE, EXIT_VERDICT, HarnessError, UsageError, did_you_mean
 from harness.fuzz import search as searching
 from harness.fuzz.search import Tally

@@ -12,7 +12,7 @@ import typer
 from rich.text import Text
 
 from harness import codec, registry
-from harness.console import LiveProgress, make_console, print_choice, print_coverage, print_report
+from harness.cli.console import LiveProgress, make_console, print_choice, print_coverage, print_report
 from harness.errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
