@@ -32,13 +32,6 @@ app.add_typer(matrix_app, name="matrix")
 app.add_typer(faults_app, name="faults")
 
 Matrices = Annotated[Path, typer.Argument(metavar="MATRIX", help="Matrix file, such as matrices/pr.toml.")]
-NumNodes = Annotated[int, typer.Option(min=1, help="Machines that share one picture, the head included.")]
-NumRanks = Annotated[
-    int | None, typer.Option(min=1, help="Ranks of one picture on this machine; its GPUs, or its cores, by default.")
-]
-TokenFile = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Holds the token all nodes know; $SP_HARNESS_TOKEN by default.")
-]
 EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS, errno.EIO)
 """What a machine lacks or has broken, wherever it is noticed."""
 
@@ -69,15 +62,9 @@ def run(
     ray_address: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="The Ray cluster; found as ray finds it, or started here.")
     ] = None,
-    nnodes: NumNodes = 1,
-    rdzv_endpoint: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Where the other nodes join; an address of this machine.")
-    ] = None,
-    nproc_per_node: NumRanks = None,
-    token_file: TokenFile = None,
 ) -> None:
     """Run a matrix: draw every case with and without SP, compare, judge, report."""
-    from harness.cli import commands, many_nodes
+    from harness.cli import commands
     from harness.execution import executor as executors
     from harness.planning.partition import Shard
 
@@ -89,26 +76,9 @@ def run(
     if (matrix is None) == (resume is None):
         raise UsageError("name either a matrix file or --resume RUN, for example: sp-harness run matrices/pr.toml")
     part = Shard.parse(shard) if shard is not None else None
-    nodes = many_nodes.Head.of(nnodes, rdzv_endpoint, nproc_per_node, token_file, executor)
     make = executors.maker(executor, ray_address)
     folder = commands.resume(resume) if resume else commands.create(_given(matrix), out, selection, golden, part)
-    if nodes is None or folder is None:
-        raise typer.Exit(commands.run(folder, judge, explain, make) if folder else 0)
-    with nodes.open() as make_on_nodes:
-        raise typer.Exit(commands.run(folder, judge, explain, make_on_nodes))
-
-
-@app.command(epilog="Example: `sp-harness join --nnodes 2 --rdzv-endpoint 10.0.0.1:29400`")
-def join(
-    nnodes: NumNodes,
-    rdzv_endpoint: Annotated[str, typer.Option(metavar="HOST:PORT", help="As given to sp-harness run on the head.")],
-    nproc_per_node: NumRanks = None,
-    token_file: TokenFile = None,
-) -> None:
-    """Lend this machine to a run whose groups need more ranks than the head has; ends with that run."""
-    from harness.cli import many_nodes
-
-    raise typer.Exit(many_nodes.join(nnodes, rdzv_endpoint, nproc_per_node, token_file))
+    raise typer.Exit(commands.run(folder, judge, explain, make) if folder else 0)
 
 
 @app.command(

@@ -29,7 +29,7 @@ class Executor(Protocol):
     def execute(self, specs: Sequence[RunSpec], folder_of: FolderOf) -> Iterator[Event]:
         """Compute runs and yield events as they happen; leaving the loop early ends the work.
 
-        Every run ends with a :class:`~harness.execution.pool.Finished`, and its folder is on this machine's disk by then.
+        Every run ends with a :class:`~harness.execution.pool.Finished`; its folder is then on this machine's disk.
         """
 
     def close(self) -> None:

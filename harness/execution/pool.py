@@ -20,8 +20,6 @@ from harness import registry
 from harness.errors import InfrastructureError
 from harness.execution import gpus
 from harness.execution.group import Aborted, GroupKey, WorkerGroup
-from harness.execution.nodes import Nodes
-from harness.execution.reservation import Need
 from harness.execution.staging import Drawn
 from harness.types import Device, Run, RunSpec
 
@@ -83,15 +81,12 @@ class Pool:
         Folder of the ranks' logs, one folder for each group.
     keep
         Keep every group until :meth:`close`; otherwise a group ends when the runs at hand no longer need it.
-    nodes
-        Where groups run that do not fit on this machine; everything runs here by default.
     """
 
-    def __init__(self, logs: Path, keep: bool = False, nodes: Nodes | None = None) -> None:
+    def __init__(self, logs: Path, keep: bool = False) -> None:
         self._logs = logs
         self._purpose = str(_run_folder(logs))
         self._keep = keep
-        self._nodes = nodes
         self._groups: dict[tuple[GroupKey, int], WorkerGroup] = {}
         self._leases: dict[Device, gpus.Lease] = {}
         self._modules: tuple[str, ...] = ()
@@ -126,19 +121,17 @@ class Pool:
             group.abort()
         for lease in self._leases.values():
             lease.release()
-        if self._nodes:
-            self._nodes.release()
 
     def _execute_batch(self, key: GroupKey, batch: list[RunSpec], folder_of: FolderOf) -> Iterator[Event]:
         alone = key.world_size == 1 and not key.sequence
-        lease, need = self._lease(key.device), self._need(key, batch)
+        lease = self._lease(key.device)
         most = min(lease.num_gpus or num_slots(key.device), len(batch)) if alone else key.world_size
-        yield from self._take(lease, 1 if alone else key.world_size, most, need)
+        yield from self._take(lease, 1 if alone else key.world_size, most)
         workers = (len(lease.held[:most]) or most) if alone else 1
         with ThreadPoolExecutor(1, "publish") as publisher:
             work = _Work(batch, folder_of, publisher)
             threads = [
-                threading.Thread(target=self._drive, args=(self._group(key, slot, lease, need), work))
+                threading.Thread(target=self._drive, args=(self._group(key, slot, lease), work))
                 for slot in self._slots(key, workers)
             ]
             for thread in threads:
@@ -164,26 +157,20 @@ class Pool:
             self._leases[device] = gpus.Lease(found, self._purpose)
         return self._leases[device]
 
-    def _need(self, key: GroupKey, batch: list[RunSpec]) -> Need | None:
-        """What a group that does not fit on this machine needs of the nodes."""
-        return Need.of(batch, self._purpose) if self._nodes and key.world_size > self._nodes.num_ranks else None
-
-    def _take(self, lease: gpus.Lease, least: int, most: int, need: Need | None) -> Iterator[Event]:
-        """Hold the GPUs of a batch, on all its nodes, and say so."""
+    def _take(self, lease: gpus.Lease, least: int, most: int) -> Iterator[Event]:
+        """Hold the GPUs of a batch, and say so."""
         before = lease.held
         if before and lease.lacks(least):  # who waits while it holds makes others wait
             for group in self._groups.values():
                 group.kill()
             lease.release()
-        for message in self._nodes.hold(need, lease) if self._nodes and need else lease.take(least, most):
+        for message in lease.take(least, most):
             yield Waiting(message)
         if lease.held != before:
             yield Holding(lease.held)
 
     def _let_go(self, lease: gpus.Lease) -> Iterator[Event]:
         """Give back the GPUs of a batch, and say so."""
-        if self._nodes:
-            self._nodes.release()
         if lease.held:
             lease.release()
             yield Holding(())
@@ -193,7 +180,7 @@ class Pool:
         start = len(self._groups) if key.sequence else 0
         return range(start, start + workers)
 
-    def _group(self, key: GroupKey, slot: int, lease: gpus.Lease, need: Need | None) -> WorkerGroup:
+    def _group(self, key: GroupKey, slot: int, lease: gpus.Lease) -> WorkerGroup:
         with self._lock:
             if (key, slot) not in self._groups:
                 logs = self._logs / f"{len(self._groups)}-world-{key.world_size}"
@@ -201,7 +188,6 @@ class Pool:
             group = self._groups[key, slot]
             first = slot if key.world_size == 1 and not key.sequence else 0
             group.devices = lease.indices(first + key.world_size)[first:]
-            group.elsewhere = partial(self._nodes.start, need) if self._nodes and need else None
             return group
 
     def _drive(self, group: WorkerGroup, work: _Work) -> None:

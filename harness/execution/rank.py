@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from harness.execution import child_process
-from harness.execution.wire import TOKEN
 
 STACK_SIGNAL = signal.SIGUSR1  # as in harness.worker.main, which is never imported here
 
@@ -292,7 +291,7 @@ class Template:
 
 
 def environment() -> dict[str, str]:
-    """Environment of a rank: one thread for each, no hub, and no key to other machines."""
+    """Environment of a rank: one thread for each, and no hub."""
     threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
     fixed = dict.fromkeys(threads, "1") | {
         "TOKENIZERS_PARALLELISM": "false",
@@ -301,8 +300,7 @@ def environment() -> dict[str, str]:
         # Asks the driver's library whether there is a GPU: a process that asked CUDA itself cannot be forked.
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
     }
-    inherited = {name: value for name, value in os.environ.items() if name != TOKEN}
-    return inherited | child_process.search_path() | fixed
+    return dict(os.environ) | child_process.search_path() | fixed
 
 
 def _pipe(made: contextlib.ExitStack) -> tuple[int, int]:

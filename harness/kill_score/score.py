@@ -2,7 +2,7 @@
 
 :func:`place` looks for those rows in a matrix of healthy ones, :func:`planted` writes the bugs into it, and
 :func:`score` reads the report of that run: which bugs were found, by which comparison, with the right cause;
-what each gate of :mod:`harness.kill_score.other_gates` says of the very same pictures; and what it says of the healthy rows.
+what each gate of :mod:`harness.kill_score.other_gates` says of the very same pictures, and of the healthy rows.
 """
 
 from __future__ import annotations

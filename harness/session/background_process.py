@@ -40,8 +40,7 @@ NICENESS = 5
 LAG_S = 2.0
 """How long after a GPU has been given back it may still be used: who takes it next is still loading then."""
 SHARE_OF_MEMORY = 8
-"""This part of the memory there is, and no less than :data:`harness.judging.measure.KEPT_BYTES`, may hold samples that later
-runs are compared with."""
+"""One part in this many of the memory may hold samples of earlier runs; never less than ``KEPT_BYTES``."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of ``mallopt(3)``."""
 LARGEST_MMAP_THRESHOLD = 32 << 20

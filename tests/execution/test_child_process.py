@@ -11,51 +11,40 @@ from pathlib import Path
 
 import pytest
 
-from harness.execution import child_process, wire
+from harness.execution import child_process
 
 SERVE = """
 import sys
-from functools import partial
 from pathlib import Path
 from harness.execution import gpus
 from harness.execution.group import GroupKey, WorkerGroup
-from harness.execution.nodes import Nodes
-from harness.execution.reservation import Need
-from harness.execution.wire import Endpoint
-devices.visible("cuda")
+gpus.visible("cuda")
 key = GroupKey(1, "cpu", "float32", "")
 here = WorkerGroup(key, Path(sys.argv[1]) / "here")
 here.ensure("fake")
 here.kill()
-with Nodes(Endpoint.parse(sys.argv[2]), 1, 1, b"a token of many letters") as nodes:
-    need = Need(1, "cpu", "fake", None, "", "fake", {}, "a test")
-    over_nodes = WorkerGroup(key, Path(sys.argv[1]) / "nodes", elsewhere=partial(nodes.start, need))
-    over_nodes.ensure("fake")
-    over_nodes.kill()
 """
-"""A rank as most are started, and one that torchrun starts."""
 
-Serve = Callable[..., "list[str]"]
+Serve = Callable[..., str]
 
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Serve:
     """Start ranks from a working directory; what they print."""
 
-    def start(directory: Path, *flags: str, **more: str) -> list[str]:
+    def start(directory: Path, *flags: str, **more: str) -> str:
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | more
-        endpoint = f"127.0.0.1:{wire.free_port('127.0.0.1')}"
         done = subprocess.run(
-            [sys.executable, *flags, "-c", SERVE, str(tmp_path / "logs"), endpoint],
+            [sys.executable, *flags, "-c", SERVE, str(tmp_path / "logs")],
             cwd=directory,
             env=environment,
             capture_output=True,
             text=True,
             timeout=120,
         )
-        logs = [(tmp_path / "logs" / group / "rank-0.log").read_text() for group in ("here", "nodes")]
-        assert done.returncode == 0, done.stderr + "\n".join(logs)
-        return logs
+        log = (tmp_path / "logs" / "here" / "rank-0.log").read_text()
+        assert done.returncode == 0, done.stderr + log
+        return log
 
     return start
 
@@ -65,7 +54,7 @@ def test_a_package_of_our_name_in_the_working_directory_is_left_alone(serve: Ser
     (trap / "harness").mkdir(parents=True)
     (trap / "harness" / "__init__.py").write_text("raise SystemExit('the wrong harness')\n")
     # As sp-harness is started: without the working directory.
-    assert serve(trap, "-P", PYTHONPATH=child_process.HERE) == ["", ""]
+    assert serve(trap, "-P", PYTHONPATH=child_process.HERE) == ""
 
 
 def test_ranks_run_the_code_of_a_checkout_though_another_is_installed(serve: Serve, tmp_path: Path) -> None:
@@ -74,9 +63,9 @@ def test_ranks_run_the_code_of_a_checkout_though_another_is_installed(serve: Ser
     shutil.copytree(
         Path(child_process.HERE, "harness"), checkout / "harness", ignore=shutil.ignore_patterns("__pycache__")
     )
-    with (checkout / "harness" / "worker.py").open("a") as program:
+    with (checkout / "harness" / "worker" / "main.py").open("a") as program:
         program.write("\nprint('from the checkout', flush=True)\n")
-    assert all("from the checkout" in log for log in serve(checkout))
+    assert "from the checkout" in serve(checkout)
 
 
 def test_the_checkout_comes_first_and_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness.errors import InfrastructureError
-from harness.execution import gpus, wire
+from harness.execution import gpus
 from harness.execution.gpus import Gpu
-from harness.execution.node import Node
-from harness.execution.node_launch import Launch
-from harness.execution.nodes import Nodes
 from harness.execution.pool import Event, Finished, Holding, Pool, Started, Waiting
-from harness.execution.rank import Rank, StartFailed
-from harness.execution.reservation import Need
-from harness.execution.wire import Endpoint
 from harness.planning import cut
 from harness.types import Case, RunSpec, Size
 
@@ -154,58 +147,6 @@ def test_a_wait_without_end_is_an_error(other: Other, tmp_path: Path, monkeypatc
     other(*GPUS)
     with Pool(tmp_path / "run" / "logs") as pool, pytest.raises(InfrastructureError, match="still waiting for 1"):
         list(pool.execute([spec(0)], lambda run: tmp_path / run.digest))
-
-
-class TwoNodes(Nodes):
-    """Of a run on two nodes the head, which starts nothing: what it is asked for is what counts here."""
-
-    def start(
-        self,
-        need: Need,
-        logs: Path,
-        modules: Sequence[str],
-        devices: Sequence[int],
-        wanted: Callable[[], bool],
-    ) -> Sequence[Rank]:
-        self.asked = (need.num_ranks, tuple(devices))
-        raise StartFailed("it starts nothing")
-
-
-def test_of_a_group_over_nodes_only_the_ranks_that_run_here_hold_gpus(
-    other: Other, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Node, "hold", lambda *_: iter(()))  # the other node has what is needed
-    other(GPUS[0])  # the one that a rank would take by its place
-    endpoint = Endpoint("127.0.0.1", wire.free_port("127.0.0.1"))
-    with TwoNodes(endpoint, 2, 1, b"token") as nodes, Pool(tmp_path / "run" / "logs", nodes=nodes) as pool:
-        nodes._joined = [Node("b", 1, None, threading.Condition())]  # type: ignore[arg-type]
-        events = []
-        for event in pool.execute([spec(0, 2)], lambda run: tmp_path / run.digest):
-            assert not isinstance(event, Waiting)
-            events.append(event)
-        nodes._joined = []
-    assert of(Holding, events) == [Holding((1,)), Holding(())]
-    assert nodes.asked[0] == 2
-    assert nodes.asked[1][0] == 1
-
-
-def test_a_rank_gets_the_gpu_held_for_its_place_and_on_other_nodes_its_own(tmp_path: Path) -> None:
-    launch = Launch("launch", 3, tmp_path, (), [5, 7], threading.Condition())
-    launch._nodes = [None, Node("b", 2, None, None)]  # type: ignore[arg-type]
-    endpoint = Endpoint("127.0.0.1", wire.free_port("127.0.0.1"))
-    for index, (node, place) in enumerate([(0, 0), (0, 1), (1, 0)]):
-        found: list[wire.Line] = []
-        with wire.listen(endpoint) as listening:
-            caller = threading.Thread(target=lambda found=found: found.append(wire.call(endpoint, b"token", 30)))
-            caller.start()
-            line = wire.admit(listening.accept()[0], b"token")
-            caller.join()
-        assert line is not None
-        launch.arrived(line, {"rank": index, "node": node, "place": place})
-        found[0].close()
-    assert [rank.device_index for rank in launch.ranks(lambda: True)] == [5, 7, 0]
-    launch._nodes = []
-    launch.end()
 
 
 def test_who_holds_a_gpu_is_told_by_the_run_folder(tmp_path: Path, locks_folder: Path) -> None:

@@ -11,7 +11,6 @@ import pytest
 import harness
 from harness.engines.fake import FakeEngine
 from harness.errors import ConfigError
-from harness.execution.nodes import SPOKEN_HERE
 from harness.planning.cut import choose_axis, cut
 from harness.planning.graph import WORKER_SOURCES, Graph, _python_files, build, source_digest
 from harness.session import steps
@@ -165,7 +164,7 @@ class TestSpecs:
         graph = graph_of([CASE], [split("h")])
         assert {spec.source for spec in graph.specs.values()} == {source_digest(FakeEngine.packages)}
 
-    @pytest.mark.parametrize("name", [*WORKER_SOURCES, *SPOKEN_HERE])
+    @pytest.mark.parametrize("name", WORKER_SOURCES)
     def test_every_source_that_is_named_is_there(self, name: str) -> None:
         """A name that no longer fits would count for nothing, and say nothing."""
         assert list(_python_files(Path(harness.__file__).parent / name))

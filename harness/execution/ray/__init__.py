@@ -1,1 +1,1 @@
-"""ray"""
+"""Runs on the machines of a Ray cluster."""

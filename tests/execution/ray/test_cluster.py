@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from harness.errors import InfrastructureError
-from harness.execution import wire
 from harness.execution.ray import cluster
 
 
@@ -29,7 +28,8 @@ def alive() -> Iterator[str]:
 
 @pytest.fixture
 def gone() -> str:
-    return f"127.0.0.1:{wire.free_port('127.0.0.1')}"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return f"127.0.0.1:{free.getsockname()[1]}"
 
 
 def test_a_cluster_that_answers_is_joined(alive: str, latest: Path) -> None:
