@@ -121,11 +121,11 @@ def scored(bench, monkeypatch: pytest.MonkeyPatch):
 
     folder = bench.drawn(FAKE, "off", edit)
 
-    def score(*cases: str, sample=None) -> KillScore:
+    def scored_cases(*cases: str, sample=None) -> KillScore:
         places = [Place("attention-local", tuple((case, "fake-u2-h") for case in cases))]
         return score.score(steps.conclude(folder), places, {}, sample or folder.sample)
 
-    return score
+    return scored_cases
 
 
 def test_a_bug_is_found_where_its_row_fails(scored):

@@ -18,7 +18,7 @@ from harness.models import captions
 from harness.session import steps
 from harness.types import Size
 
-MATRICES = Path(__file__).resolve().parent.parent / "matrices"
+MATRICES = Path(__file__).resolve().parents[2] / "matrices"
 SMALL = """
 model = "fake"
 golden = "off"

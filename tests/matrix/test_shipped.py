@@ -11,7 +11,7 @@ from harness.planning.graph import Graph
 from harness.session import steps
 from harness.types import Matrix, Row, ShardPlan
 
-MATRICES = Path(__file__).resolve().parent.parent / "matrices"
+MATRICES = Path(__file__).resolve().parents[2] / "matrices"
 REPORT_SIZES = {"720x1280", "1280x720", "720x720", "1024x1024"}
 Planned = tuple[Matrix, Graph]
 

@@ -248,8 +248,8 @@ def listen():
 
 before = faults()
 print(before)
-ahead_process.listen = listen
-ahead_process.main(os.dup(2))
+background_process.listen = listen
+background_process.main(os.dup(2))
 """
 
 
@@ -263,7 +263,7 @@ def test_freed_memory_is_kept_for_the_next_picture() -> None:
 
 
 class Turn:
-    """What comes out of :class:`ahead_process.Orders`, with the clock in hand."""
+    """What comes out of :class:`background_process.Orders`, with the clock in hand."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0

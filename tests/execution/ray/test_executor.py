@@ -339,7 +339,7 @@ import sys
 from pathlib import Path
 from harness.session import steps
 from harness.execution.ray.executor import RayExecutor
-spec, *_ = session.prepare(Path(sys.argv[1]))[1].specs.values()
+spec, *_ = steps.prepare(Path(sys.argv[1]))[1].specs.values()
 with RayExecutor(Path("logs"), sys.argv[2], answer_s=3) as executor:
     list(executor.execute([spec], lambda spec: Path("runs", spec.digest)))
 """
