@@ -46,7 +46,7 @@ Write = Callable[..., Path]
 @pytest.fixture
 def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Cli]:
     """The command line inside this process: quick. Nothing it has started may be left."""
-    from harness.cli import main
+    from harness.cli.app import main
 
     before = signal.getsignal(signal.SIGTERM)
 
