@@ -12,12 +12,12 @@ from harness.cli.console import make_console
 from harness.errors import FileError, UsageError
 from harness.history import files, page, words
 from harness.history.changes import Limits, changes
-from harness.history.night import Night
+from harness.history.entry import Entry
 from harness.reporting.escape import escape
 from harness.types import SCHEMA, Report
 
 LAST_LINES = 40
-"""Of a log, in an issue about a night without a report."""
+"""Of a log, in an issue about a run without a report."""
 
 MAX_ISSUE = 60_000
 """Characters; a text on GitHub ends at 65,536."""
@@ -31,10 +31,10 @@ def history(paths: Sequence[Path], out: Path, slower: float, moved_db: float) ->
         raise UsageError(f"--moved-db {moved_db:g}: is a distance in dB; write for example --moved-db 1")
     limits = Limits(slower, moved_db)
     kept = out / files.HISTORY
-    nights, problems = files.read(paths, kept)
-    told = [(changes(its, limits), its) for its in _by_matrix(nights)]
+    entries, problems = files.read(paths, kept)
+    told = [(changes(its, limits), its) for its in _by_matrix(entries)]
     try:
-        added = files.keep(kept, nights)
+        added = files.keep(kept, entries)
         index = page.write([page.trend(its, one) for one, its in told], out)
         (out / "summary.md").write_text(words.markdown(told, problems), encoding="utf-8")
     except OSError as error:
@@ -48,7 +48,7 @@ def history(paths: Sequence[Path], out: Path, slower: float, moved_db: float) ->
                 console.print(f"    {line}", markup=False, soft_wrap=True)
     for problem in problems:
         typer.echo(f"left out: {problem}", err=True)
-    typer.echo(f"{added} of {len(nights)} nights are new in {kept}; pages: {index}")
+    typer.echo(f"{added} of {len(entries)} runs are new in {kept}; pages: {index}")
 
 
 def issue(path: Path, past: Path | None, log: Path | None, link: str | None) -> str:
@@ -57,13 +57,13 @@ def issue(path: Path, past: Path | None, log: Path | None, link: str | None) -> 
     Parameters
     ----------
     path
-        A run folder, or a folder of runs, which may be empty: a night may end before it has a run.
+        A run folder, or a folder of runs, which may be empty: a run may end before it has a run.
     past
         Folder of ``sp-harness history``, to say since when.
     log
-        What the run printed, for a night without a report.
+        What the run printed, for a run without a report.
     link
-        Where the night can be looked at.
+        Where the run can be looked at.
     """
     run = files.newest_run(path) if path.is_dir() else None
     parts = [_of_run(run), *_past(run, past)] if run else [_of_log(log)]
@@ -78,14 +78,14 @@ def _of_run(run: Path) -> str:
 
 
 def _past(run: Path, past: Path | None) -> list[str]:
-    """What changed with this run, as far as earlier nights are known."""
+    """What changed with this run, as far as earlier runs are known."""
     if past is None or not (past / files.HISTORY).is_file():
         return []
-    nights, _ = files.read([run], past / files.HISTORY)
-    (own,) = [night for night in nights if night.run == run.name][-1:] or [nights[-1]]
-    its = [night for night in nights if night.matrix == own.matrix and night.started_at <= own.started_at]
+    entries, _ = files.read([run], past / files.HISTORY)
+    (own,) = [entry for entry in entries if entry.run == run.name][-1:] or [entries[-1]]
+    its = [entry for entry in entries if entry.matrix == own.matrix and entry.started_at <= own.started_at]
     told = [line for head, lines in words.sections(changes(its)) for line in (f"**{head}**", "", *_listed(lines), "")]
-    return ["\n".join(["### Beside the nights before", "", *(told or ["Nothing changed."])])]
+    return ["\n".join(["### Compared with earlier runs", "", *(told or ["Nothing changed."])])]
 
 
 def _listed(lines: Sequence[str]) -> list[str]:
@@ -105,8 +105,8 @@ def _of_log(log: Path | None) -> str:
     return "\n".join([title, "", *(f"    {line}" for line in lines[-LAST_LINES:])])
 
 
-def _by_matrix(nights: Sequence[Night]) -> list[list[Night]]:
-    matrices: dict[str, list[Night]] = {}
-    for night in nights:
-        matrices.setdefault(night.matrix, []).append(night)
+def _by_matrix(entries: Sequence[Entry]) -> list[list[Entry]]:
+    matrices: dict[str, list[Entry]] = {}
+    for entry in entries:
+        matrices.setdefault(entry.matrix, []).append(entry)
     return list(matrices.values())

@@ -1,4 +1,5 @@
-"""Night after night: what a report comes to in one line, what changed since the last one, and since when.
+"""Run history of a matrix: one line per run, changes since the run before, and trend pages.
 
-``night`` makes the line, ``files`` keeps lines and finds reports, ``changes`` compares nights, ``page`` draws them.
+``entry`` reduces a report to a line, ``files`` reads and appends lines, ``changes`` compares runs, ``words`` and
+``page`` present them.
 """

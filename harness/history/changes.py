@@ -1,4 +1,4 @@
-"""What changed on the last night, and since when: arithmetic on a table of nights."""
+"""Changes between the last run of a matrix and the runs before it, computed on a table of entries."""
 
 from __future__ import annotations
 
@@ -9,46 +9,46 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.history.night import FIGURES, Night
+from harness.history.entry import FIGURES, Entry
 from harness.types import Outcome
 
 FAILING = {outcome.value for outcome in (Outcome.FAIL, Outcome.ERROR, Outcome.TIMEOUT, Outcome.NO_GOLDEN)}
 JUDGED = FAILING | {Outcome.PASS.value}
-"""A skip says nothing of a row, and neither does a row that was not reached."""
+"""Outcomes that count as judged: a skipped row, or one that was not reached, does not."""
 
-NIGHTS_TO_COMPARE_TIMES_WITH = 7
-NIGHTS_BEFORE_TIMES_ARE_COMPARED = 3
-"""Steps that take as long as launching their kernels scatter by half from one night to the next."""
+RUNS_IN_TIME_MEDIAN = 7
+MIN_RUNS_FOR_TIMES = 3
+"""Steps bound by kernel launches vary by half from run to run."""
 EXACT = float("inf")
-"""Equal to the last bit, where figures stand in a column of dB; nothing is farther up."""
+"""Value in dB columns for two sides that are equal to the last bit."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What counts as a change."""
+    """Thresholds above which a difference counts as a change."""
 
     slower: float = 1.25
-    """Seconds a step over the median of the nights before, in equal surroundings."""
+    """Ratio of seconds per step to the median of earlier runs in an equal environment."""
     moved_db: float = 1.0
-    """Between two nights in equal surroundings; becoming or ceasing to be exact always counts."""
+    """Distance in dB between two runs in equal environments; becoming or ceasing to be exact always counts."""
 
 
 @dataclass(frozen=True)
 class Failing:
-    """A row that fails on the last night."""
+    """A row that fails in the last run."""
 
     row: str
     cause: str | None
     sentence: str
     since_run: str
     since: str
-    num_nights: int
-    """Judged nights in a row on which it failed, the last one included."""
+    num_runs: int
+    """Consecutive judged runs in which it failed, the last one included."""
 
 
 @dataclass(frozen=True)
 class Moved:
-    """A figure that moved: a row's seconds a step, or one of :data:`harness.history.night.FIGURES`."""
+    """A figure that moved: a row's seconds a step, or one of :data:`harness.history.entry.FIGURES`."""
 
     row: str
     what: str
@@ -58,20 +58,20 @@ class Moved:
 
 @dataclass(frozen=True)
 class Changes:
-    """The last night beside those before it."""
+    """The last run compared with those before it."""
 
-    last: Night
-    before: Night | None
+    last: Entry
+    before: Entry | None
     newly_failing: tuple[Failing, ...] = ()
     still_failing: tuple[Failing, ...] = ()
     mended: tuple[str, ...] = ()
     slower: tuple[Moved, ...] = ()
     figures: tuple[Moved, ...] = ()
     appeared: tuple[str, ...] = ()
-    """Rows that no night before had."""
+    """Rows that no run before had."""
     gone: tuple[str, ...] = ()
-    surroundings: tuple[str, ...] = ()
-    """What else is different: device, driver, libraries, weights. Then figures and times are not compared."""
+    environment: tuple[str, ...] = ()
+    """Differences of device, driver, libraries or weights; figures and times are then not compared."""
     others: tuple[str, ...] = field(default=())
     """Rows that are neither judged nor skipped."""
 
@@ -81,13 +81,15 @@ class Changes:
         return (*self.newly_failing, *self.still_failing)
 
 
-def table(nights: Sequence[Night]) -> pd.DataFrame:
-    """One line per night and row, nights numbered in order; ``surroundings`` numbers different ones from 0."""
-    kinds = {kind: number for number, kind in enumerate(dict.fromkeys(night.surroundings for night in nights))}
+def table(entries: Sequence[Entry]) -> pd.DataFrame:
+    """One line per run and row, entries numbered in order; ``environment`` numbers different ones from 0."""
+    kinds = {
+        kind: number for number, kind in enumerate(dict.fromkeys(entry.comparable_environment for entry in entries))
+    }
     found = [
         {
-            "night": number,
-            "surroundings": kinds[night.surroundings],
+            "entry": number,
+            "environment": kinds[entry.comparable_environment],
             "row": name,
             "outcome": row.outcome,
             "cause": row.cause,
@@ -98,31 +100,31 @@ def table(nights: Sequence[Night]) -> pd.DataFrame:
             "peak_memory_bytes": row.peak_memory_bytes,
             "wall_s": row.wall_s,
         }
-        for number, night in enumerate(nights)
-        for name, row in night.rows.items()
+        for number, entry in enumerate(entries)
+        for name, row in entry.rows.items()
     ]
     numbers = [*FIGURES, "step_s", "baseline_step_s", "peak_memory_bytes", "wall_s"]
-    columns = ["night", "surroundings", "row", "outcome", "cause", "sentence", *numbers]
+    columns = ["entry", "environment", "row", "outcome", "cause", "sentence", *numbers]
     return pd.DataFrame(found, columns=columns).astype(dict.fromkeys(numbers, "float64"))
 
 
-def changes(nights: Sequence[Night], limits: Limits = Limits()) -> Changes:
-    """Compare the last night of a matrix with those before it.
+def changes(entries: Sequence[Entry], limits: Limits = Limits()) -> Changes:
+    """Compare the last run of a matrix with those before it.
 
     Parameters
     ----------
-    nights
-        Nights of one matrix in order, at least one.
+    entries
+        Runs of one matrix in order, at least one.
     limits
-        What counts as a change.
+        Thresholds of a change.
     """
-    last, before = nights[-1], nights[-2] if len(nights) > 1 else None
-    frame = table(nights)
-    number = len(nights) - 1
-    failing = [_failing(nights, frame[frame.row == name]) for name in _names(frame, number, FAILING)]
-    old = _last_outcomes(frame[frame.night < number])
-    now = frame[frame.night == number].set_index("row")
-    known = set(frame[frame.night < number].row)
+    last, before = entries[-1], entries[-2] if len(entries) > 1 else None
+    frame = table(entries)
+    number = len(entries) - 1
+    failing = [_failing(entries, frame[frame.row == name]) for name in _names(frame, number, FAILING)]
+    old = _last_outcomes(frame[frame.entry < number])
+    now = frame[frame.entry == number].set_index("row")
+    known = set(frame[frame.entry < number].row)
     fresh = [found for found in failing if old.get(found.row) not in FAILING]
     return Changes(
         last,
@@ -134,7 +136,7 @@ def changes(nights: Sequence[Night], limits: Limits = Limits()) -> Changes:
         figures=tuple(_moved(frame, number, limits)),
         appeared=tuple(name for name in now.index if before and name not in known),
         gone=tuple(name for name in (before.rows if before else ()) if name not in last.rows),
-        surroundings=tuple(_differences(before, last)) if before else (),
+        environment=tuple(_differences(before, last)) if before else (),
         others=tuple(now.index[now.outcome.isna()]),
     )
 
@@ -145,36 +147,36 @@ def _column(figures_db: Any, what: str) -> float:
 
 
 def _names(frame: pd.DataFrame, number: int, outcomes: set[str]) -> list[str]:
-    return list(frame[(frame.night == number) & frame.outcome.isin(outcomes)].row)
+    return list(frame[(frame.entry == number) & frame.outcome.isin(outcomes)].row)
 
 
 def _last_outcomes(frame: pd.DataFrame) -> dict[str, str]:
-    """Outcome of each row on the last night on which it was judged."""
+    """Outcome of each row in the last run that judged it."""
     judged = frame[frame.outcome.isin(JUDGED)]
     return dict(judged.groupby("row").outcome.last())
 
 
-def _failing(nights: Sequence[Night], rows: pd.DataFrame) -> Failing:
+def _failing(entries: Sequence[Entry], rows: pd.DataFrame) -> Failing:
     judged = rows[rows.outcome.isin(JUDGED)]
     passed = judged[~judged.outcome.isin(FAILING)]
-    streak = judged[judged.night > (passed.night.max() if len(passed) else -1)]
-    first, last = nights[streak.night.iloc[0]], streak.iloc[-1]
+    streak = judged[judged.entry > (passed.entry.max() if len(passed) else -1)]
+    first, last = entries[streak.entry.iloc[0]], streak.iloc[-1]
     cause = last.cause if isinstance(last.cause, str) else None
     return Failing(last.row, cause, last.sentence, first.run, first.started_at, len(streak))
 
 
 def _earlier(frame: pd.DataFrame, number: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rows of the last night, and those of earlier nights in its surroundings."""
-    now = frame[frame.night == number]
-    alike = frame[(frame.night < number) & frame.surroundings.isin(now.surroundings)]
+    """Rows of the last run, and those of earlier runs in the same environment."""
+    now = frame[frame.entry == number]
+    alike = frame[(frame.entry < number) & frame.environment.isin(now.environment)]
     return now.set_index("row"), alike
 
 
 def _slower(frame: pd.DataFrame, number: int, limits: Limits) -> list[Moved]:
     now, alike = _earlier(frame, number)
-    timed = alike.dropna(subset="step_s").sort_values("night").groupby("row")
-    latest = timed.tail(NIGHTS_TO_COMPARE_TIMES_WITH).groupby("row").step_s
-    usual = latest.median()[latest.count() >= NIGHTS_BEFORE_TIMES_ARE_COMPARED]
+    timed = alike.dropna(subset="step_s").sort_values("entry").groupby("row")
+    latest = timed.tail(RUNS_IN_TIME_MEDIAN).groupby("row").step_s
+    usual = latest.median()[latest.count() >= MIN_RUNS_FOR_TIMES]
     both = pd.DataFrame({"before": usual, "now": now.step_s}).dropna()
     slow = both[both.now > limits.slower * both.before]
     order = (slow.now / slow.before).sort_values(ascending=False).index
@@ -185,7 +187,7 @@ def _moved(frame: pd.DataFrame, number: int, limits: Limits) -> list[Moved]:
     now, alike = _earlier(frame, number)
     found = []
     for what in FIGURES:
-        old = alike.dropna(subset=what).sort_values("night").groupby("row")[what].last()
+        old = alike.dropna(subset=what).sort_values("entry").groupby("row")[what].last()
         both = pd.DataFrame({"before": old, "now": now[what]}).dropna()
         with np.errstate(invalid="ignore"):  # exact twice: infinity less infinity
             distance = (both.now - both.before).abs()
@@ -194,8 +196,8 @@ def _moved(frame: pd.DataFrame, number: int, limits: Limits) -> list[Moved]:
     return found
 
 
-def _differences(before: Night, last: Night) -> list[str]:
-    old, new = dict(before.surroundings), dict(last.surroundings)
+def _differences(before: Entry, last: Entry) -> list[str]:
+    old, new = dict(before.comparable_environment), dict(last.comparable_environment)
     names = [*new, *(name for name in old if name not in new)]
     return [
         f"{name} {old.get(name, 'unknown')} -> {new.get(name, 'unknown')}"

@@ -1,4 +1,4 @@
-"""Nights on disk: found in run folders and kept reports, appended to ``history.jsonl``."""
+"""Entries on disk: read from run folders and reports, appended to ``history.jsonl``."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 from harness import codec
 from harness.errors import FileError, UsageError
-from harness.history.night import SCHEMA as NIGHT_SCHEMA
-from harness.history.night import Night, night_of
+from harness.history.entry import SCHEMA as ENTRY_SCHEMA
+from harness.history.entry import Entry, entry_of
 from harness.types import SCHEMA, Report
 
 HISTORY = "history.jsonl"
@@ -18,8 +18,8 @@ NO_REPORTS_IN = {"runs", "logs", "diffs", "assets", "golden", "proposals", "expl
 """Folders of a run that hold no report; there may be thousands of files in them."""
 
 
-def read(paths: Sequence[Path], kept: Path) -> tuple[list[Night], list[str]]:
-    """Gather nights from reports and from lines of earlier days, in the order in which they began.
+def read(paths: Sequence[Path], kept: Path) -> tuple[list[Entry], list[str]]:
+    """Read entries from reports and ``history.jsonl`` files, ordered by start time.
 
     A report counts before every line of its run, wherever the two lie: it may have been judged again since.
 
@@ -33,43 +33,43 @@ def read(paths: Sequence[Path], kept: Path) -> tuple[list[Night], list[str]]:
     Returns
     -------
     list, list
-        The nights, and a line for each file that says nothing: damaged, or of a newer schema.
+        The entries, and a line for each file that cannot be used: damaged, or of a newer schema.
 
     Raises
     ------
     UsageError
-        If a path does not exist, or there is no night at all.
+        If a path does not exist, or no judged run is found.
     """
-    nights: dict[tuple[str, str], Night] = {}
+    entries: dict[tuple[str, str], Entry] = {}
     problems: list[str] = []
     files = [file for file in _files(paths) if not (kept.is_file() and file.samefile(kept))]
     files.sort(key=lambda file: file.suffix != ".jsonl")
     for file in [*([kept] if kept.is_file() else []), *files]:
         found, wrong = lines(file) if file.suffix == ".jsonl" else _report(file)
-        nights.update((night.key, night) for night in found)
+        entries.update((entry.key, entry) for entry in found)
         problems += wrong
-    if not nights:
+    if not entries:
         reason = f" ({'; '.join(problems)})" if problems else ""
         raise UsageError(f"{', '.join(map(str, paths))}: no judged run is there{reason}; make one with: sp-harness run")
-    return sorted(nights.values(), key=lambda night: (night.started_at, night.run)), problems
+    return sorted(entries.values(), key=lambda entry: (entry.started_at, entry.run)), problems
 
 
-def keep(kept: Path, nights: Iterable[Night]) -> int:
-    """Append the nights that a ``history.jsonl`` does not have, or has otherwise; returns how many."""
-    known = {night.key: night for night in lines(kept)[0]} if kept.is_file() else {}
-    new = [night for night in nights if known.get(night.key) != night]
+def keep(kept: Path, entries: Iterable[Entry]) -> int:
+    """Append entries that are new to a ``history.jsonl`` or differ from its lines; return their number."""
+    known = {entry.key: entry for entry in lines(kept)[0]} if kept.is_file() else {}
+    new = [entry for entry in entries if known.get(entry.key) != entry]
     if new:
         kept.parent.mkdir(parents=True, exist_ok=True)
         torn = kept.is_file() and not kept.read_bytes().endswith(b"\n") and kept.stat().st_size > 0
-        text = "".join(json.dumps(codec.encode(night), separators=(",", ":"), allow_nan=False) + "\n" for night in new)
+        text = "".join(json.dumps(codec.encode(entry), separators=(",", ":"), allow_nan=False) + "\n" for entry in new)
         with kept.open("a", encoding="utf-8") as file:
             file.write(("\n" if torn else "") + text)
     return len(new)
 
 
-def lines(path: Path) -> tuple[list[Night], list[str]]:
-    """Read a ``history.jsonl``; of a night that was judged again the later line counts."""
-    nights: dict[tuple[str, str], Night] = {}
+def lines(path: Path) -> tuple[list[Entry], list[str]]:
+    """Read a ``history.jsonl``; the later line of a run that was judged again counts."""
+    entries: dict[tuple[str, str], Entry] = {}
     problems = []
     try:
         texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -79,17 +79,17 @@ def lines(path: Path) -> tuple[list[Night], list[str]]:
         if not text.strip():
             continue
         try:
-            night = codec.parse_json(text, f"{path}:{number}", Night, NIGHT_SCHEMA)
+            entry = codec.parse_json(text, f"{path}:{number}", Entry, ENTRY_SCHEMA)
         except FileError as error:
             problems.append(str(error))
         else:
-            nights[night.key] = night
-    return list(nights.values()), problems
+            entries[entry.key] = entry
+    return list(entries.values()), problems
 
 
 def newest_run(path: Path) -> Path | None:
-    """Of a run folder itself, or of a folder of runs, the one whose report says that it began last."""
-    found = [(night.started_at, file.parent) for file in _reports(path) for night in _report(file)[0]]
+    """Find the run with the latest start time in a run folder or a folder of runs."""
+    found = [(entry.started_at, file.parent) for file in _reports(path) for entry in _report(file)[0]]
     return max(found)[1] if found else None
 
 
@@ -114,8 +114,8 @@ def _reports(path: Path) -> Iterator[Path]:
             yield Path(folder) / "report.json"
 
 
-def _report(path: Path) -> tuple[list[Night], list[str]]:
+def _report(path: Path) -> tuple[list[Entry], list[str]]:
     try:
-        return [night_of(codec.read_json(path, Report, SCHEMA))], []
+        return [entry_of(codec.read_json(path, Report, SCHEMA))], []
     except FileError as error:
         return [], [str(error)]

@@ -1,4 +1,4 @@
-"""Trend pages: a page for each matrix with its nights, what changed, and a line of small curves for each row."""
+"""Trend pages: one page per matrix with its runs, the changes, and a line of sparklines per row."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from harness.history import words
 from harness.history.changes import EXACT, Changes, table
-from harness.history.night import Night
+from harness.history.entry import Entry
 
-SHOWN_NIGHTS = 60
-"""Nights on a page; older ones stay in ``history.jsonl``."""
+SHOWN_ENTRIES = 60
+"""Runs on a page; older ones stay in ``history.jsonl``."""
 
 WIDTH_PX, HEIGHT_PX, EDGE_PX = 150, 30, 4
 
@@ -27,12 +27,12 @@ CURVES: Mapping[str, str] = {
     "peak_memory_bytes": "peak memory",
     "wall_s": "wall time",
 }
-"""Columns of the table of nights that are drawn, and their heads."""
+"""Columns drawn as curves, and their headings."""
 
 
 @dataclass(frozen=True)
 class Dot:
-    """One night of a curve."""
+    """One run on a curve."""
 
     x: float
     y: float
@@ -42,11 +42,11 @@ class Dot:
 
 @dataclass(frozen=True)
 class Curve:
-    """A row's figure over the nights. It is broken wherever the surroundings changed."""
+    """A row's figure over runs, interrupted wherever the environment changed."""
 
     last: str
     lines: tuple[str, ...]
-    """Points of each stretch, as SVG has them."""
+    """SVG points of each uninterrupted part."""
     dots: tuple[Dot, ...]
 
 
@@ -61,16 +61,16 @@ class Line:
 
 @dataclass(frozen=True)
 class Trend:
-    """A matrix over its nights."""
+    """A matrix over its runs."""
 
     matrix: str
     changes: Changes
-    nights: tuple[Night, ...]
+    entries: tuple[Entry, ...]
     lines: tuple[Line, ...]
     breaks: tuple[float, ...]
-    """Where on a curve the surroundings changed."""
-    surroundings: tuple[int, ...]
-    """Number of each night's surroundings, from 1."""
+    """Positions on a curve at which the environment changed."""
+    environment: tuple[int, ...]
+    """Number of each run's environment, from 1."""
 
     @property
     def page(self) -> str:
@@ -78,25 +78,25 @@ class Trend:
         return f"matrix-{self.matrix}.html"
 
 
-def trend(nights: Sequence[Night], changes: Changes) -> Trend:
-    """Lay out the last nights of one matrix; rows of the last night in its order, those that fail first."""
-    shown = nights[-SHOWN_NIGHTS:]
+def trend(entries: Sequence[Entry], changes: Changes) -> Trend:
+    """Lay out the last runs of one matrix: rows in the last run's order, failing ones first."""
+    shown = entries[-SHOWN_ENTRIES:]
     frame = table(shown)
-    kinds = list(dict.fromkeys(night.surroundings for night in shown))
-    numbers = [kinds.index(night.surroundings) for night in shown]
+    kinds = list(dict.fromkeys(entry.comparable_environment for entry in shown))
+    numbers = [kinds.index(entry.comparable_environment) for entry in shown]
     failing = {found.row for found in changes.failing}
     names = sorted(shown[-1].rows, key=lambda name: name not in failing)
     return Trend(
         matrix=shown[-1].matrix,
         changes=changes,
-        nights=tuple(shown),
+        entries=tuple(shown),
         lines=tuple(_line(name, frame[frame.row == name], shown, numbers) for name in names),
         breaks=tuple(
             (_x(n, len(shown)) + _x(n - 1, len(shown))) / 2
             for n in range(1, len(shown))
             if numbers[n] != numbers[n - 1]
         ),
-        surroundings=tuple(number + 1 for number in numbers),
+        environment=tuple(number + 1 for number in numbers),
     )
 
 
@@ -119,14 +119,14 @@ def write(trends: Sequence[Trend], folder: Path) -> Path:
     return index
 
 
-def _line(name: str, rows: pd.DataFrame, nights: Sequence[Night], numbers: Sequence[int]) -> Line:
-    by_night = rows.set_index("night").reindex(range(len(nights)))
-    outcomes = tuple(value if isinstance(value, str) else "none" for value in by_night.outcome)
-    return Line(name, outcomes, tuple(_curve(what, list(by_night[what]), nights, numbers) for what in CURVES))
+def _line(name: str, rows: pd.DataFrame, entries: Sequence[Entry], numbers: Sequence[int]) -> Line:
+    by_number = rows.set_index("entry").reindex(range(len(entries)))
+    outcomes = tuple(value if isinstance(value, str) else "none" for value in by_number.outcome)
+    return Line(name, outcomes, tuple(_curve(what, list(by_number[what]), entries, numbers) for what in CURVES))
 
 
-def _curve(what: str, values: Sequence[float], nights: Sequence[Night], numbers: Sequence[int]) -> Curve | None:
-    """Draw values over nights; ``None`` where there is none. Equal sides stand at the upper edge."""
+def _curve(what: str, values: Sequence[float], entries: Sequence[Entry], numbers: Sequence[int]) -> Curve | None:
+    """Draw values over runs; ``None`` where there is none. Exact values lie at the upper edge."""
     known = [number for number, value in enumerate(values) if not math.isnan(value)]
     if not known:
         return None
@@ -137,8 +137,8 @@ def _curve(what: str, values: Sequence[float], nights: Sequence[Night], numbers:
         value = values[number]
         share = 1.0 if value == EXACT else (value - low) / (high - low) if high > low else 0.5
         y = round(HEIGHT_PX - EDGE_PX - share * (HEIGHT_PX - 2 * EDGE_PX), 1)
-        said = f"{nights[number].started_at[:16]} {words.value(what, value)}"
-        dots[number] = Dot(_x(number, len(nights)), y, said, value == EXACT)
+        said = f"{entries[number].started_at[:16]} {words.value(what, value)}"
+        dots[number] = Dot(_x(number, len(entries)), y, said, value == EXACT)
     stretches: dict[int, list[Dot]] = {}
     stretch = 0
     for before, number in zip([known[0], *known], known, strict=False):

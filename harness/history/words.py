@@ -1,4 +1,4 @@
-"""What changed, in words: for the terminal, for Markdown, and for the pages."""
+"""Changes as text: for the terminal, for Markdown, and for the trend pages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from harness.history.changes import EXACT, FAILING, Changes, Failing, Moved
-from harness.history.night import Night
+from harness.history.entry import Entry
 from harness.reporting.escape import escape
 
 NOTHING = "\N{EN DASH}"
@@ -15,10 +15,10 @@ MAX_ROWS = 30
 """Rows of each kind that are listed."""
 
 MAX_NAMES = 8
-"""Of rows of which there is nothing else to say."""
+"""Row names in one line."""
 
 MAX_SENTENCE = 300
-NIGHTS_IN_TABLE = 10
+ENTRIES_IN_TABLE = 10
 
 KINDS = {
     "exchange_db": "exchange",
@@ -30,7 +30,7 @@ KINDS = {
 
 
 def value(what: str, number: float) -> str:
-    """Write a number of the table of nights with its unit."""
+    """Format a number of the table with its unit."""
     if math.isnan(number):
         return NOTHING
     if number == EXACT:
@@ -51,7 +51,7 @@ def day(started_at: str) -> str:
 
 
 def headline(changes: Changes) -> str:
-    """Say in one line how the last night was beside the one before."""
+    """Summarize the last run against the one before in one line."""
     parts = [
         f"{len(rows)} {words}"
         for rows, words in (
@@ -66,54 +66,54 @@ def headline(changes: Changes) -> str:
         if rows
     ]
     well = "all well" if changes.last.exit_code == 0 else f"exit code {changes.last.exit_code}"
-    told = ", ".join(parts) or (f"{well}, nothing changed" if changes.before else f"{well}, the first night")
+    told = ", ".join(parts) or (f"{well}, nothing changed" if changes.before else f"{well}, the first run")
     return f"{changes.last.matrix}, {day(changes.last.started_at)}: {told}"
 
 
 def sections(changes: Changes) -> list[tuple[str, list[str]]]:
-    """What changed, kind by kind: a head and a sentence for each row. Kinds without any are left out."""
+    """List the changes by kind: a heading and a sentence for each row; empty kinds are left out."""
     found = [
         ("Newly failing", _failing(changes.newly_failing)),
         ("Still failing", _failing(changes.still_failing)),
         ("Mended", list(changes.mended)),
         ("Slower", [_moved(moved) for moved in changes.slower]),
         ("Figures moved", [_moved(moved) for moved in changes.figures]),
-        ("The surroundings changed, so figures and times are not compared", list(changes.surroundings)),
+        ("The environment changed, so figures and times are not compared", list(changes.environment)),
         ("New rows", _cut(list(changes.appeared), MAX_NAMES)),
-        ("Rows that were there the night before", _cut(list(changes.gone), MAX_NAMES)),
+        ("Rows of the run before that are missing", _cut(list(changes.gone), MAX_NAMES)),
         ("Not judged", list(changes.others)),
     ]
     return [(head, _cut(lines)) for head, lines in found if lines]
 
 
-def markdown(changes: Sequence[tuple[Changes, Sequence[Night]]], problems: Sequence[str] = ()) -> str:
-    """``summary.md``: of each matrix what changed and its last nights."""
+def markdown(changes: Sequence[tuple[Changes, Sequence[Entry]]], problems: Sequence[str] = ()) -> str:
+    """Render ``summary.md``: the changes and the last runs of each matrix."""
     lines = []
-    for one, nights in changes:
+    for one, entries in changes:
         lines += [f"## {escape(headline(one))}", ""]
         for head, told in sections(one):
             lines += [f"**{head}**", "", *(f"- {escape(line)}" for line in told), ""]
-        lines += _table(nights[-NIGHTS_IN_TABLE:])
+        lines += _table(entries[-ENTRIES_IN_TABLE:])
     lines += [f"- left out: {escape(problem)}" for problem in problems]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _table(nights: Sequence[Night]) -> list[str]:
-    kinds = list(dict.fromkeys(night.surroundings for night in nights))
+def _table(entries: Sequence[Entry]) -> list[str]:
+    kinds = list(dict.fromkeys(entry.comparable_environment for entry in entries))
     lines = [
-        "| night | run | exit code | rows that do not pass | wall time | surroundings |",
+        "| started | run | exit code | rows that do not pass | wall time | environment |",
         "|---|---|---|---|---|---|",
     ]
-    for night in reversed(nights):
-        broken = sum(row.outcome in FAILING for row in night.rows.values())
-        label = surroundings_label(kinds.index(night.surroundings) + 1)
-        cells = [day(night.started_at), escape(night.run), str(night.exit_code), f"{broken} of {len(night.rows)}"]
-        lines.append(f"| {' | '.join([*cells, f'{night.wall_s:.0f} s', label])} |")
+    for entry in reversed(entries):
+        broken = sum(row.outcome in FAILING for row in entry.rows.values())
+        label = environment_label(kinds.index(entry.comparable_environment) + 1)
+        cells = [day(entry.started_at), escape(entry.run), str(entry.exit_code), f"{broken} of {len(entry.rows)}"]
+        lines.append(f"| {' | '.join([*cells, f'{entry.wall_s:.0f} s', label])} |")
     return [*lines, ""]
 
 
-def surroundings_label(number: int) -> str:
-    """Name surroundings A, B, ... in the order in which they were met."""
+def environment_label(number: int) -> str:
+    """Name environments A, B, ... in order of appearance."""
     letters = ""
     while number:
         number, rest = divmod(number - 1, 26)
@@ -122,7 +122,7 @@ def surroundings_label(number: int) -> str:
 
 
 def _failing(failing: Sequence[Failing]) -> list[str]:
-    """One line for all rows that fail for the same reason since the same night."""
+    """Describe all rows that fail for the same reason since the same run in one line each."""
     groups: dict[tuple[str | None, str, str], list[Failing]] = {}
     for one in failing:
         groups.setdefault((one.cause, one.sentence, one.since_run), []).append(one)
@@ -132,8 +132,8 @@ def _failing(failing: Sequence[Failing]) -> list[str]:
 def _group(group: Sequence[Failing]) -> str:
     one = group[0]
     names = ", ".join(_cut([each.row for each in group], MAX_NAMES))
-    nights = max(each.num_nights for each in group)
-    since = f" since {day(one.since)} ({one.since_run}, {nights} nights)" if nights > 1 else ""
+    num_runs = max(each.num_runs for each in group)
+    since = f" since {day(one.since)} ({one.since_run}, {num_runs} runs)" if num_runs > 1 else ""
     cause = f" [{one.cause}]" if one.cause else ""
     sentence = one.sentence if len(one.sentence) <= MAX_SENTENCE else one.sentence[:MAX_SENTENCE] + " …"
     return f"{names}{cause}{since}: {sentence}"

@@ -88,7 +88,7 @@ def test_history_says_what_changed_and_since_when(cli: Any, write: Any, tmp_path
         if len(codes) == 3:
             assert "2 still failing" in said
             assert f"since 20{run_below(out, 1).name[10:12]}" in said
-            assert f"({run_below(out, 1).name}, 2 nights)" in said
+            assert f"({run_below(out, 1).name}, 2 runs)" in said
             issue = cli("issue", out, "--history", past)
             assert issue.out.startswith("nightly: The picture moved further")
             assert "**Still failing**" in issue.out

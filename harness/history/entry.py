@@ -1,4 +1,4 @@
-"""One run as one line of ``history.jsonl``: small enough to be kept when its pictures are gone."""
+"""One run as a line of ``history.jsonl``, small enough to be kept after its pictures are deleted."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ FIGURES: Mapping[str, tuple[Relation, Domain]] = {
     "layout_db": (Relation.LAYOUT, "latents"),
     "pair_image_db": (Relation.PAIR, "image"),
 }
-"""Figures of a row that are followed: PSNR of a relation, in dB."""
+"""Figures followed over runs: PSNR of a relation, in dB."""
 
 OURSELVES = "sp-harness"
-"""Of the environment, what is under development and no surrounding."""
+"""The package under development: its version is not part of the compared environment."""
 
 
 @dataclass(frozen=True)
-class RowOfNight:
-    """One row on one night; what was not measured is ``None``."""
+class EntryRow:
+    """One row in one run; ``None`` where nothing was measured."""
 
     outcome: str | None = None
     cause: str | None = None
@@ -41,7 +41,7 @@ class RowOfNight:
 
 
 @dataclass(frozen=True)
-class Night:
+class Entry:
     """One run of a matrix."""
 
     run: str
@@ -52,23 +52,23 @@ class Night:
     wall_s: float
     platform: str
     environment: Mapping[str, str]
-    rows: Mapping[str, RowOfNight]
+    rows: Mapping[str, EntryRow]
     schema: int = SCHEMA
 
     @property
     def key(self) -> tuple[str, str]:
-        """Tells nights apart, also where two runs of different machines have one name."""
+        """Identity of a run; runs of two machines may share a name."""
         return self.run, self.started_at
 
     @property
-    def surroundings(self) -> tuple[tuple[str, str], ...]:
+    def comparable_environment(self) -> tuple[tuple[str, str], ...]:
         """Devices, driver, libraries and weights: figures and times are comparable only where these are equal."""
         return tuple(sorted((name, value) for name, value in self.environment.items() if name != OURSELVES))
 
 
-def night_of(report: Report) -> Night:
-    """Boil a report down to what is followed from night to night."""
-    return Night(
+def entry_of(report: Report) -> Entry:
+    """Reduce a report to the figures that are followed from run to run."""
+    return Entry(
         run=report.name,
         matrix=report.matrix.name,
         started_at=report.started_at,
@@ -85,12 +85,12 @@ def _weights(report: Report) -> dict[str, str]:
     return {f"weights of {run.spec.case.model}": run.spec.weights[:12] for run in report.runs.values()}
 
 
-def _row(report: Report, row: Row) -> RowOfNight:
+def _row(report: Report, row: Row) -> EntryRow:
     verdict = row.verdict
     outcome = verdict.outcome if verdict else Outcome.SKIP if row.skip is not None else None
     candidate, baseline = (report.runs.get(row.runs.get(role, "")) for role in ("candidate", "baseline"))
     compared = {name: _figure(row.comparison(relation), domain) for name, (relation, domain) in FIGURES.items()}
-    return RowOfNight(
+    return EntryRow(
         outcome=outcome.value if outcome else None,
         cause=verdict.cause if verdict else None,
         sentence="" if verdict is None or outcome in (Outcome.PASS, Outcome.SKIP) else verdict.sentence,
@@ -103,7 +103,7 @@ def _row(report: Report, row: Row) -> RowOfNight:
 
 
 def _figure(comparison: Comparison | None, domain: Domain) -> tuple[float | None] | None:
-    """PSNR of a comparison in a tuple, in which ``None`` says equal; ``None`` alone where there is no figure."""
+    """PSNR of a comparison as a 1-tuple, ``(None,)`` where both sides are equal; ``None`` without a figure."""
     if comparison is None or comparison.problem is not None:
         return None
     if comparison.same_run or (comparison.exact_latents if domain == "latents" else comparison.exact_image):

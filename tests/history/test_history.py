@@ -1,4 +1,4 @@
-"""Nights in a row: what is newly broken, since when, what moved; and lines that outlive their pictures."""
+"""Entries in a row: what is newly broken, since when, what moved; and lines that outlive their pictures."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from harness.cli import history_command
 from harness.errors import UsageError
 from harness.history import files, page, words
 from harness.history.changes import EXACT, Changes, Limits, changes, table
-from harness.history.night import Night, RowOfNight, night_of
+from harness.history.entry import Entry, EntryRow, entry_of
 from harness.session import steps
 from harness.types import Report
 
 ROW = "720x720/spatial-u2-h"
 HERE = {"sp-harness": "0.1.0", "torch": "2.13.0", "device": "NVIDIA H200", "driver": "570.86"}
-WELL = RowOfNight("pass", figures_db={"exchange_db": 60.0, "pair_db": 26.0}, step_s=0.060, peak_memory_bytes=12 * 10**9)
-BROKEN = RowOfNight("fail", "attention local", "Splitting damages the picture.", {"exchange_db": 21.0}, 0.060)
+WELL = EntryRow("pass", figures_db={"exchange_db": 60.0, "pair_db": 26.0}, step_s=0.060, peak_memory_bytes=12 * 10**9)
+BROKEN = EntryRow("fail", "attention local", "Splitting damages the picture.", {"exchange_db": 21.0}, 0.060)
 
 
-def night(number: int, rows: Mapping[str, RowOfNight], **changed: Any) -> Night:
+def entry(number: int, rows: Mapping[str, EntryRow], **changed: Any) -> Entry:
     failing = any(row.outcome not in ("pass", "skip") for row in rows.values())
-    made = Night(
+    made = Entry(
         run=f"nightly-{number}",
         matrix="nightly",
         started_at=f"2026-01-{number:02d}T02:17:00+00:00",
@@ -41,16 +41,16 @@ def night(number: int, rows: Mapping[str, RowOfNight], **changed: Any) -> Night:
     return replace(made, **changed)
 
 
-def series(*rows: RowOfNight | None, **changed: Any) -> list[Night]:
-    """Nights of one row, which may be absent."""
-    return [night(number, {} if row is None else {ROW: row}, **changed) for number, row in enumerate(rows, 1)]
+def series(*rows: EntryRow | None, **changed: Any) -> list[Entry]:
+    """Entries of one row, which may be absent."""
+    return [entry(number, {} if row is None else {ROW: row}, **changed) for number, row in enumerate(rows, 1)]
 
 
 class TestFailing:
     def test_newly(self) -> None:
         found = changes(series(WELL, WELL, BROKEN))
         (failing,) = found.newly_failing
-        assert (failing.row, failing.cause, failing.since_run, failing.num_nights) == (
+        assert (failing.row, failing.cause, failing.since_run, failing.num_runs) == (
             ROW,
             "attention local",
             "nightly-3",
@@ -61,15 +61,13 @@ class TestFailing:
     def test_since_the_first_of_the_nights_on_which_it_fails_without_a_pass_between(self) -> None:
         found = changes(series(BROKEN, WELL, BROKEN, BROKEN, BROKEN))
         (failing,) = found.still_failing
-        assert (failing.since_run, failing.num_nights) == ("nightly-3", 3)
+        assert (failing.since_run, failing.num_runs) == ("nightly-3", 3)
         assert found.newly_failing == ()
 
-    @pytest.mark.parametrize(
-        "between", [None, RowOfNight("skip"), RowOfNight(None)], ids=["absent", "skip", "unjudged"]
-    )
-    def test_a_night_without_a_verdict_says_nothing(self, between: RowOfNight | None) -> None:
+    @pytest.mark.parametrize("between", [None, EntryRow("skip"), EntryRow(None)], ids=["absent", "skip", "unjudged"])
+    def test_a_night_without_a_verdict_says_nothing(self, between: EntryRow | None) -> None:
         (failing,) = changes(series(WELL, BROKEN, between, BROKEN)).still_failing
-        assert (failing.since_run, failing.num_nights) == ("nightly-2", 2)
+        assert (failing.since_run, failing.num_runs) == ("nightly-2", 2)
         assert changes(series(BROKEN, between, WELL)).mended == (ROW,)
 
     def test_mended(self) -> None:
@@ -78,18 +76,18 @@ class TestFailing:
 
     @pytest.mark.parametrize("outcome", ["fail", "error", "timeout", "no_golden"])
     def test_every_way_of_not_passing(self, outcome: str) -> None:
-        (failing,) = changes(series(WELL, RowOfNight(outcome, None, "broke"))).newly_failing
+        (failing,) = changes(series(WELL, EntryRow(outcome, None, "broke"))).newly_failing
         assert failing.sentence == "broke"
 
     def test_a_row_that_fails_on_its_first_night(self) -> None:
-        found = changes([night(1, {"a": WELL}), night(2, {"a": WELL, ROW: BROKEN})])
+        found = changes([entry(1, {"a": WELL}), entry(2, {"a": WELL, ROW: BROKEN})])
         assert [failing.row for failing in found.newly_failing] == [ROW]
         assert found.appeared == (ROW,)
 
     def test_the_first_night_of_all(self) -> None:
         found = changes(series(WELL))
         assert found == Changes(found.last, None)
-        assert words.headline(found) == "nightly, 2026-01-01 02:17: all well, the first night"
+        assert words.headline(found) == "nightly, 2026-01-01 02:17: all well, the first run"
 
 
 class TestMoved:
@@ -106,52 +104,52 @@ class TestMoved:
         assert changes(series(exact, exact)).figures == ()
 
     def test_times_go_by_the_median_of_the_nights_before(self) -> None:
-        usual = [replace(WELL, step_s=step_s) for step_s in (0.06, 0.5, 0.06)]  # one night was disturbed
+        usual = [replace(WELL, step_s=step_s) for step_s in (0.06, 0.5, 0.06)]  # one run was disturbed
         (slow,) = changes(series(*usual, replace(WELL, step_s=0.08))).slower
         assert (slow.before, slow.now) == (0.06, 0.08)
         assert changes(series(*usual, replace(WELL, step_s=0.07))).slower == ()
         assert changes(series(*usual, replace(WELL, step_s=0.07)), Limits(slower=1.1)).slower != ()
 
     def test_times_of_few_nights_are_not_compared(self) -> None:
-        """Small pictures take half as long again on some nights, and one night before says nothing of that."""
+        """Small pictures take half as long again on some entries, and one run before says nothing of that."""
         slow = replace(WELL, step_s=1.0)
         assert changes(series(WELL, WELL, slow)).slower == ()
         assert len(changes(series(WELL, WELL, WELL, slow)).slower) == 1
 
-    def test_nothing_is_compared_across_surroundings(self) -> None:
-        nights = [night(number, {ROW: WELL}) for number in (1, 2, 3)]
+    def test_nothing_is_compared_across_environment(self) -> None:
+        entries = [entry(number, {ROW: WELL}) for number in (1, 2, 3)]
         moved = replace(WELL, figures_db={"exchange_db": None, "pair_db": 40.0}, step_s=1.0)
-        after = night(4, {ROW: moved}, environment={**HERE, "driver": "580.1"})
-        found = changes([*nights, after])
+        after = entry(4, {ROW: moved}, environment={**HERE, "driver": "580.1"})
+        found = changes([*entries, after])
         assert (found.figures, found.slower) == ((), ())
-        assert found.surroundings == ("driver 570.86 -> 580.1",)
-        back = night(5, {ROW: moved})
-        assert [moved.what for moved in changes([*nights, after, back]).slower] == ["step_s"]
+        assert found.environment == ("driver 570.86 -> 580.1",)
+        back = entry(5, {ROW: moved})
+        assert [moved.what for moved in changes([*entries, after, back]).slower] == ["step_s"]
 
-    def test_another_version_of_ourselves_is_no_other_surrounding(self) -> None:
+    def test_another_version_of_ourselves_is_no_other_environment(self) -> None:
         """What is under development is what the history is about."""
-        nights = [night(number, {ROW: WELL}) for number in (1, 2, 3)]
-        after = night(4, {ROW: replace(WELL, step_s=1.0)}, environment={**HERE, "sp-harness": "0.2.0"})
-        assert len(changes([*nights, after]).slower) == 1
+        entries = [entry(number, {ROW: WELL}) for number in (1, 2, 3)]
+        after = entry(4, {ROW: replace(WELL, step_s=1.0)}, environment={**HERE, "sp-harness": "0.2.0"})
+        assert len(changes([*entries, after]).slower) == 1
 
 
 def test_the_table_tells_equal_from_not_measured() -> None:
     frame = table(series(replace(WELL, figures_db={"exchange_db": None})))
     assert frame.exchange_db[0] == EXACT
     assert frame.pair_db.isna()[0]
-    assert len(table([night(1, {})])) == 0
+    assert len(table([entry(1, {})])) == 0
 
 
 class TestPages:
-    def draw(self, nights: Sequence[Night], folder: Path) -> tuple[page.Trend, str]:
-        trend = page.trend(nights, changes(nights))
+    def draw(self, entries: Sequence[Entry], folder: Path) -> tuple[page.Trend, str]:
+        trend = page.trend(entries, changes(entries))
         page.write([trend], folder)
         return trend, (folder / trend.page).read_text(encoding="utf-8")
 
-    def test_a_curve_is_broken_where_the_surroundings_change(self, tmp_path: Path) -> None:
-        nights = series(WELL, WELL, WELL, WELL)
-        nights[2:] = [replace(one, environment={**HERE, "torch": "2.14.0"}) for one in nights[2:]]
-        trend, text = self.draw(nights, tmp_path)
+    def test_a_curve_is_broken_where_the_environment_change(self, tmp_path: Path) -> None:
+        entries = series(WELL, WELL, WELL, WELL)
+        entries[2:] = [replace(one, environment={**HERE, "torch": "2.14.0"}) for one in entries[2:]]
+        trend, text = self.draw(entries, tmp_path)
         (line,) = trend.lines
         assert line.curves[0] is not None
         assert len(line.curves[0].lines) == 2
@@ -162,8 +160,8 @@ class TestPages:
         assert "torch 2.13.0" in text
 
     def test_exact_stands_above_every_figure(self, tmp_path: Path) -> None:
-        nights = series(WELL, replace(WELL, figures_db={"exchange_db": None}), WELL)
-        (line,) = self.draw(nights, tmp_path)[0].lines
+        entries = series(WELL, replace(WELL, figures_db={"exchange_db": None}), WELL)
+        (line,) = self.draw(entries, tmp_path)[0].lines
         assert line.curves[0] is not None
         low, exact, _ = line.curves[0].dots
         assert exact.exact
@@ -173,21 +171,21 @@ class TestPages:
 
     def test_any_text_is_shown_as_text(self, tmp_path: Path) -> None:
         nasty = '<script>alert("x")</script>'
-        rows = {f"{nasty}/a": RowOfNight("error", nasty, nasty)}
-        _, text = self.draw([night(1, rows, platform=nasty)], tmp_path)
+        rows = {f"{nasty}/a": EntryRow("error", nasty, nasty)}
+        _, text = self.draw([entry(1, rows, platform=nasty)], tmp_path)
         assert "<script" not in text
-        assert "<script" not in words.markdown([(changes([night(1, rows)]), [night(1, rows)])])
+        assert "<script" not in words.markdown([(changes([entry(1, rows)]), [entry(1, rows)])])
 
     def test_rows_that_fail_come_first_and_old_nights_are_not_drawn(self, tmp_path: Path) -> None:
-        nights = [night(1, {"a": WELL, "b": BROKEN}, run=f"n{number}") for number in range(page.SHOWN_NIGHTS + 5)]
-        trend, _ = self.draw(nights, tmp_path)
+        entries = [entry(1, {"a": WELL, "b": BROKEN}, run=f"n{number}") for number in range(page.SHOWN_ENTRIES + 5)]
+        trend, _ = self.draw(entries, tmp_path)
         assert [line.name for line in trend.lines] == ["b", "a"]
-        assert len(trend.nights) == page.SHOWN_NIGHTS
+        assert len(trend.entries) == page.SHOWN_ENTRIES
 
 
 def test_rows_that_fail_alike_share_a_line() -> None:
     rows = {f"{number}x16/a": BROKEN for number in range(100)}
-    ((head, lines),) = words.sections(changes([night(1, rows)]))
+    ((head, lines),) = words.sections(changes([entry(1, rows)]))
     assert head == "Newly failing"
     (line,) = lines
     assert "and 92 more [attention local]: Splitting damages the picture." in line
@@ -210,7 +208,7 @@ def folder_of(bench: Any, report: Report) -> Path:
 
 class TestFiles:
     def test_a_report_becomes_a_line_and_is_read_again(self, bench: Any, report: Report, tmp_path: Path) -> None:
-        made = night_of(report)
+        made = entry_of(report)
         assert set(made.rows) == {row.name for row in report.rows}
         padded, plain = made.rows["144x144/fake-u2-h"], made.rows["128x128/fake-u2-h"]
         assert padded.outcome == plain.outcome == "pass"
@@ -227,14 +225,14 @@ class TestFiles:
 
     def test_pictures_and_reports_may_be_thrown_away(self, bench: Any, report: Report, tmp_path: Path) -> None:
         kept = tmp_path / "history.jsonl"
-        nights, _ = files.read([folder_of(bench, report)], kept)
-        files.keep(kept, nights)
+        entries, _ = files.read([folder_of(bench, report)], kept)
+        files.keep(kept, entries)
         (folder_of(bench, report) / "report.json").unlink()
-        assert files.read([bench.root / "reports"], kept) == (nights, [])
+        assert files.read([bench.root / "reports"], kept) == (entries, [])
 
     def test_one_that_was_judged_again_counts_once(self, report: Report, tmp_path: Path) -> None:
         kept = tmp_path / "history.jsonl"
-        made = night_of(report)
+        made = entry_of(report)
         files.keep(kept, [made])
         files.keep(kept, [replace(made, exit_code=1)])
         assert len(kept.read_text().splitlines()) == 2
@@ -245,19 +243,19 @@ class TestFiles:
     ) -> None:
         """``sp-harness history reports`` finds the lines it keeps in the folder that it reads."""
         kept = tmp_path / "reports" / "history" / "history.jsonl"
-        files.keep(kept, [replace(night_of(report), exit_code=1)])
+        files.keep(kept, [replace(entry_of(report), exit_code=1)])
         codec.write_json(tmp_path / "reports" / report.name / "report.json", report)
         for path in (kept, tmp_path / "none.jsonl"):
-            assert files.read([tmp_path / "reports"], path)[0] == [night_of(report)]
+            assert files.read([tmp_path / "reports"], path)[0] == [entry_of(report)]
         assert files.keep(kept, files.read([tmp_path / "reports"], kept)[0]) == 1
-        assert files.lines(kept)[0] == [night_of(report)]
+        assert files.lines(kept)[0] == [entry_of(report)]
 
     def test_kept_reports_in_folders_as_a_chain_of_artifacts_leaves_them(self, report: Report, tmp_path: Path) -> None:
         for number in (1, 2, 3):
             started_at = f"2026-01-0{number}T00:00:00+00:00"
             codec.write_json(tmp_path / "kept" / str(number) / "report.json", replace(report, started_at=started_at))
-        nights, _ = files.read([tmp_path / "kept"], tmp_path / "none.jsonl")
-        assert [one.started_at[:10] for one in nights] == ["2026-01-01", "2026-01-02", "2026-01-03"]
+        entries, _ = files.read([tmp_path / "kept"], tmp_path / "none.jsonl")
+        assert [one.started_at[:10] for one in entries] == ["2026-01-01", "2026-01-02", "2026-01-03"]
 
     def test_what_cannot_be_read_is_named_and_left_out(self, report: Report, tmp_path: Path) -> None:
         old = json.loads(json.dumps(codec.encode(report)))
@@ -266,11 +264,11 @@ class TestFiles:
             (tmp_path / "kept" / name).mkdir(parents=True)
             (tmp_path / "kept" / name / "report.json").write_text(text)
         kept = tmp_path / "history.jsonl"
-        files.keep(kept, [night_of(report)])
+        files.keep(kept, [entry_of(report)])
         with kept.open("a") as file:
-            file.write(json.dumps({**codec.encode(night_of(report)), "schema": 99}) + "\n" + '{"run": "cut sh')
-        nights, problems = files.read([tmp_path / "kept"], kept)
-        assert nights == [night_of(report)]
+            file.write(json.dumps({**codec.encode(entry_of(report)), "schema": 99}) + "\n" + '{"run": "cut sh')
+        entries, problems = files.read([tmp_path / "kept"], kept)
+        assert entries == [entry_of(report)]
         assert len(problems) == 5
         for word in (
             "old/report.json",
@@ -284,8 +282,8 @@ class TestFiles:
     def test_a_line_cut_short_does_not_swallow_the_next(self, report: Report, tmp_path: Path) -> None:
         kept = tmp_path / "history.jsonl"
         kept.write_text('{"run": "cut sh')
-        files.keep(kept, [night_of(report)])
-        assert files.lines(kept)[0] == [night_of(report)]
+        files.keep(kept, [entry_of(report)])
+        assert files.lines(kept)[0] == [entry_of(report)]
 
     def test_nothing_at_all_is_an_error(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="no judged run is there"):
@@ -306,11 +304,11 @@ class TestIssue:
         assert empty == ""
         text = "\n".join(rest)
         assert "**Still failing**" in text
-        assert "2 nights)" in text
+        assert "2 runs)" in text
         assert text.endswith("Look at it: https://x/1")
 
     def test_without_a_report_the_log_has_to_do(self, tmp_path: Path) -> None:
-        log = tmp_path / "night.log"
+        log = tmp_path / "run.log"
         log.write_text("setting up\nsp-harness: matrices/nightly.toml: golden_store s3://b holds 3 goldens\n")
         title, _, *rest = history_command.issue(tmp_path, None, log, None).splitlines()
         assert title == "The run ended without a report: matrices/nightly.toml: golden_store s3://b holds 3 goldens"
