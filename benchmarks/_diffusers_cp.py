@@ -17,8 +17,9 @@ import torch.distributed._functional_collectives as funcol
 from diffusers import ContextParallelConfig
 from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput
 
-from harness import registry
-from harness.types import Drawing, RunSpec, Worker
+from harness import plugins
+from harness.plugins import Drawing, Worker
+from harness.types import RunSpec
 
 SPLIT = ContextParallelInput(split_dim=1, expected_dims=3)
 GATHER = ContextParallelOutput(gather_dim=1, expected_dims=3)
@@ -67,7 +68,7 @@ class DiffusersContextParallel:
     """The baseline engine, its transformer told to share the sequence with the other ranks."""
 
     def __init__(self) -> None:
-        self.stock: Any = registry.load("engines", "diffusers")()
+        self.stock: Any = plugins.load("engines", "diffusers")()
         self.packages = self.stock.packages
 
     def load(self, worker: Worker) -> None:

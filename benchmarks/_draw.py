@@ -17,8 +17,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness import codec, registry
-from harness.types import Device, Engine, RunSpec, Worker
+from harness import codec, plugins
+from harness.plugins import Engine, Worker
+from harness.types import Device, RunSpec
 from harness.worker.clock import peak_memory_bytes, reset_peak_memory
 
 
@@ -71,7 +72,7 @@ def _engine(name: str) -> Engine:
         from _diffusers_cp import DiffusersContextParallel
 
         return DiffusersContextParallel()
-    engine: Engine = registry.load("engines", name)()
+    engine: Engine = plugins.load("engines", name)()
     return engine
 
 

@@ -26,7 +26,7 @@ import numpy as np
 from _common import HarnessRun, add_matrix, finish, parser, run_harness, start, table
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from harness import registry
+from harness import plugins
 from harness.planning.cut import cut
 from harness.runs.folder import MEASURED, RunFolder
 from harness.session.background import LOG
@@ -78,8 +78,8 @@ def _alone(size: Size) -> dict[str, Any]:
     }
     megapixels = size.width_px * size.height_px / 1e6
     found = {}
-    for name in registry.names("metrics"):
-        kind = registry.load("metrics", name)
+    for name in plugins.names("metrics"):
+        kind = plugins.load("metrics", name)
         metric = kind(cut(size, 2, "h")) if getattr(kind, "needs_plan", False) else kind()
         for domain in kind.domains:
             measure = functools.partial(metric.measure, *pairs[domain], domain)

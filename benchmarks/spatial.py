@@ -36,7 +36,7 @@ from harness.errors import UsageError
 from harness.execution.pool import Finished, Pool
 from harness.judging import judge
 from harness.judging.measure import Measurer
-from harness.registry import load
+from harness.plugins import load
 from harness.runs.folder import RunFolder
 from harness.session import steps
 from harness.types import Matrix, Relation, Row, Run, ShardPlan

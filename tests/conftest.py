@@ -17,9 +17,10 @@ from safetensors.numpy import save_file
 from harness import codec
 from harness.engines.fake import FakeEngine
 from harness.goldens import approve
+from harness.plugins import Drawing, Worker
 from harness.runs.folder import RunFolder
 from harness.session import steps
-from harness.types import Drawing, Failure, FailureKind, GoldenPolicy, Report, Run, RunSpec, Worker
+from harness.types import Failure, FailureKind, GoldenPolicy, Report, Run, RunSpec
 
 # A shell starts what it runs in the background with Ctrl-C ignored, and every process a test starts would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -20,7 +20,7 @@ HARNESS = ROOT / "harness"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("types", "errors", "codec"),  # the words; standard library alone
     (
-        "registry",
+        "plugins",
         "matrix",
         "matrix_schema",
         "plan",
@@ -98,7 +98,7 @@ PLUGINS = set(LAYERS[3])
 STARTED_NOT_IMPORTED = {"worker", "template", "outpost", "ahead_process"}
 
 # Rooms that are loaded inside the interpreter of another engine, where only these can be counted on.
-ABROAD = {"types", "errors", "codec", "registry", "plan", "models", "engines", "probe", "spatial", "faults"}
+ABROAD = {"types", "errors", "codec", "plugins", "plan", "models", "engines", "probe", "spatial", "faults"}
 ABROAD |= {"worker", "template"}
 FOUND_ABROAD = {"harness", "torch", "PIL", "safetensors", "numpy", "diffusers", "transformers"}
 
@@ -233,7 +233,7 @@ def test_plugins_are_strangers() -> None:
         kind, _, rest = i.target.removeprefix("harness.").partition(".")
         if kind != room_of(i.importer) or not rest.startswith("_"):
             offenders.append(i)
-    assert_none(offenders, "plugins reach one another through the registry alone")
+    assert_none(offenders, "plugins reach one another through harness.plugins alone")
 
 
 def test_plugins_are_found_by_the_registry_alone() -> None:

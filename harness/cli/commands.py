@@ -11,7 +11,7 @@ from typing import cast, get_args
 import typer
 from rich.text import Text
 
-from harness import codec, registry
+from harness import codec, plugins
 from harness.cli.console import LiveProgress, make_console, print_choice, print_coverage, print_report
 from harness.errors import (
     EXIT_INTERRUPTED,
@@ -47,8 +47,8 @@ def selection(
         if axis not in get_args(Axis):
             raise UsageError(f"--axis {axis!r}: {did_you_mean(axis, get_args(Axis))}")
     for engine in engines or ():
-        if engine not in registry.names("engines"):
-            raise UsageError(f"--engine {engine!r}: {did_you_mean(engine, registry.names('engines'))}")
+        if engine not in plugins.names("engines"):
+            raise UsageError(f"--engine {engine!r}: {did_you_mean(engine, plugins.names('engines'))}")
     for size in sizes or ():
         _size(size)
     return steps.Selection(cases or (), sizes or (), axes or (), engines or ())
@@ -225,8 +225,8 @@ def cover(matrices: Sequence[Path], as_json: bool) -> int:
 def ls(what: Path | None) -> None:
     """List plugins, the rows of a matrix, or the runs in a folder."""
     if what is None:
-        for kind in registry.KINDS:
-            typer.echo(f"{kind}: {', '.join(registry.names(kind))}")
+        for kind in plugins.KINDS:
+            typer.echo(f"{kind}: {', '.join(plugins.names(kind))}")
     elif what.is_dir():
         for path in sorted(what.glob("*/plan.json")):
             typer.echo(_describe_run(path.parent))

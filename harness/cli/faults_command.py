@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 from rich.text import Text
 
-from harness import codec, registry
+from harness import codec, plugins
 from harness.cli.console import LiveProgress, make_console
 from harness.errors import EXIT_INTERRUPTED, UsageError
 from harness.execution.pool import Pool
@@ -24,7 +24,7 @@ from harness.types import Report
 
 def ls() -> None:
     """List every planted bug: its cause, what a row needs to show it, and its thread."""
-    for fault in registry.load_all("faults"):
+    for fault in plugins.load_all("faults"):
         typer.echo(f"{fault.name}: {fault.cause}; needs {', '.join(fault.needs) or 'nothing'}; {fault.source}")
 
 

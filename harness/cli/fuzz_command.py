@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
-from harness import registry
+from harness import plugins
 from harness.cli.console import make_console
 from harness.errors import EXIT_OK, EXIT_USAGE, EXIT_VERDICT, HarnessError, UsageError, did_you_mean
 from harness.fuzz import search as searching
@@ -33,8 +33,8 @@ def run(
     out: Path,
 ) -> int:
     """Fuzz, tell how it goes, write what fails, and return the exit code."""
-    if engine not in registry.names("engines"):
-        raise UsageError(f"--engine {engine!r}: {did_you_mean(engine, registry.names('engines'))}")
+    if engine not in plugins.names("engines"):
+        raise UsageError(f"--engine {engine!r}: {did_you_mean(engine, plugins.names('engines'))}")
     if not 0 < minutes <= 60 * 24 * 7:
         raise UsageError(f"--minutes {minutes:g}: write a number above 0, at most a week")
     space = Space(engine, model or ("fake" if engine == "fake" else "nano"), max_ranks, fault)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from harness import codec, registry
+from harness import codec, plugins
 from harness.cli.console import make_console
 from harness.errors import FileError, UsageError
 from harness.history import files, page, words
@@ -73,7 +73,7 @@ def issue(path: Path, past: Path | None, log: Path | None, link: str | None) -> 
 
 def _of_run(run: Path) -> str:
     report = codec.read_json(run / "report.json", Report, SCHEMA)
-    text: str = registry.load("reporters", "issue")().write(report, run).read_text(encoding="utf-8")
+    text: str = plugins.load("reporters", "issue")().write(report, run).read_text(encoding="utf-8")
     return text
 
 

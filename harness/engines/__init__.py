@@ -1,1 +1,1 @@
-"""Diffusion engines, one file each; see :class:`harness.types.Engine`."""
+"""Diffusion engines, one file each; see :class:`harness.plugins.Engine`."""

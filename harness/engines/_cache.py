@@ -17,12 +17,11 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
+from harness.plugins import Option
+
 if TYPE_CHECKING:
     from torch import nn
     from torch.distributed import ProcessGroup
-
-OPTIONS = ("cache_mask", "cache_threshold", "cache_max_continuous")
-"""Options of a variant that speak of the cache; the baseline is given the same."""
 
 PACKAGE = "cache-dit"
 
@@ -46,22 +45,39 @@ class CacheSettings:
 
     @classmethod
     def of(cls, options: Mapping[str, Any], num_steps: int) -> CacheSettings:
-        """Read a variant's options.
+        """Read a variant's options, which planning has checked one by one.
 
         Raises
         ------
         ValueError
-            For what the package would take and compute wrongly without a word: a mask shorter than the
-            steps or one that starts with a served step, a threshold outside (0, 1).
+            For a mask shorter or longer than the steps, which the package would take and compute wrongly.
         """
         mask = options.get("cache_mask")
-        if mask is not None and (len(str(mask)) != num_steps or not str(mask).startswith("1") or set(mask) - {*"01"}):
-            raise ValueError(f"cache_mask {mask!r}: write 0 or 1 for each of the {num_steps} steps, the first a 1")
-        threshold = options.get("cache_threshold", cls.threshold)
-        if not isinstance(threshold, float) or not 0 < threshold < 1:
-            raise ValueError(f"cache_threshold {threshold!r}: write a number between 0 and 1")
-        steps = None if mask is None else tuple(map(int, str(mask)))
-        return cls(steps, threshold, int(options.get("cache_max_continuous", cls.max_continuous)))
+        if mask is not None and len(mask) != num_steps:
+            raise ValueError(f"cache_mask {mask!r}: write 0 or 1 for each of the {num_steps} steps")
+        return cls(
+            mask and tuple(map(int, mask)),
+            options.get("cache_threshold", cls.threshold),
+            options.get("cache_max_continuous", cls.max_continuous),
+        )
+
+
+OPTIONS = {
+    "cache_mask": Option(
+        str, help="one figure a step, 1 to compute it and 0 to serve it from the cache, the first a 1", pattern="1[01]*"
+    ),
+    "cache_threshold": Option(
+        float,
+        CacheSettings.threshold,
+        "a step is served if the first layer's residual moved by less (relative L1)",
+        gt=0,
+        lt=1,
+    ),
+    "cache_max_continuous": Option(
+        int, CacheSettings.max_continuous, "steps that a threshold may serve in a row; -1 for no limit", ge=-1
+    ),
+}
+"""Options of a variant that speak of the cache; the baseline is given the same."""
 
 
 def limits(cache: str, options: Mapping[str, Any], num_steps: int) -> str | None:

@@ -10,24 +10,15 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-OPTIONS = ("threads", "attention", "keys")
-"""Threads of torch; back end of diffusers' attention dispatcher; order of the keys in attention."""
+from harness.plugins import Option
 
-ATTENTION = ("native", "_native_math")
-"""Back ends that a processor has."""
-
-KEYS = ("forward", "reversed")
-
-
-def limits(options: Mapping[str, Any]) -> str | None:
-    """Why such options cannot be had; the text of a skip, or ``None``."""
-    threads = options.get("threads", 1)
-    if not isinstance(threads, int) or threads < 1:
-        return f"threads {threads!r}: write a number above 0"
-    for name, known in (("attention", ATTENTION), ("keys", KEYS)):
-        if options.get(name, known[0]) not in known:
-            return f"{name} {options[name]!r}: write one of {', '.join(known)}"
-    return None
+OPTIONS = {
+    "threads": Option(int, 1, "threads of torch in each rank", ge=1),
+    "attention": Option(
+        str, "native", "back end of diffusers' attention dispatcher, of those a CPU has", ("native", "_native_math")
+    ),
+    "keys": Option(str, "forward", "order of the keys in attention", ("forward", "reversed")),
+}
 
 
 @contextmanager

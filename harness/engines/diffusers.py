@@ -8,25 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from harness.engines import _cache
 from harness.engines._overrides import padded_image_sequence, reversed_image_sequence
 from harness.models.z_image import PRELOAD
-from harness.types import Axis, Case, Drawing, ModelSpec, RunSpec, Times, Variant, Worker
+from harness.plugins import Drawing, Engine, Worker
+from harness.types import Case, ModelSpec, RunSpec, Times, Variant
 
 if TYPE_CHECKING:
     import torch
 
 
-class DiffusersEngine:
+class DiffusersEngine(Engine):
     """One process, ``ZImagePipeline.__call__`` itself."""
 
-    name: ClassVar[str] = "diffusers"
-    baseline: ClassVar[str] = "diffusers"
-    axes: ClassVar[tuple[Axis, ...]] = ("none",)
-    options: ClassVar[tuple[str, ...]] = _cache.OPTIONS
-    packages: ClassVar[tuple[str, ...]] = ("diffusers", "transformers", "torch")
+    name = "diffusers"
+    caches = ("none", "cache-dit")
+    options = _cache.OPTIONS
+    packages = ("diffusers", "transformers", "torch")
 
     @classmethod
     def limits(cls, case: Case, variant: Variant, model: ModelSpec) -> str | None:
@@ -34,11 +34,6 @@ class DiffusersEngine:
         if variant.degree > 1:
             return f"diffusers draws on one device, not on {variant.degree}"
         return _cache.limits(variant.cache, variant.options, case.steps)
-
-    @classmethod
-    def faults(cls) -> Sequence[str]:
-        """The baseline has no faults to switch on."""
-        return ()
 
     @classmethod
     def preload(cls, spec: RunSpec) -> Sequence[str]:

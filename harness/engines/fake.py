@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image
 
 from harness.planning.cut import pads_of
-from harness.types import Axis, Case, Drawing, ModelSpec, RunSpec, ShardPlan, Times, Variant, Worker
+from harness.plugins import Drawing, Engine, Option, Worker
+from harness.types import Case, ModelSpec, RunSpec, ShardPlan, Times, Variant
 
 Array = np.ndarray[Any, Any]
 
@@ -30,14 +31,15 @@ _WAITING_FAULTS = ("crash", "hang", "out-of-memory", "nccl-out-of-memory", "disk
 """Of the last rank: the others wait for it, as in a collective."""
 
 
-class FakeEngine:
+class FakeEngine(Engine):
     """Draws waves; ``fault`` breaks them the way a split breaks a picture."""
 
-    name: ClassVar[str] = "fake"
-    baseline: ClassVar[str] = "fake"
-    axes: ClassVar[tuple[Axis, ...]] = ("auto", "h", "w")
-    options: ClassVar[tuple[str, ...]] = ("step_s",)
-    packages: ClassVar[tuple[str, ...]] = ("numpy",)
+    name = "fake"
+    baseline = "fake"
+    axes = ("auto", "h", "w")
+    layouts = ("aligned", "exact")
+    options: ClassVar = {"step_s": Option(float, 0.0, "seconds to wait at each step", ge=0)}
+    packages = ("numpy",)
 
     @classmethod
     def limits(cls, case: Case, variant: Variant, model: ModelSpec) -> str | None:
@@ -64,7 +66,7 @@ class FakeEngine:
         started = time.perf_counter()
         trajectory = []
         for step in range(1, spec.case.steps + 1):
-            time.sleep(float(spec.options.get("step_s", 0)))
+            time.sleep(self.option(spec, "step_s"))
             trajectory.append(_waves(spec, step))
             self.worker.progress(step)
         if self.worker.rank != 0:

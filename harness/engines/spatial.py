@@ -6,36 +6,47 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, ClassVar
 
-from harness import registry
+from harness import plugins
 from harness.engines import _cache, _neutral
 from harness.models.z_image import PRELOAD
 from harness.planning.cut import cut
-from harness.types import Axis, Case, Drawing, ModelSpec, RunSpec, Variant, Worker
+from harness.plugins import Drawing, Engine, Option, Worker
+from harness.types import Case, ModelSpec, RunSpec, Variant
 
 if TYPE_CHECKING:
     from harness.spatial.pipeline import SpatialPipeline
 
 
-class SpatialEngine:
+EXCHANGE = {
+    "exchange": Option(
+        str,
+        help="query, key and value in three collectives or in one; fused by default with layout exact, else separate",
+        choices=("separate", "fused"),
+    )
+}
+
+
+class SpatialEngine(Engine):
     """The SP system that SGLang's PRs 21042 and 25305 describe, on the modules of a diffusers pipeline."""
 
-    name: ClassVar[str] = "spatial"
-    baseline: ClassVar[str] = "diffusers"
-    axes: ClassVar[tuple[Axis, ...]] = ("auto", "h", "w")
-    options: ClassVar[tuple[str, ...]] = ("exchange", *_neutral.OPTIONS, *_cache.OPTIONS)
-    packages: ClassVar[tuple[str, ...]] = ("diffusers", "transformers", "torch")
+    name = "spatial"
+    axes = ("auto", "h", "w")
+    layouts = ("aligned", "exact")
+    caches = ("none", "cache-dit")
+    options: ClassVar = {**EXCHANGE, **_neutral.OPTIONS, **_cache.OPTIONS}
+    packages = ("diffusers", "transformers", "torch")
 
     @classmethod
     def limits(cls, case: Case, variant: Variant, model: ModelSpec) -> str | None:
         """Heads must divide by the Ulysses degree, and a cache must be installed and set sensibly."""
         if model.num_heads % variant.ulysses:
             return f"Ulysses degree {variant.ulysses} does not divide the {model.num_heads} heads of {model.name}"
-        return _neutral.limits(variant.options) or _cache.limits(variant.cache, variant.options, case.steps)
+        return _cache.limits(variant.cache, variant.options, case.steps)
 
     @classmethod
     def faults(cls) -> Sequence[str]:
         """Every planted bug in ``harness/faults``."""
-        return registry.names("faults")
+        return plugins.names("faults")
 
     @classmethod
     def preload(cls, spec: RunSpec) -> Sequence[str]:
@@ -56,7 +67,7 @@ class SpatialEngine:
         pipeline = self._pipeline(spec)
         with ExitStack() as stack:
             if spec.fault:
-                stack.enter_context(registry.load("faults", spec.fault)().plant(self.worker))
+                stack.enter_context(plugins.load("faults", spec.fault)().plant(self.worker))
             stack.enter_context(_neutral.applied(spec.options))
             log = None
             if spec.cache != "none":  # after the fault: the cache takes over the forward it finds
@@ -76,7 +87,7 @@ class SpatialEngine:
 
         # Layout exact exchanges query, key and value together, aligned one by one as the fix does.
         default = "fused" if spec.layout == "exact" else "separate"
-        key = (spec.ulysses, spec.options.get("exchange", default) == "fused")
+        key = (spec.ulysses, (self.option(spec, "exchange") or default) == "fused")
         if key not in self.pipelines:
             ranks = range(self.worker.world_size)
             group = build([ranks], spec.ulysses, spec.ring) if len(ranks) > 1 else SequenceGroup()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from harness import registry
+from harness import plugins
 from harness.errors import InfrastructureError
 from harness.execution import gpus
 from harness.execution.group import Aborted, GroupKey, WorkerGroup
@@ -262,7 +262,7 @@ def _modules(specs: Sequence[RunSpec]) -> tuple[str, ...]:
     """What the engines of these runs ask to have imported before their ranks are forked."""
     found: dict[str, None] = {}
     for spec in specs:
-        preload = getattr(registry.load("engines", spec.engine), "preload", None)
+        preload = getattr(plugins.load("engines", spec.engine), "preload", None)
         found |= dict.fromkeys(preload(spec) if preload else ())
     return tuple(found)
 

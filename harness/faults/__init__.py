@@ -1,1 +1,1 @@
-"""Planted bugs, one file each; see :class:`harness.types.Fault`."""
+"""Planted bugs, one file each; see :class:`harness.plugins.Fault`."""

@@ -8,7 +8,7 @@ from functools import wraps
 from typing import Any
 from unittest.mock import patch
 
-from harness.types import Worker
+from harness.plugins import Worker
 
 
 def instead_of(

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from harness.faults._planting import instead_of, together
-from harness.types import Worker
+from harness.plugins import Worker
 
 if TYPE_CHECKING:
     import torch

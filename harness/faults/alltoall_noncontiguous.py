@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._planting import instead_of
-from harness.types import Worker
+from harness.plugins import Fault, Worker
 
 
-class AlltoallNoncontiguous:
+class AlltoallNoncontiguous(Fault):
     """Elements of other heads arrive, and nothing is said."""
 
-    name: ClassVar[str] = "alltoall-noncontiguous"
-    source: ClassVar[str] = "https://github.com/pytorch/pytorch/issues/141816"
-    cause: ClassVar[str] = "exchange"
-    needs: ClassVar[tuple[str, ...]] = ()
+    name = "alltoall-noncontiguous"
+    source = "https://github.com/pytorch/pytorch/issues/141816"
+    cause = "exchange"
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Send as many elements from a chunk's first one on."""

@@ -6,19 +6,19 @@ The picture was garbage.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._planting import instead_of
-from harness.types import Worker
+from harness.plugins import Fault, Worker
 
 
-class AlltoallWholeGroup:
+class AlltoallWholeGroup(Fault):
     """Each rank's queries meet the keys of other heads."""
 
-    name: ClassVar[str] = "alltoall-whole-group"
-    source: ClassVar[str] = "https://github.com/sgl-project/sglang/issues/33353"
-    cause: ClassVar[str] = "exchange"
-    needs: ClassVar[tuple[str, ...]] = ("ring",)
+    name = "alltoall-whole-group"
+    source = "https://github.com/sgl-project/sglang/issues/33353"
+    cause = "exchange"
+    needs = ("ring",)
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Exchange over all ranks, then gather keys over the ring."""

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._local import attend_locally
 from harness.faults._planting import instead_of
-from harness.types import Worker
+from harness.plugins import Fault, Worker
 
 
-class AttentionLocal:
+class AttentionLocal(Fault):
     """Nothing is exchanged."""
 
-    name: ClassVar[str] = "attention-local"
-    source: ClassVar[str] = "https://github.com/huggingface/diffusers/issues/12443"
-    cause: ClassVar[str] = "exchange"
-    needs: ClassVar[tuple[str, ...]] = ()
+    name = "attention-local"
+    source = "https://github.com/huggingface/diffusers/issues/12443"
+    cause = "exchange"
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Attend as if each shard were the whole picture."""

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._planting import instead_of
-from harness.types import Worker
+from harness.plugins import Fault, Worker
 
 
-class BatchReordered:
+class BatchReordered(Fault):
     """With one picture it is the same; with more, their tokens mix."""
 
-    name: ClassVar[str] = "batch-reordered"
-    source: ClassVar[str] = "https://github.com/deepspeedai/DeepSpeed/issues/5808"
-    cause: ClassVar[str] = "exchange"
-    needs: ClassVar[tuple[str, ...]] = ("batch",)
+    name = "batch-reordered"
+    source = "https://github.com/deepspeedai/DeepSpeed/issues/5808"
+    cause = "exchange"
+    needs = ("batch",)
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Read ``S,B`` as ``B,S``."""

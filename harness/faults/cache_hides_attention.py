@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._planting import instead_of
-from harness.types import Worker
+from harness.plugins import Fault, Worker
 
 
-class CacheHidesAttention:
+class CacheHidesAttention(Fault):
     """It raises with a cache alone."""
 
-    name: ClassVar[str] = "cache-hides-attention"
-    source: ClassVar[str] = "https://github.com/sgl-project/sglang/issues/25254"
-    cause: ClassVar[str] = "crash"
-    needs: ClassVar[tuple[str, ...]] = ("cache",)
+    name = "cache-hides-attention"
+    source = "https://github.com/sgl-project/sglang/issues/25254"
+    cause = "crash"
+    needs = ("cache",)
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Look for the attention of every layer before each step."""

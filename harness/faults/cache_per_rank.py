@@ -6,19 +6,19 @@ Near the threshold the ranks of the real ones disagreed; xDiT#502 is the same.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._planting import instead_of, is_last
-from harness.types import Worker
+from harness.plugins import Fault, Worker
 
 
-class CachePerRank:
+class CachePerRank(Fault):
     """One rank waits for another that has skipped the layers, and their collectives."""
 
-    name: ClassVar[str] = "cache-per-rank"
-    source: ClassVar[str] = "https://github.com/vllm-project/vllm-omni/issues/6180"
-    cause: ClassVar[str] = "hang"
-    needs: ClassVar[tuple[str, ...]] = ("cache",)
+    name = "cache-per-rank"
+    source = "https://github.com/vllm-project/vllm-omni/issues/6180"
+    cause = "hang"
+    needs = ("cache",)
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Let the last rank find every step alike to the one before, and the others none."""

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._planting import instead_of
-from harness.types import Worker
+from harness.plugins import Fault, Worker
 
 
-class CacheResidualUnsharded:
+class CacheResidualUnsharded(Fault):
     """The shapes of the two do not fit."""
 
-    name: ClassVar[str] = "cache-residual-unsharded"
-    source: ClassVar[str] = "https://github.com/vipshop/cache-dit/issues/1094"
-    cause: ClassVar[str] = "crash"
-    needs: ClassVar[tuple[str, ...]] = ("cache",)
+    name = "cache-residual-unsharded"
+    source = "https://github.com/vipshop/cache-dit/issues/1094"
+    cause = "crash"
+    needs = ("cache",)
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Return the tokens of all ranks from each cached layer."""

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._local import attend_locally
 from harness.faults._planting import instead_of
-from harness.types import Worker
+from harness.plugins import Fault, Worker
 
 
-class CacheSkipsCollectives:
+class CacheSkipsCollectives(Fault):
     """A split picture, with a cache alone."""
 
-    name: ClassVar[str] = "cache-skips-collectives"
-    source: ClassVar[str] = "https://github.com/vllm-project/vllm-omni/issues/6180"
-    cause: ClassVar[str] = "cache"
-    needs: ClassVar[tuple[str, ...]] = ("cache",)
+    name = "cache-skips-collectives"
+    source = "https://github.com/vllm-project/vllm-omni/issues/6180"
+    cause = "cache"
+    needs = ("cache",)
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Attend locally in all layers that the cache may skip."""

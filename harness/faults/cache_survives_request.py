@@ -7,19 +7,19 @@ is for sequences, which have an engine of their own.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._planting import instead_of, together
-from harness.types import Worker
+from harness.plugins import Fault, Worker
 
 
-class CacheSurvivesRequest:
+class CacheSurvivesRequest(Fault):
     """Steps of a later request are served with an earlier one's residuals."""
 
-    name: ClassVar[str] = "cache-survives-request"
-    source: ClassVar[str] = "https://github.com/sgl-project/sglang/issues/35054"
-    cause: ClassVar[str] = "cache"
-    needs: ClassVar[tuple[str, ...]] = ("cache", "second request")
+    name = "cache-survives-request"
+    source = "https://github.com/sgl-project/sglang/issues/35054"
+    cause = "cache"
+    needs = ("cache", "second request")
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Switch the cache on once, and never off."""

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._planting import instead_of
-from harness.types import Worker
+from harness.plugins import Fault, Worker
 
 
-class CaptionFillAttended:
+class CaptionFillAttended(Fault):
     """A haze, in batches with captions of different lengths."""
 
-    name: ClassVar[str] = "caption-fill-attended"
-    source: ClassVar[str] = "https://github.com/sgl-project/sglang/issues/30107"
-    cause: ClassVar[str] = "mask"
-    needs: ClassVar[tuple[str, ...]] = ("captions of a batch: different buckets",)
+    name = "caption-fill-attended"
+    source = "https://github.com/sgl-project/sglang/issues/30107"
+    cause = "mask"
+    needs = ("captions of a batch: different buckets",)
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Leave out the mask of the main layers."""

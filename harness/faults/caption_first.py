@@ -6,19 +6,18 @@ After nine steps the mean error was 7 of 255.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._planting import instead_of
-from harness.types import Worker
+from harness.plugins import Fault, Worker
 
 
-class CaptionFirst:
+class CaptionFirst(Fault):
     """Every token takes the output of another one."""
 
-    name: ClassVar[str] = "caption-first"
-    source: ClassVar[str] = "https://github.com/sgl-project/sglang/issues/33923"
-    cause: ClassVar[str] = "exchange"
-    needs: ClassVar[tuple[str, ...]] = ()
+    name = "caption-first"
+    source = "https://github.com/sgl-project/sglang/issues/33923"
+    cause = "exchange"
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Put the caption first."""

@@ -7,19 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._planting import instead_of
-from harness.types import Worker
+from harness.plugins import Fault, Worker
 
 
-class CaptionOffsetLocal:
+class CaptionOffsetLocal(Fault):
     """All image tokens stand some frames too early."""
 
-    name: ClassVar[str] = "caption-offset-local"
-    source: ClassVar[str] = "https://github.com/sgl-project/sglang/pull/20679"
-    cause: ClassVar[str] = "position"
-    needs: ClassVar[tuple[str, ...]] = ()
+    name = "caption-offset-local"
+    source = "https://github.com/sgl-project/sglang/pull/20679"
+    cause = "position"
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Divide the caption's length by the ranks."""

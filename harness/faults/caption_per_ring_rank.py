@@ -6,19 +6,19 @@ SSIM fell to .894.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._planting import instead_of, together
-from harness.types import Worker
+from harness.plugins import Fault, Worker
 
 
-class CaptionPerRingRank:
+class CaptionPerRingRank(Fault):
     """Attention meets the caption as often as the ring has ranks."""
 
-    name: ClassVar[str] = "caption-per-ring-rank"
-    source: ClassVar[str] = "https://github.com/sgl-project/sglang/issues/33327"
-    cause: ClassVar[str] = "caption"
-    needs: ClassVar[tuple[str, ...]] = ("ring",)
+    name = "caption-per-ring-rank"
+    source = "https://github.com/sgl-project/sglang/issues/33327"
+    cause = "caption"
+    needs = ("ring",)
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Repeat the caption's keys in the layers that see the full sequence."""

@@ -6,19 +6,18 @@ The picture drifted away from its prompt.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._suffix import changed_suffix_keys
-from harness.types import Worker
+from harness.plugins import Fault, Worker
 
 
-class CaptionSharded:
+class CaptionSharded(Fault):
     """Each rank's heads read a part of the caption."""
 
-    name: ClassVar[str] = "caption-sharded"
-    source: ClassVar[str] = "https://github.com/sgl-project/sglang/issues/17301"
-    cause: ClassVar[str] = "caption"
-    needs: ClassVar[tuple[str, ...]] = ()
+    name = "caption-sharded"
+    source = "https://github.com/sgl-project/sglang/issues/17301"
+    cause = "caption"
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Keep this rank's share of the caption's keys."""

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._suffix import changed_suffix_keys
-from harness.types import Worker
+from harness.plugins import Fault, Worker
 
 
-class CaptionTruncated:
+class CaptionTruncated(Fault):
     """Half of the caption does not reach the picture."""
 
-    name: ClassVar[str] = "caption-truncated"
-    source: ClassVar[str] = "https://github.com/vllm-project/vllm-omni/issues/5121"
-    cause: ClassVar[str] = "caption"
-    needs: ClassVar[tuple[str, ...]] = ()
+    name = "caption-truncated"
+    source = "https://github.com/vllm-project/vllm-omni/issues/5121"
+    cause = "caption"
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Keep the first half of the caption's keys."""

@@ -6,19 +6,18 @@ It got worse with more ranks. The same keys came twice in vllm-omni#6930, past 1
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._suffix import changed_suffix_keys
-from harness.types import Worker
+from harness.plugins import Fault, Worker
 
 
-class CaptionTwice:
+class CaptionTwice(Fault):
     """The caption weighs as often as there are ranks."""
 
-    name: ClassVar[str] = "caption-twice"
-    source: ClassVar[str] = "https://github.com/vllm-project/vllm-omni/issues/377"
-    cause: ClassVar[str] = "caption"
-    needs: ClassVar[tuple[str, ...]] = ()
+    name = "caption-twice"
+    source = "https://github.com/vllm-project/vllm-omni/issues/377"
+    cause = "caption"
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Repeat the caption's keys once for each rank."""

@@ -7,19 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._planting import instead_of
-from harness.types import Worker
+from harness.plugins import Fault, Worker
 
 
-class DecodePerShard:
+class DecodePerShard(Fault):
     """Latents are right, the picture has seams."""
 
-    name: ClassVar[str] = "decode-per-shard"
-    source: ClassVar[str] = "https://github.com/sgl-project/sglang/issues/34514"
-    cause: ClassVar[str] = "decode"
-    needs: ClassVar[tuple[str, ...]] = ()
+    name = "decode-per-shard"
+    source = "https://github.com/sgl-project/sglang/issues/34514"
+    cause = "decode"
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Decode as many bands as there are ranks, and put them under one another."""

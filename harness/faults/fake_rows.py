@@ -7,19 +7,20 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._planting import instead_of
-from harness.types import ShardPlan, Worker
+from harness.plugins import Fault, Worker
+from harness.types import ShardPlan
 
 
-class FakeRows:
+class FakeRows(Fault):
     """An image token too many for each line that a rank lacks."""
 
-    name: ClassVar[str] = "fake-rows"
-    source: ClassVar[str] = "https://github.com/sgl-project/sglang/pull/21042"
-    cause: ClassVar[str] = "cut/gather"
-    needs: ClassVar[tuple[str, ...]] = ("shards: uneven", "pads: as on one device")
+    name = "fake-rows"
+    source = "https://github.com/sgl-project/sglang/pull/21042"
+    cause = "cut/gather"
+    needs = ("shards: uneven", "pads: as on one device")
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Repeat the last line where a shard is shorter than the longest, and drop it from the prediction."""

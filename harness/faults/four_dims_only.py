@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._planting import instead_of
-from harness.types import Worker
+from harness.plugins import Fault, Worker
 
 
-class FourDimsOnly:
+class FourDimsOnly(Fault):
     """Cutting works, gathering a trajectory of five dimensions raises."""
 
-    name: ClassVar[str] = "four-dims-only"
-    source: ClassVar[str] = "https://github.com/sgl-project/sglang/pull/16418"
-    cause: ClassVar[str] = "crash"
-    needs: ClassVar[tuple[str, ...]] = ()
+    name = "four-dims-only"
+    source = "https://github.com/sgl-project/sglang/pull/16418"
+    cause = "crash"
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Take dimensions 2 and 3 for height and width."""

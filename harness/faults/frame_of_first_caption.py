@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._planting import instead_of
-from harness.types import Worker
+from harness.plugins import Fault, Worker
 
 
-class FrameOfFirstCaption:
+class FrameOfFirstCaption(Fault):
     """Images of other caption lengths stand at the wrong frame."""
 
-    name: ClassVar[str] = "frame-of-first-caption"
-    source: ClassVar[str] = "https://github.com/vllm-project/vllm-omni/issues/5121"
-    cause: ClassVar[str] = "position"
-    needs: ClassVar[tuple[str, ...]] = ("guidance", "captions of a batch: different buckets")
+    name = "frame-of-first-caption"
+    source = "https://github.com/vllm-project/vllm-omni/issues/5121"
+    cause = "position"
+    needs = ("guidance", "captions of a batch: different buckets")
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Give all images the first one's frame."""

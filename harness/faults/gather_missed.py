@@ -6,19 +6,18 @@ The real one skipped a collective of the decode on some ranks; here the only col
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._planting import instead_of, is_last
-from harness.types import Worker
+from harness.plugins import Fault, Worker
 
 
-class GatherMissed:
+class GatherMissed(Fault):
     """The others wait for it."""
 
-    name: ClassVar[str] = "gather-missed"
-    source: ClassVar[str] = "https://github.com/sgl-project/sglang/issues/34514"
-    cause: ClassVar[str] = "hang"
-    needs: ClassVar[tuple[str, ...]] = ()
+    name = "gather-missed"
+    source = "https://github.com/sgl-project/sglang/issues/34514"
+    cause = "hang"
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Return without gathering on the last rank."""

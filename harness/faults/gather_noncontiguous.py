@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._planting import instead_of
-from harness.types import Worker
+from harness.plugins import Fault, Worker
 
 
-class GatherNoncontiguous:
+class GatherNoncontiguous(Fault):
     """A batch raises."""
 
-    name: ClassVar[str] = "gather-noncontiguous"
-    source: ClassVar[str] = "https://github.com/sgl-project/sglang/issues/39291"
-    cause: ClassVar[str] = "crash"
-    needs: ClassVar[tuple[str, ...]] = ("batch",)
+    name = "gather-noncontiguous"
+    source = "https://github.com/sgl-project/sglang/issues/39291"
+    cause = "crash"
+    needs = ("batch",)
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Gather the transposed part without copying it."""

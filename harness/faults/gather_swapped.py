@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 from unittest.mock import patch
 
-from harness.types import Worker
+from harness.plugins import Fault, Worker
 
 
-class GatherSwapped:
+class GatherSwapped(Fault):
     """Two parts of the picture change places."""
 
-    name: ClassVar[str] = "gather-swapped"
-    source: ClassVar[str] = "https://github.com/sgl-project/sglang/pull/21042"
-    cause: ClassVar[str] = "cut/gather"
-    needs: ClassVar[tuple[str, ...]] = ()
+    name = "gather-swapped"
+    source = "https://github.com/sgl-project/sglang/pull/21042"
+    cause = "cut/gather"
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Swap the first two ranks in the gather's order."""

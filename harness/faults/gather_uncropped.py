@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 from unittest.mock import patch
 
-from harness.types import Worker
+from harness.plugins import Fault, Worker
 
 
-class GatherUncropped:
+class GatherUncropped(Fault):
     """Every part keeps the length of the longest."""
 
-    name: ClassVar[str] = "gather-uncropped"
-    source: ClassVar[str] = "https://github.com/ModelTC/LightX2V/issues/1164"
-    cause: ClassVar[str] = "cut/gather"
-    needs: ClassVar[tuple[str, ...]] = ("shards: uneven",)
+    name = "gather-uncropped"
+    source = "https://github.com/ModelTC/LightX2V/issues/1164"
+    cause = "cut/gather"
+    needs = ("shards: uneven",)
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Return the padded part as it is."""

@@ -7,19 +7,18 @@ degree alone cannot bring it about.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._planting import instead_of
-from harness.types import Worker
+from harness.plugins import Fault, Worker
 
 
-class HeadsIndivisible:
+class HeadsIndivisible(Fault):
     """It raises before anything is sent."""
 
-    name: ClassVar[str] = "heads-indivisible"
-    source: ClassVar[str] = "https://github.com/vipshop/cache-dit/issues/546"
-    cause: ClassVar[str] = "crash"
-    needs: ClassVar[tuple[str, ...]] = ()
+    name = "heads-indivisible"
+    source = "https://github.com/vipshop/cache-dit/issues/546"
+    cause = "crash"
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """View the heads as four shares."""

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._planting import instead_of
-from harness.types import ShardPlan, Worker
+from harness.plugins import Fault, Worker
+from harness.types import ShardPlan
 
 
-class LandscapeTransposed:
+class LandscapeTransposed(Fault):
     """Tokens that stand row by row get the positions of columns."""
 
-    name: ClassVar[str] = "landscape-transposed"
-    source: ClassVar[str] = "https://github.com/sgl-project/sglang/pull/21042"
-    cause: ClassVar[str] = "position"
-    needs: ClassVar[tuple[str, ...]] = ("orientation: landscape",)
+    name = "landscape-transposed"
+    source = "https://github.com/sgl-project/sglang/pull/21042"
+    cause = "position"
+    needs = ("orientation: landscape",)
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Number the tokens of a landscape's shards column by column."""

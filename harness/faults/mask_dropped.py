@@ -6,19 +6,19 @@ Found in release 0.7.0 by running it. An engine compared with itself hides it: t
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._planting import instead_of
-from harness.types import Worker
+from harness.plugins import Fault, Worker
 
 
-class MaskDropped:
+class MaskDropped(Fault):
     """What fills up shorter captions is attended to."""
 
-    name: ClassVar[str] = "mask-dropped"
-    source: ClassVar[str] = "https://github.com/xdit-project/xDiT"
-    cause: ClassVar[str] = "mask"
-    needs: ClassVar[tuple[str, ...]] = ("guidance", "captions of a batch: different buckets")
+    name = "mask-dropped"
+    source = "https://github.com/xdit-project/xDiT"
+    cause = "mask"
+    needs = ("guidance", "captions of a batch: different buckets")
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Attend without a mask."""

@@ -6,19 +6,19 @@ Shapes fit, so nothing is said.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._planting import instead_of, together
-from harness.types import Worker
+from harness.plugins import Fault, Worker
 
 
-class MaskHeadAxis:
+class MaskHeadAxis(Fault):
     """A head reads the mask of another picture."""
 
-    name: ClassVar[str] = "mask-head-axis"
-    source: ClassVar[str] = "https://github.com/huggingface/diffusers/issues/14316"
-    cause: ClassVar[str] = "mask"
-    needs: ClassVar[tuple[str, ...]] = ("batch", "captions of a batch: different buckets")
+    name = "mask-head-axis"
+    source = "https://github.com/huggingface/diffusers/issues/14316"
+    cause = "mask"
+    needs = ("batch", "captions of a batch: different buckets")
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Lay the masks along the heads instead of the batch, wherever heads are shared."""

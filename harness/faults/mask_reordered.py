@@ -6,19 +6,19 @@ The real one cut an interleaved mask into contiguous parts; it was nearly invisi
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._planting import instead_of
-from harness.types import Worker
+from harness.plugins import Fault, Worker
 
 
-class MaskReordered:
+class MaskReordered(Fault):
     """Some image tokens are masked, and the caption's fill is not."""
 
-    name: ClassVar[str] = "mask-reordered"
-    source: ClassVar[str] = "https://github.com/huggingface/diffusers/issues/13696"
-    cause: ClassVar[str] = "mask"
-    needs: ClassVar[tuple[str, ...]] = ("captions of a batch: different buckets",)
+    name = "mask-reordered"
+    source = "https://github.com/huggingface/diffusers/issues/13696"
+    cause = "mask"
+    needs = ("captions of a batch: different buckets",)
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Put the caption's mask first."""

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._planting import instead_of
-from harness.types import Case, Worker
+from harness.plugins import Fault, Worker
+from harness.types import Case
 
 
-class NoisePerRank:
+class NoisePerRank(Fault):
     """The shards begin with noise of different pictures."""
 
-    name: ClassVar[str] = "noise-per-rank"
-    source: ClassVar[str] = "https://github.com/vllm-project/vllm-omni/issues/1729"
-    cause: ClassVar[str] = "noise"
-    needs: ClassVar[tuple[str, ...]] = ()
+    name = "noise-per-rank"
+    source = "https://github.com/vllm-project/vllm-omni/issues/1729"
+    cause = "noise"
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Add the rank to the seed."""

@@ -8,19 +8,19 @@ from __future__ import annotations
 import os
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._planting import instead_of
-from harness.types import Case, Worker
+from harness.plugins import Fault, Worker
+from harness.types import Case
 
 
-class NoiseUnseeded:
+class NoiseUnseeded(Fault):
     """No two runs are alike."""
 
-    name: ClassVar[str] = "noise-unseeded"
-    source: ClassVar[str] = "https://github.com/vllm-project/vllm-omni/issues/1729"
-    cause: ClassVar[str] = "non-determinism"
-    needs: ClassVar[tuple[str, ...]] = ()
+    name = "noise-unseeded"
+    source = "https://github.com/vllm-project/vllm-omni/issues/1729"
+    cause = "non-determinism"
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Take a seed from the operating system."""

@@ -6,19 +6,18 @@ The real one took ranks of a group for consecutive ones, and gave them the wrong
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._planting import instead_of
-from harness.types import Worker
+from harness.plugins import Fault, Worker
 
 
-class OriginsSwapped:
+class OriginsSwapped(Fault):
     """Both shards claim to stand where the other does."""
 
-    name: ClassVar[str] = "origins-swapped"
-    source: ClassVar[str] = "https://github.com/sgl-project/sglang/issues/16532"
-    cause: ClassVar[str] = "position"
-    needs: ClassVar[tuple[str, ...]] = ()
+    name = "origins-swapped"
+    source = "https://github.com/sgl-project/sglang/issues/16532"
+    cause = "position"
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Swap the origins of ranks 0 and 1."""

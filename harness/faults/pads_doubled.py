@@ -7,19 +7,20 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._planting import instead_of
-from harness.types import ShardPlan, Worker
+from harness.plugins import Fault, Worker
+from harness.types import ShardPlan
 
 
-class PadsDoubled:
+class PadsDoubled(Fault):
     """Twice the pads, all of them attended."""
 
-    name: ClassVar[str] = "pads-doubled"
-    source: ClassVar[str] = "https://github.com/sgl-project/sglang/issues/30107"
-    cause: ClassVar[str] = "pads"
-    needs: ClassVar[tuple[str, ...]] = ("pads: as on one device",)
+    name = "pads-doubled"
+    source = "https://github.com/sgl-project/sglang/issues/30107"
+    cause = "pads"
+    needs = ("pads: as on one device",)
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Lengthen every rank's sequence by its pads."""

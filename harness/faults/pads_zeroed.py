@@ -6,19 +6,19 @@ Release 0.7.0 attends to zeros where a sequence does not divide.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._planting import instead_of
-from harness.types import Worker
+from harness.plugins import Fault, Worker
 
 
-class PadsZeroed:
+class PadsZeroed(Fault):
     """As many pads as there should be, of another kind."""
 
-    name: ClassVar[str] = "pads-zeroed"
-    source: ClassVar[str] = "https://github.com/xdit-project/xDiT"
-    cause: ClassVar[str] = "pads"
-    needs: ClassVar[tuple[str, ...]] = ("pads: as on one device",)
+    name = "pads-zeroed"
+    source = "https://github.com/xdit-project/xDiT"
+    cause = "pads"
+    needs = ("pads: as on one device",)
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Clear the pads of the embedded image."""

@@ -6,19 +6,19 @@ That is why the real gather is handed its request; only a second request of anot
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._planting import instead_of
-from harness.types import Worker
+from harness.plugins import Fault, Worker
 
 
-class PlanKept:
+class PlanKept(Fault):
     """A later request is put together as an earlier one was cut."""
 
-    name: ClassVar[str] = "plan-kept"
-    source: ClassVar[str] = "https://github.com/sgl-project/sglang/pull/21042"
-    cause: ClassVar[str] = "crash"
-    needs: ClassVar[tuple[str, ...]] = ("second request", "orientation: portrait")
+    name = "plan-kept"
+    source = "https://github.com/sgl-project/sglang/pull/21042"
+    cause = "crash"
+    needs = ("second request", "orientation: portrait")
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Keep the first plan over requests."""

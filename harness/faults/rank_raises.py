@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar
+from typing import Any
 from unittest.mock import patch
 
-from harness.types import Worker
+from harness.plugins import Fault, Worker
 
 
-class RankRaises:
+class RankRaises(Fault):
     """One rank ends its request with an exception of its own."""
 
-    name: ClassVar[str] = "rank-raises"
-    source: ClassVar[str] = "https://github.com/sgl-project/sglang/pull/16418"
-    cause: ClassVar[str] = "crash"
-    needs: ClassVar[tuple[str, ...]] = ()
+    name = "rank-raises"
+    source = "https://github.com/sgl-project/sglang/pull/16418"
+    cause = "crash"
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Raise instead of exchanging, on the last rank alone."""

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._planting import instead_of
-from harness.types import Worker
+from harness.plugins import Fault, Worker
 
 
-class RanksMisnumbered:
+class RanksMisnumbered(Fault):
     """Two parts of the picture change places, with three ranks or more."""
 
-    name: ClassVar[str] = "ranks-misnumbered"
-    source: ClassVar[str] = "https://github.com/sgl-project/sglang/issues/16532"
-    cause: ClassVar[str] = "cut/gather"
-    needs: ClassVar[tuple[str, ...]] = ("ranks: 3",)
+    name = "ranks-misnumbered"
+    source = "https://github.com/sgl-project/sglang/issues/16532"
+    cause = "cut/gather"
+    needs = ("ranks: 3",)
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Reverse all ranks but the first in the gather's order."""

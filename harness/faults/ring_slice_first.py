@@ -6,19 +6,19 @@ Which layers see a full sequence is what that change mended.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._planting import instead_of
-from harness.types import Worker
+from harness.plugins import Fault, Worker
 
 
-class RingSliceFirst:
+class RingSliceFirst(Fault):
     """The first part of the picture is drawn once for each rank."""
 
-    name: ClassVar[str] = "ring-slice-first"
-    source: ClassVar[str] = "https://github.com/sgl-project/sglang/pull/25305"
-    cause: ClassVar[str] = "cut/gather"
-    needs: ClassVar[tuple[str, ...]] = ("ring",)
+    name = "ring-slice-first"
+    source = "https://github.com/sgl-project/sglang/pull/25305"
+    cause = "cut/gather"
+    needs = ("ring",)
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Start every rank's slice at the first token."""

@@ -8,19 +8,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._planting import instead_of
-from harness.types import ShardPlan, Worker
+from harness.plugins import Fault, Worker
+from harness.types import ShardPlan
 
 
-class RopeBeforeShard:
+class RopeBeforeShard(Fault):
     """The first rank's image tokens claim to be the caption."""
 
-    name: ClassVar[str] = "rope-before-shard"
-    source: ClassVar[str] = "https://github.com/sgl-project/sglang/issues/19454"
-    cause: ClassVar[str] = "position"
-    needs: ClassVar[tuple[str, ...]] = ()
+    name = "rope-before-shard"
+    source = "https://github.com/sgl-project/sglang/issues/19454"
+    cause = "position"
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Cut one table of caption and image by the ranks' lengths."""

@@ -6,19 +6,18 @@ A small stand-in for offsets that are wrong at a border only; no whole-picture f
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._planting import instead_of, is_last
-from harness.types import Worker
+from harness.plugins import Fault, Worker
 
 
-class RopeEightTokens:
+class RopeEightTokens(Fault):
     """The faintest bug: few tokens, one layer."""
 
-    name: ClassVar[str] = "rope-eight-tokens"
-    source: ClassVar[str] = "https://github.com/sgl-project/sglang/pull/20679"
-    cause: ClassVar[str] = "position"
-    needs: ClassVar[tuple[str, ...]] = ()
+    name = "rope-eight-tokens"
+    source = "https://github.com/sgl-project/sglang/pull/20679"
+    cause = "position"
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Shift eight positions by one, in the second main layer of the last rank."""

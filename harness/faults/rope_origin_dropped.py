@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 from unittest.mock import patch
 
-from harness.types import Worker
+from harness.plugins import Fault, Worker
 
 
-class RopeOriginDropped:
+class RopeOriginDropped(Fault):
     """All shards claim to stand at the picture's top left."""
 
-    name: ClassVar[str] = "rope-origin-dropped"
-    source: ClassVar[str] = "https://github.com/sgl-project/sglang/pull/20679"
-    cause: ClassVar[str] = "position"
-    needs: ClassVar[tuple[str, ...]] = ()
+    name = "rope-origin-dropped"
+    source = "https://github.com/sgl-project/sglang/pull/20679"
+    cause = "position"
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Place every shard's first token at (0, 0)."""

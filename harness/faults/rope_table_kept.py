@@ -7,21 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._planting import instead_of
-from harness.types import ShardPlan, Worker
+from harness.plugins import Fault, Worker
+from harness.types import ShardPlan
 
 
-class RopeTableKept:
+class RopeTableKept(Fault):
     """What an earlier request left decides where tokens stand."""
 
-    name: ClassVar[str] = "rope-table-kept"
-    source: ClassVar[str] = (
-        "https://github.com/sgl-project/sglang/blob/main/python/sglang/multimodal_gen/test/server/gpu_cases.py"
-    )
-    cause: ClassVar[str] = "position"
-    needs: ClassVar[tuple[str, ...]] = ("second request", "orientation: portrait")
+    name = "rope-table-kept"
+    source = "https://github.com/sgl-project/sglang/blob/main/python/sglang/multimodal_gen/test/server/gpu_cases.py"
+    cause = "position"
+    needs = ("second request", "orientation: portrait")
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Keep the positions of every token count over requests."""

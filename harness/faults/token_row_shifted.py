@@ -6,19 +6,18 @@ The real one equalised uneven shards with lines of their neighbours: an error of
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._planting import instead_of
-from harness.types import Worker
+from harness.plugins import Fault, Worker
 
 
-class TokenRowShifted:
+class TokenRowShifted(Fault):
     """A line of the picture is there twice and its last one is missing."""
 
-    name: ClassVar[str] = "token-row-shifted"
-    source: ClassVar[str] = "https://github.com/sgl-project/sglang/pull/21042"
-    cause: ClassVar[str] = "cut/gather"
-    needs: ClassVar[tuple[str, ...]] = ()
+    name = "token-row-shifted"
+    source = "https://github.com/sgl-project/sglang/pull/21042"
+    cause = "cut/gather"
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Cut one row or column before the shard's own origin."""

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._planting import instead_of
-from harness.types import Worker
+from harness.plugins import Fault, Worker
 
 
-class WrapperHalfPrecision:
+class WrapperHalfPrecision(Fault):
     """All tokens are met, a little off."""
 
-    name: ClassVar[str] = "wrapper-half-precision"
-    source: ClassVar[str] = "https://github.com/sgl-project/sglang/issues/24410"
-    cause: ClassVar[str] = "exchange"
-    needs: ClassVar[tuple[str, ...]] = ()
+    name = "wrapper-half-precision"
+    source = "https://github.com/sgl-project/sglang/issues/24410"
+    cause = "exchange"
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Round query, key and value before they are traded."""

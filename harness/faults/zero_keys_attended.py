@@ -6,19 +6,19 @@ Found in release 0.7.0 by running it: with two ranks everything divides, with th
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 
 from harness.faults._suffix import changed_suffix_keys
-from harness.types import Worker
+from harness.plugins import Fault, Worker
 
 
-class ZeroKeysAttended:
+class ZeroKeysAttended(Fault):
     """A key of zeros beside the caption's own."""
 
-    name: ClassVar[str] = "zero-keys-attended"
-    source: ClassVar[str] = "https://github.com/xdit-project/xDiT"
-    cause: ClassVar[str] = "pads"
-    needs: ClassVar[tuple[str, ...]] = ("ranks: 3",)
+    name = "zero-keys-attended"
+    source = "https://github.com/xdit-project/xDiT"
+    cause = "pads"
+    needs = ("ranks: 3",)
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Append zeros to the caption's keys and values until they divide."""

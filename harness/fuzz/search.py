@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from harness import models, registry
+from harness import models, plugins
 from harness.errors import InfrastructureError, UsageError
 from harness.execution.pool import Pool
 from harness.fuzz.space import Space
@@ -130,7 +130,7 @@ def fuzz(space: Space, out: Path, tally: Tally, seed: int, on_example: OnExample
             report_multiple_bugs=False,
             print_blob=False,
         )
-        @given(examples(space, registry.load("engines", space.engine)))
+        @given(examples(space, plugins.load("engines", space.engine)))
         def search(text: str) -> None:
             result = bench.run(text)
             if result == "skip":

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from harness.fuzz.space import Space
 from harness.matrix.schema import to_toml
-from harness.types import PIXELS_PER_TOKEN, SCHEMA, Engine
+from harness.plugins import Engine
+from harness.types import PIXELS_PER_TOKEN, SCHEMA
 
 _VOCABULARY = (
     "ball cube ring cone tower boat bridge red blue green yellow purple white grey tiles grass water sand "

@@ -9,19 +9,8 @@ from typing import Any
 import numpy as np
 
 from harness.diagnose import cause, noise_floor, sentence
-from harness.types import (
-    Bound,
-    Comparison,
-    Domain,
-    Figure,
-    Judgement,
-    Metric,
-    Outcome,
-    Relation,
-    Row,
-    Run,
-    Verdict,
-)
+from harness.plugins import Metric
+from harness.types import Bound, Comparison, Domain, Figure, Judgement, Outcome, Relation, Row, Run, Verdict
 
 Array = np.ndarray[Any, Any]
 Pair = tuple[Array, Array]

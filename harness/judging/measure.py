@@ -15,10 +15,11 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from harness import registry
+from harness import plugins
 from harness.judging.judge import JUDGED_METRICS, Sample, compare_decisions, measure
+from harness.plugins import Metric
 from harness.runs.folder import RunFolder
-from harness.types import Comparison, Metric, Relation, Row, Run, ShardPlan
+from harness.types import Comparison, Relation, Row, Run, ShardPlan
 
 EDGES = {
     Relation.EXCHANGE: ("replay", "candidate"),
@@ -81,8 +82,8 @@ class Measurer:
     def _metrics(self) -> list[Any]:
         matrix = self._folder.plan.matrix
         declared = [bound.metric for _, bound in matrix.declared]
-        names = [*JUDGED_METRICS, *declared, *matrix.metrics] if matrix.metrics else registry.names("metrics")
-        return [registry.load("metrics", name) for name in dict.fromkeys(names)]
+        names = [*JUDGED_METRICS, *declared, *matrix.metrics] if matrix.metrics else plugins.names("metrics")
+        return [plugins.load("metrics", name) for name in dict.fromkeys(names)]
 
     def add(self, key: str, load: Callable[[], Sample], version: str = "") -> None:
         """Make a sample known; it is loaded when it is first needed.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from harness import registry
+from harness import plugins
 from harness.diagnose.cause import first_failing
 from harness.errors import EXIT_OK, EXIT_VERDICT, UsageError, did_you_mean
 from harness.judging.judge import Sample
@@ -18,7 +18,8 @@ from harness.kill_score import other_gates
 from harness.kill_score.other_gates import Said, Word
 from harness.matrix.coverage import Sight, met_by, sights
 from harness.planning.graph import Graph
-from harness.types import SCHEMA, Fault, Matrix, Outcome, Report, Row, Run
+from harness.plugins import Fault
+from harness.types import SCHEMA, Matrix, Outcome, Report, Row, Run
 
 HANG_TIMEOUT_S = 10.0
 """Time limit of cases at which a bug is planted that hangs."""
@@ -114,8 +115,8 @@ def place(graph: Graph, only: Sequence[str] = ()) -> tuple[list[Place], dict[str
         If a name is none of a bug.
     """
     for name in only:
-        if name not in registry.names("faults"):
-            raise UsageError(f"there is no fault {name!r}; {did_you_mean(name, registry.names('faults'))}")
+        if name not in plugins.names("faults"):
+            raise UsageError(f"there is no fault {name!r}; {did_you_mean(name, plugins.names('faults'))}")
     offered = [(sight, set(met_by(sight))) for sight in sights(graph) if sight.row.variant.fault is None]
     places, not_planted = [], {}
     for fault in _faults(only):
@@ -141,7 +142,7 @@ def planted(matrix: Matrix, places: Sequence[Place], whole: bool) -> Matrix:
             faulty = replace(variants[label], fault=where.fault)
             variants.setdefault(faulty.label, faulty)
             pairs.append((case, faulty.label))
-            short |= {case} if registry.load("faults", where.fault).cause == "hang" else set()
+            short |= {case} if plugins.load("faults", where.fault).cause == "hang" else set()
     cases = tuple(
         replace(case, timeout_s=min(case.timeout_s, HANG_TIMEOUT_S)) if case.name in short else case
         for case in matrix.cases
@@ -157,13 +158,13 @@ def planted(matrix: Matrix, places: Sequence[Place], whole: bool) -> Matrix:
 
 
 def _faults(only: Sequence[str]) -> Iterator[type[Fault]]:
-    for name in registry.names("faults"):
+    for name in plugins.names("faults"):
         if not only or name in only:
-            yield registry.load("faults", name)
+            yield plugins.load("faults", name)
 
 
 def _takes(sight: Sight, fault: type[Fault]) -> bool:
-    return fault.name in registry.load("engines", sight.row.variant.engine).faults()
+    return fault.name in plugins.load("engines", sight.row.variant.engine).faults()
 
 
 def _served(sight: Sight, graph: Graph) -> list[Row]:
@@ -220,7 +221,7 @@ def _fault_score(where: Place, rows: Mapping[str, Row], said: Mapping[str, Said]
     twins = [f"{case}/{label}" for case, label in where.pairs]
     faulty = [_faulty(twin, where.fault, rows) for twin in twins]
     found = next((index for index, row in enumerate(faulty) if _found(row)), len(faulty) - 1)
-    row, fault = faulty[found], registry.load("faults", where.fault)
+    row, fault = faulty[found], plugins.load("faults", where.fault)
     return FaultScore(
         fault=where.fault,
         source=fault.source,

@@ -14,7 +14,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from harness import registry
+from harness import plugins
 from harness.errors import ConfigError, did_you_mean
 from harness.goldens.folder_store import is_url
 from harness.goldens.golden import model_of
@@ -71,7 +71,7 @@ def _declared(path: Path, table: MatrixTables) -> Iterator[tuple[Relation, Bound
         direction: Literal["at least", "at most"] = "at most" if entry.at_least is None else "at least"
         value = entry.at_most if entry.at_least is None else entry.at_least
         assert value is not None
-        metric = registry.load("metrics", entry.metric)
+        metric = plugins.load("metrics", entry.metric)
         if entry.domain not in metric.domains:
             known = " or ".join(map(repr, metric.domains))
             raise ConfigError(f"{path}: bound[{index}].domain: {metric.name} is for {known} alone; write that")
@@ -85,14 +85,14 @@ def _check_names(path: Path, table: MatrixTables) -> None:
     if not table.variant:
         raise ConfigError(f'{path}: no variant; add [[variant]] with engine = "spatial"')
     for index, variant in enumerate(table.variant, 1):
-        if variant.engine not in registry.names("engines"):
-            hint = did_you_mean(variant.engine, registry.names("engines"))
+        if variant.engine not in plugins.names("engines"):
+            hint = did_you_mean(variant.engine, plugins.names("engines"))
             raise ConfigError(f"{path}: variant[{index}].engine: there is no engine {variant.engine!r}; {hint}")
     named = [(f"metrics[{index}]", metric) for index, metric in enumerate(table.metrics, 1)]
     named += [(f"bound[{index}].metric", bound.metric) for index, bound in enumerate(table.bound, 1)]
     for key, metric in named:
-        if metric not in registry.names("metrics"):
-            hint = did_you_mean(metric, registry.names("metrics"))
+        if metric not in plugins.names("metrics"):
+            hint = did_you_mean(metric, plugins.names("metrics"))
             raise ConfigError(f"{path}: {key}: there is no metric {metric!r}; {hint}")
 
 

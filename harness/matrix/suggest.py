@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
-from harness import models, registry
+from harness import models, plugins
 from harness.matrix.coverage import SHAPE_CLASSES, Sight, captions_of, met_by
 from harness.matrix.loader import expand
 from harness.matrix.schema import MatrixTables, to_toml
@@ -142,8 +142,8 @@ def _prompts(name: str, case: Case, count: CountTokens) -> tuple[str, ...]:
 def _variants(name: str, matrix: Matrix, model: ModelSpec) -> list[Variant]:
     """Variants to try a class with, those of the fewest ranks first."""
     wanted = [variant.engine for variant in matrix.variants]
-    named = next((engine for engine in wanted if "h" in registry.load("engines", engine).axes), "spatial")
-    engine = registry.load("engines", named)
+    named = next((engine for engine in wanted if "h" in plugins.load("engines", engine).axes), "spatial")
+    engine = plugins.load("engines", named)
     degrees = sorted(
         {(v.ulysses, v.ring) for v in matrix.variants if v.degree > 1 and model.num_heads % v.ulysses == 0},
         key=lambda degree: (degree[0] * degree[1], degree[1]),

@@ -1,1 +1,1 @@
-"""Figures over two pictures or latents, one file each; see :class:`harness.types.Metric`."""
+"""Figures over two pictures or latents, one file each; see :class:`harness.plugins.Metric`."""

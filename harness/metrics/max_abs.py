@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from harness.metrics._arrays import absolute_difference, finite, over_plane, token_box
+from harness.plugins import Metric
 from harness.types import Domain, Figure
 
 
-class MaxAbs:
+class MaxAbs(Metric):
     """``max(abs(candidate - reference))`` over all elements and channels, and the token that holds it."""
 
-    name: ClassVar[str] = "max-abs"
-    variant: ClassVar[str] = "maximum over elements"
-    unit: ClassVar[str] = "of 255 (image), abs (latents)"
-    higher_is_better: ClassVar[bool] = False
-    domains: ClassVar[tuple[Domain, ...]] = ("image", "latents")
+    name = "max-abs"
+    variant = "maximum over elements"
+    unit = "of 255 (image), abs (latents)"
+    higher_is_better = False
 
     def measure(self, reference: Any, candidate: Any, domain: Domain) -> Figure:
         """Compare two arrays of equal shape: uint8 ``H,W,3`` or float32 ``C,H,W``.

@@ -5,11 +5,12 @@ from __future__ import annotations
 import bisect
 import functools
 import math
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from harness.metrics._arrays import Array, absolute_difference, finite
+from harness.plugins import Metric
 from harness.types import Domain, Figure
 
 PERCENT = 99.9
@@ -19,18 +20,17 @@ SAMPLED_PERCENT = 98.0
 """Of a sample: below :data:`PERCENT`, so that what is wanted lies above it unless the sample misleads."""
 
 
-class P999:
+class P999(Metric):
     """99.9th percentile of ``abs(candidate - reference)``, linear interpolation (``numpy.percentile``).
 
     The largest difference speaks of one element, the mean of all; this one speaks of the worst
     thousandth, which is where a seam lives.
     """
 
-    name: ClassVar[str] = "p999"
-    variant: ClassVar[str] = "99.9th percentile, linear interpolation"
-    unit: ClassVar[str] = "of 255 (image), abs (latents)"
-    higher_is_better: ClassVar[bool] = False
-    domains: ClassVar[tuple[Domain, ...]] = ("image", "latents")
+    name = "p999"
+    variant = "99.9th percentile, linear interpolation"
+    unit = "of 255 (image), abs (latents)"
+    higher_is_better = False
 
     def measure(self, reference: Any, candidate: Any, domain: Domain) -> Figure:
         """Compare two arrays of equal shape: uint8 ``H,W,3`` or float32 ``C,H,W``.

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from harness.metrics._arrays import data_range, finite, mean_square, range_name
+from harness.plugins import Metric
 from harness.types import Domain, Figure
 
 
-class Psnr:
+class Psnr(Metric):
     """``10 * log10(range**2 / MSE)`` in decibels, the number ``skimage.metrics.peak_signal_noise_ratio`` gives.
 
     The range is 255 for pictures; latents have no fixed range, so theirs is the span (largest minus
     smallest value) of the reference.
     """
 
-    name: ClassVar[str] = "psnr"
-    variant: ClassVar[str] = "skimage, data_range=255 or span of the reference"
-    unit: ClassVar[str] = "dB"
-    higher_is_better: ClassVar[bool] = True
-    domains: ClassVar[tuple[Domain, ...]] = ("image", "latents")
+    name = "psnr"
+    variant = "skimage, data_range=255 or span of the reference"
+    unit = "dB"
+    higher_is_better = True
 
     def measure(self, reference: Any, candidate: Any, domain: Domain) -> Figure:
         """Compare two arrays of equal shape.

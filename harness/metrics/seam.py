@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -16,13 +16,14 @@ from harness.metrics._arrays import (
     strip_edges,
     strip_sums,
 )
+from harness.plugins import Metric
 from harness.types import PIXELS_PER_TOKEN, Domain, Figure, ShardPlan
 
 REACH_PX = PIXELS_PER_TOKEN
 """How far a seam reaches on both sides of a border: one token."""
 
 
-class Seam:
+class Seam(Metric):
     """``10 * log10(MSE near the borders / MSE elsewhere)`` in decibels; 0 where the error is spread evenly.
 
     Near is what lies within 16 pixels of a border, on either side. Pads change a picture everywhere alike;
@@ -35,13 +36,12 @@ class Seam:
         The candidate's cut; without one there are no borders.
     """
 
-    name: ClassVar[str] = "seam"
-    variant: ClassVar[str] = "MSE within 16 px of shard borders over MSE elsewhere"
-    unit: ClassVar[str] = "dB"
-    higher_is_better: ClassVar[bool] = False
-    domains: ClassVar[tuple[Domain, ...]] = ("image", "latents")
-    needs_plan: ClassVar[bool] = True
-    """Made anew for each cut; see :class:`harness.types.Metric`."""
+    name = "seam"
+    variant = "MSE within 16 px of shard borders over MSE elsewhere"
+    unit = "dB"
+    higher_is_better = False
+    needs_plan = True
+    """Made anew for each cut; see :class:`harness.plugins.Metric`."""
 
     def __init__(self, plan: ShardPlan | None = None) -> None:
         self.plan = plan

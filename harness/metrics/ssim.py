@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from harness.metrics._arrays import FloatArray, finite
 from harness.metrics._ssim import MARGIN, WINDOW, similarity, taps
+from harness.plugins import Metric
 from harness.types import Domain, Figure
 
 BLOCK = 8
@@ -26,7 +27,7 @@ TILE_COLUMNS = 128
 Pixels = npt.NDArray[np.uint8]
 
 
-class Ssim:
+class Ssim(Metric):
     """Mean structural similarity of Wang, Bovik, Sheikh and Simoncelli (IEEE TIP 13(4), 2004).
 
     Gaussian window with sigma 1.5 over 11 taps, population covariance, K1 = 0.01, K2 = 0.03, a margin
@@ -43,13 +44,13 @@ class Ssim:
         where the GPU fails, as one without memory to spare does.
     """
 
-    name: ClassVar[str] = "ssim"
-    variant: ClassVar[str] = "Wang 2004, gaussian 1.5"
-    unit: ClassVar[str] = "1"
-    higher_is_better: ClassVar[bool] = True
-    domains: ClassVar[tuple[Domain, ...]] = ("image",)
-    takes_device: ClassVar[bool] = True
-    """Made with a GPU where there is one to use; see :class:`harness.types.Metric`."""
+    name = "ssim"
+    variant = "Wang 2004, gaussian 1.5"
+    unit = "1"
+    higher_is_better = True
+    domains = ("image",)
+    takes_device = True
+    """Made with a GPU where there is one to use; see :class:`harness.plugins.Metric`."""
 
     def __init__(self, device: str | None = None) -> None:
         self.device = device

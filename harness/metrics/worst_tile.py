@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +19,13 @@ from harness.metrics._arrays import (
     strip_edges,
     strip_sums,
 )
+from harness.plugins import Metric
 from harness.types import Domain, Figure
 
 TILE_PX = 32
 
 
-class WorstTile:
+class WorstTile(Metric):
     """``10 * log10(range**2 / MSE)`` of the worst of all tiles of 32x32 pixels (two by two tokens).
 
     A seam or a lost row of tokens is a small part of a picture: the mean over all pixels hides it,
@@ -33,11 +34,10 @@ class WorstTile:
     pixels, 4x4 cells over all channels. An equal tile would score infinity and is never the worst.
     """
 
-    name: ClassVar[str] = "worst-tile"
-    variant: ClassVar[str] = "PSNR of the worst 32x32 px tile"
-    unit: ClassVar[str] = "dB"
-    higher_is_better: ClassVar[bool] = True
-    domains: ClassVar[tuple[Domain, ...]] = ("image", "latents")
+    name = "worst-tile"
+    variant = "PSNR of the worst 32x32 px tile"
+    unit = "dB"
+    higher_is_better = True
 
     def measure(self, reference: Any, candidate: Any, domain: Domain) -> Figure:
         """Compare two arrays of equal shape: uint8 ``H,W,3`` or float32 ``C,H,W``.

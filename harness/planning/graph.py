@@ -14,26 +14,17 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
-from harness import registry
+from harness import plugins
 from harness.errors import ConfigError, did_you_mean
 from harness.planning.cut import choose_axis, cut
-from harness.types import (
-    AxisChoice,
-    Case,
-    Engine,
-    Matrix,
-    ModelSpec,
-    Row,
-    RunSpec,
-    ShardPlan,
-    Variant,
-    digest_of,
-)
+from harness.plugins import Engine
+from harness.types import AxisChoice, Case, Matrix, ModelSpec, Row, RunSpec, ShardPlan, Variant, digest_of
 
 ROLES = ("baseline", "replay", "control", "candidate", "reordered", "repeat")
 
 WORKER_SOURCES = (
     "types",
+    "plugins.py",
     "codec.py",
     "planning/cut.py",
     "worker",
@@ -109,7 +100,7 @@ def build(matrix: Matrix, resolve: Callable[[Case], ModelSpec]) -> Graph:
     cases = {case.name: case for case in matrix.cases}
     variants = {variant.label: variant for variant in matrix.variants}
     for variant in matrix.variants:
-        _check(matrix.path, variant, registry.load("engines", variant.engine))
+        _check(matrix.path, variant, plugins.load("engines", variant.engine))
     rows: list[Row] = []
     specs: dict[str, RunSpec] = {}
     drawn_by: dict[str, str] = {}
@@ -158,16 +149,20 @@ def _check(path: str, variant: Variant, engine: type[Engine]) -> None:
     if variant.fault and variant.fault not in engine.faults():
         hint = did_you_mean(variant.fault, engine.faults())
         raise ConfigError(f"{where}: {engine.name} has no fault {variant.fault!r}; {hint}")
-    for option in variant.options:
-        if option not in engine.options:
-            raise ConfigError(
-                f"{where}: {engine.name} has no option {option!r}; {did_you_mean(option, engine.options)}"
-            )
+    for key, known in (("layout", engine.layouts), ("cache", engine.caches)):
+        if getattr(variant, key) not in known:
+            have = f"{engine.name} has no {key} {getattr(variant, key)!r}"
+            raise ConfigError(f"{where}: {have}; known: {', '.join(known)}")
+    for name, value in variant.options.items():
+        if name not in engine.options:
+            raise ConfigError(f"{where}: {engine.name} has no option {name!r}; {did_you_mean(name, engine.options)}")
+        if (problem := engine.options[name].problem(value)) is not None:
+            raise ConfigError(f"{where}: {engine.name} takes no {name} = {value!r}; {problem}")
 
 
 def _row(case: Case, variant: Variant, model: ModelSpec, last: dict[str, str]) -> tuple[Row, dict[str, RunSpec]]:
     """Plan one row; ``last`` holds the digest of each sequence's latest request."""
-    engine = registry.load("engines", variant.engine)
+    engine = plugins.load("engines", variant.engine)
     choice = _choice(case, variant, engine, model)
     plan = choice.chosen if choice else None
     skip = engine.limits(case, variant, model)
@@ -190,8 +185,8 @@ def _choice(case: Case, variant: Variant, engine: type[Engine], model: ModelSpec
 
 
 def _runs(case: Case, variant: Variant, model: ModelSpec, plan: ShardPlan | None) -> dict[str, RunSpec]:
-    engine = registry.load("engines", variant.engine)
-    baseline_engine = registry.load("engines", engine.baseline)
+    engine = plugins.load("engines", variant.engine)
+    baseline_engine = plugins.load("engines", engine.baseline)
     # A cached candidate has a cached baseline: the cache changes the picture by itself.
     cached = variant.cache != "none"
     baseline = RunSpec(
@@ -234,7 +229,7 @@ def source_of(engine: str, cache: str) -> str:
 
 def packages_of(engine: str, cache: str) -> tuple[str, ...]:
     """Libraries an engine's runs are computed with."""
-    return (*registry.load("engines", engine).packages, *(() if cache == "none" else (cache,)))
+    return (*plugins.load("engines", engine).packages, *(() if cache == "none" else (cache,)))
 
 
 @cache

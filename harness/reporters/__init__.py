@@ -1,1 +1,1 @@
-"""Report formats, one file each; see :class:`harness.types.Reporter`."""
+"""Report formats, one file each; see :class:`harness.plugins.Reporter`."""

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pandas as pd
 
+from harness.plugins import Reporter
 from harness.reporters._costs import exchanged_bytes, peak_memory_bytes, request_number, served_steps, step_s
 from harness.reporters._files import write_text
 from harness.reporters._words import judged, outcome_of, outcome_word, run_of, sentence_of
 from harness.types import Comparison, Figure, Report, Row
 
 
-class CsvReporter:
+class CsvReporter(Reporter):
     """Writes tidy results: a figure is empty where no finite number exists; ``exact`` says why."""
 
-    name: ClassVar[str] = "csv"
+    name = "csv"
 
     def write(self, report: Report, folder: Path) -> Path:
         """Write ``results.csv`` and return its path."""

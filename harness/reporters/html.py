@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from harness.plugins import Reporter
 from harness.reporters import _costs as costs
 from harness.reporters import _layouts as sides
 from harness.reporters import _steps as steps
@@ -39,10 +40,10 @@ BESIDES = {
 """Files of the other formats; a run writes all of them, some after the pages."""
 
 
-class HtmlReporter:
+class HtmlReporter(Reporter):
     """Writes the pages; pictures stay files beside them and are loaded when a row is opened."""
 
-    name: ClassVar[str] = "html"
+    name = "html"
 
     def write(self, report: Report, folder: Path) -> Path:
         """Write all pages and return ``index.html``."""

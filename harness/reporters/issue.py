@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
 
+from harness.plugins import Reporter
 from harness.reporters._files import write_text
 from harness.reporters._story import Finding, findings, headline
 from harness.reporters._words import EXIT_WORDS, counts, outcome_word
@@ -19,10 +19,10 @@ MAX_ROWS = 20
 MAX_SENTENCE = 600
 
 
-class IssueReporter:
+class IssueReporter(Reporter):
     """Writes what broke, where and why, and how to see it again; of a green run, that it is green."""
 
-    name: ClassVar[str] = "issue"
+    name = "issue"
 
     def write(self, report: Report, folder: Path) -> Path:
         """Write ``issue.md`` and return its path."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
 
 from harness.codec import write_json
+from harness.plugins import Reporter
 from harness.types import Report
 
 
-class JsonReporter:
+class JsonReporter(Reporter):
     """Writes what the others are drawn from; the schema is described in ``docs/report.md``."""
 
-    name: ClassVar[str] = "json"
+    name = "json"
 
     def write(self, report: Report, folder: Path) -> Path:
         """Write ``report.json`` and return its path."""

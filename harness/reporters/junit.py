@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
-from typing import ClassVar
 
+from harness.plugins import Reporter
 from harness.reporters._files import write_text
 from harness.reporters._words import (
     COLUMNS,
@@ -34,10 +34,10 @@ ELEMENTS = {
 }
 
 
-class JunitReporter:
+class JunitReporter(Reporter):
     """Writes the rows as test cases: failures are wrong pictures, errors are runs without one."""
 
-    name: ClassVar[str] = "junit"
+    name = "junit"
 
     def write(self, report: Report, folder: Path) -> Path:
         """Write ``junit.xml`` and return its path."""

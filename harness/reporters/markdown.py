@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
 
+from harness.plugins import Reporter
 from harness.reporters._costs import cache_note, megabytes, request_text, seconds
 from harness.reporters._files import write_text
 from harness.reporters._layouts import LEAD, meaning, side_by_side
@@ -50,10 +50,10 @@ MARKS = {
 HEADER = "| verdict | case | size | axis | shards | pads split / single | " + " | ".join(n for n, _ in COLUMNS) + " |"
 
 
-class MarkdownReporter:
+class MarkdownReporter(Reporter):
     """Writes the headline, what broke, one table line per row, and a legend; failing rows first."""
 
-    name: ClassVar[str] = "markdown"
+    name = "markdown"
 
     def write(self, report: Report, folder: Path) -> Path:
         """Write ``summary.md`` and return its path."""

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from harness import codec, registry
+from harness import codec, plugins
 from harness.diagnose import divergence, records, token_ledger
 from harness.diagnose.cause import first_failing
 from harness.errors import UsageError, did_you_mean
@@ -120,7 +120,7 @@ def explain(
 
 
 def _can_be_probed(row: Row) -> bool:
-    return "torch" in registry.load("engines", row.variant.engine).packages
+    return "torch" in plugins.load("engines", row.variant.engine).packages
 
 
 def _probed(spec: RunSpec, specs: Mapping[str, RunSpec]) -> list[RunSpec]:

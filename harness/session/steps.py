@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from harness import __version__, models, registry
+from harness import __version__, models, plugins
 from harness.errors import (
     EXIT_INFRASTRUCTURE,
     EXIT_OK,
@@ -215,7 +215,7 @@ def conclude(
 def write_reports(report: Report, folder: Path) -> dict[str, Path]:
     """Write every report format; returns the file to open for each."""
     with naming(folder):
-        return {name: registry.load("reporters", name)().write(report, folder) for name in registry.names("reporters")}
+        return {name: plugins.load("reporters", name)().write(report, folder) for name in plugins.names("reporters")}
 
 
 def _exit_code(folder: RunFolder, rows: Sequence[Row], complete: bool) -> int:

@@ -16,10 +16,11 @@ from diffusers.pipelines.z_image.pipeline_z_image import (
     retrieve_timesteps,
 )
 
+from harness.plugins import Drawing, Worker
 from harness.spatial import shard
 from harness.spatial.group import SequenceGroup
 from harness.spatial.transformer import SpatialTransformer
-from harness.types import Case, Drawing, ShardPlan, Times, Worker
+from harness.types import Case, ShardPlan, Times
 from harness.worker.clock import Clock
 
 

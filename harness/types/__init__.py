@@ -12,7 +12,6 @@ the interpreters of other engines.
     comparison     Relation, Comparison, Figure, Bound, Judgement
     explanation    LedgerLine, BlockError, Displaced, Explanation
     report         Outcome, Verdict, Row, Report
-    plugins        the protocols Engine, Metric, Reporter and Fault, with Worker and Drawing
 
 All names are imported from here; the modules know one another by theirs.
 """
@@ -22,7 +21,6 @@ from __future__ import annotations
 from harness.types.comparison import Bound, Comparison, Figure, Judgement, Relation
 from harness.types.explanation import BlockError, Displaced, Explanation, LedgerLine
 from harness.types.plan import AxisChoice, ShardPlan
-from harness.types.plugins import Drawing, Engine, Fault, Metric, Reporter, Worker
 from harness.types.report import Outcome, Report, Row, Verdict
 from harness.types.request import Case, Matrix, ModelSpec, Size, Variant
 from harness.types.run import Failure, FailureKind, Run, RunSpec, Times
@@ -55,24 +53,19 @@ __all__ = [
     "Device",
     "Displaced",
     "Domain",
-    "Drawing",
-    "Engine",
     "Explanation",
     "Failure",
     "FailureKind",
-    "Fault",
     "Figure",
     "GoldenPolicy",
     "Judgement",
     "Layout",
     "LedgerLine",
     "Matrix",
-    "Metric",
     "ModelSpec",
     "Outcome",
     "Relation",
     "Report",
-    "Reporter",
     "Row",
     "Run",
     "RunSpec",
@@ -81,6 +74,5 @@ __all__ = [
     "Times",
     "Variant",
     "Verdict",
-    "Worker",
     "digest_of",
 ]

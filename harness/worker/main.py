@@ -25,8 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import codec, registry
-from harness.types import Device, Drawing, DType, Engine, RunSpec, Worker
+from harness import codec, plugins
+from harness.plugins import Drawing, Engine, Worker
+from harness.types import Device, DType, RunSpec
 from harness.worker import exhaustion
 from harness.worker.clock import peak_memory_bytes, reset_peak_memory
 from harness.worker.collectives import PATIENCE, unfinished
@@ -90,7 +91,7 @@ class Rank:
             self._draw(self.engines[order.engine], order.spec, Path(order.folder))
 
     def _make_ready(self, name: str) -> None:
-        engine: Engine = registry.load("engines", name)()
+        engine: Engine = plugins.load("engines", name)()
         if "torch" in engine.packages and not self.torch_started:
             _start_torch(self.start)
             self.torch_started = True

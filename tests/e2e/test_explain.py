@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness import registry
+from harness import plugins
 from harness.errors import UsageError
 from harness.execution.pool import Pool
 from harness.runs.folder import RunFolder
@@ -100,7 +100,7 @@ def test_the_cause_is_the_faults_own(report: Report, fault: str) -> None:
     verdict = row_of(report, fault).verdict
     assert verdict is not None
     assert verdict.outcome == Outcome.FAIL
-    assert verdict.cause == registry.load("faults", fault).cause
+    assert verdict.cause == plugins.load("faults", fault).cause
     assert f"Cause: {verdict.cause} (" in verdict.sentence
     assert len(verdict.evidence) > 1
 

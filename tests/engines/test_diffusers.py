@@ -10,7 +10,8 @@ import pytest
 from harness import models
 from harness.engines.diffusers import DiffusersEngine, padded_image_sequence
 from harness.planning import cut
-from harness.types import Case, Drawing, ModelSpec, RunSpec, Size, Variant, Worker
+from harness.plugins import Drawing, Worker
+from harness.types import Case, ModelSpec, RunSpec, Size, Variant
 
 PROMPT = "a red ball left of a blue tower at night"
 OWN_PADS = 15

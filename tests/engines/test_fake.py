@@ -7,7 +7,8 @@ import pytest
 
 from harness.engines.fake import FakeEngine
 from harness.planning import cut
-from harness.types import Case, Drawing, ModelSpec, RunSpec, Size, Variant, Worker
+from harness.plugins import Drawing, Worker
+from harness.types import Case, ModelSpec, RunSpec, Size, Variant
 
 MODEL = ModelSpec("fake", "", "fake", num_heads=6)
 PICTURE_FAULTS = ("off-by-one-token", "seam", "swapped-ranks")

@@ -10,27 +10,6 @@ import torch
 from harness.engines import _neutral
 
 
-@pytest.mark.parametrize(
-    "options",
-    [{}, {"threads": 2}, {"attention": "_native_math"}, {"keys": "reversed"}, {"exchange": "fused"}],
-)
-def test_what_can_be_had_has_no_limits(options: dict[str, Any]) -> None:
-    assert _neutral.limits(options) is None
-
-
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [
-        ({"threads": 0}, "threads 0: write a number above 0"),
-        ({"threads": "two"}, "threads 'two': write a number above 0"),
-        ({"attention": "flash"}, "attention 'flash': write one of native, _native_math"),
-        ({"keys": "shuffled"}, "keys 'shuffled': write one of forward, reversed"),
-    ],
-)
-def test_what_cannot_be_had_says_what_can(options: dict[str, Any], reason: str) -> None:
-    assert _neutral.limits(options) == reason
-
-
 def test_threads_are_put_back() -> None:
     before = torch.get_num_threads()
     with _neutral.applied({"threads": before + 1}):

@@ -86,10 +86,10 @@ def test_nothing_is_imported_that_nobody_asks_for(start: Callable[..., ForkedRan
 @pytest.mark.skipif(sys.platform != "linux", reason="counts threads by /proc")
 @pytest.mark.usefixtures("own_template")
 def test_what_engines_preload_starts_no_thread(start: Callable[..., ForkedRank]) -> None:
-    from harness import registry
+    from harness import plugins
 
     case = Case("c", "nano", Size(128, 128), ("p",))
-    modules = registry.load("engines", "spatial").preload(RunSpec(case, "spatial", "", "w", "test", cache="cache-dit"))
+    modules = plugins.load("engines", "spatial").preload(RunSpec(case, "spatial", "", "w", "test", cache="cache-dit"))
     rank = start(*modules)
     ready(rank)
     template = parent(rank.pid or 0)

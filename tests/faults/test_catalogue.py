@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from harness import registry
+from harness import plugins
 from harness.matrix.coverage import CLASSES
-from harness.types import Worker
+from harness.plugins import Worker
 
 CAUSES = {
     "crash",
@@ -28,22 +28,22 @@ CAUSES = {
     "golden drift",
     "environment",
 }
-FAULTS = registry.names("faults")
+FAULTS = plugins.names("faults")
 
 
 def test_there_are_enough_of_them():
     assert len(FAULTS) >= 30
-    assert {registry.load("faults", name).cause for name in FAULTS} >= CAUSES - {"golden drift", "environment"}
+    assert {plugins.load("faults", name).cause for name in FAULTS} >= CAUSES - {"golden drift", "environment"}
 
 
 def test_some_need_more_than_one_picture_on_two_ranks():
-    needed = {need for name in FAULTS for need in registry.load("faults", name).needs}
+    needed = {need for name in FAULTS for need in plugins.load("faults", name).needs}
     assert needed >= {"guidance", "batch", "ranks: 3", "ring", "cache", "second request"}
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_names_its_thread_its_cause_and_its_row(name: str):
-    fault = registry.load("faults", name)
+    fault = plugins.load("faults", name)
     assert re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+(/(issues|pull)/\d+|/blob/\S+)?", fault.source)
     assert fault.cause in CAUSES
     assert set(fault.needs) <= set(CLASSES)
@@ -55,7 +55,7 @@ def test_a_fault_names_its_thread_its_cause_and_its_row(name: str):
 @pytest.mark.parametrize("name", [name for name in FAULTS if name != "mask-dropped"])
 def test_a_fault_of_the_split_is_not_there_without_a_split(name: str):
     before = _functions()
-    with registry.load("faults", name)().plant(Worker(0, 1, "cpu", "", "float32")):
+    with plugins.load("faults", name)().plant(Worker(0, 1, "cpu", "", "float32")):
         if name not in ("gather-swapped", "gather-uncropped", "rope-origin-dropped"):  # no rank to go wrong with
             assert _functions() == before
     assert _functions() == before
@@ -65,7 +65,7 @@ def test_a_fault_of_the_split_is_not_there_without_a_split(name: str):
 @pytest.mark.parametrize("rank", [0, 1, 2])
 def test_a_fault_leaves_nothing_behind(name: str, rank: int):
     before = _functions()
-    with registry.load("faults", name)().plant(Worker(rank, 3, "cpu", "", "float32")):
+    with plugins.load("faults", name)().plant(Worker(rank, 3, "cpu", "", "float32")):
         changed = _functions() != before
     assert _functions() == before
     if rank == 2:  # some bugs are planted on the last rank alone

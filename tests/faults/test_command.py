@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import registry
+from harness import plugins
 
 MATRIX = """\
 schema = 1
@@ -82,7 +82,7 @@ def test_the_score_stays_in_the_run_folder(finished: tuple[Path, subprocess.Comp
 def test_ls_lists_every_bug(tmp_path: Path) -> None:
     done = command(tmp_path, "ls")
     assert done.returncode == 0
-    assert [line.partition(":")[0] for line in done.stdout.splitlines()] == registry.names("faults")
+    assert [line.partition(":")[0] for line in done.stdout.splitlines()] == plugins.names("faults")
     assert "ring-slice-first: cut/gather; needs ring; https://" in done.stdout
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import codec, registry
+from harness import codec, plugins
 from harness.types import Outcome, Relation, Report, Row
 
 FAULTS = ("gather-swapped", "gather-uncropped", "rope-origin-dropped")
@@ -82,7 +82,7 @@ def test_a_fault_is_found_by_exchange_and_the_engine_on_one_device_acquitted(
         assert figure.value is not None
         assert figure.value < 40
     # A diagnosis that looks deeper may name more than `split`, never another place than the bug's own.
-    own = registry.load("faults", fault).cause
+    own = plugins.load("faults", fault).cause
     assert row.verdict.cause in ({own} if fault == "gather-uncropped" else {own, "split"})
     assert "damages the picture" in row.verdict.sentence
 

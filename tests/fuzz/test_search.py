@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, configuration, given, settings
 from typer.testing import CliRunner
 
-from harness import registry
+from harness import plugins
 from harness.cli import fuzz_command
 from harness.cli.app import app
 from harness.errors import InfrastructureError, UsageError
@@ -215,7 +215,7 @@ def test_examples_are_matrices_of_every_kind(tmp_path: Path) -> None:
     met: set[str] = set()
 
     @settings(max_examples=150, database=None, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-    @given(examples(space, registry.load("engines", "spatial")))
+    @given(examples(space, plugins.load("engines", "spatial")))
     def look(text: str) -> None:
         path.write_text(text, encoding="utf-8")
         matrix, graph = prepare(path)

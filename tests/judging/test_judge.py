@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import registry
+from harness import plugins
 from harness.diagnose import noise_floor
 from harness.judging.judge import MARGIN_DB, Sample, compare_decisions, find_problem, judge, measure
 from harness.planning.cut import choose_axis
@@ -31,7 +31,7 @@ from harness.types import (
     Verdict,
 )
 
-METRICS = registry.load_all("metrics")
+METRICS = plugins.load_all("metrics")
 FLOOR = 100.0
 """What HEALTHY's measured noise floor of 110 dB comes to, less its margin."""
 FLOOR_BOUND = Bound("psnr", "latents", FLOOR, "dB", "floor", noise_floor.MARGIN_DB)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import registry
+from harness import plugins
 from harness.judging import measure
 from harness.judging.judge import Sample
 from harness.judging.measure import Measurer
@@ -156,8 +156,8 @@ def test_a_metric_that_takes_a_device_is_made_with_it(bench: Any, monkeypatch: p
             made.append(device)
 
     folder = bench.plan()
-    monkeypatch.setattr(registry, "names", lambda kind: ("on-gpu", "psnr"))
-    monkeypatch.setattr(registry, "load", lambda kind, name: OnGpu if name == "on-gpu" else Psnr)
+    monkeypatch.setattr(plugins, "names", lambda kind: ("on-gpu", "psnr"))
+    monkeypatch.setattr(plugins, "load", lambda kind, name: OnGpu if name == "on-gpu" else Psnr)
     samples = [Shelf().load(number) for number in range(2)]
     for device in (None, "cuda:1"):
         measurer = Measurer(folder, device)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness import codec, registry
+from harness import codec, plugins
 from harness.errors import ConfigError
 from harness.matrix.loader import read_matrix
 from harness.types import Bound, Matrix, Relation, Size
@@ -378,7 +378,7 @@ class TestFilesThatCannotBeRead:
 
 
 def test_every_engine_and_metric_there_is_can_be_named(read: Read) -> None:
-    metrics: list[Any] = registry.names("metrics")
+    metrics: list[Any] = plugins.names("metrics")
     assert read(top(f"metrics = {json.dumps(metrics)}")).metrics == tuple(metrics)
-    for engine in registry.names("engines"):
+    for engine in plugins.names("engines"):
         assert read(GOOD.replace('engine = "fake"', f'engine = "{engine}"')).variants[0].engine == engine

@@ -11,7 +11,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from harness.metrics import _ssim_gpu, p999, ssim
 from harness.metrics._ssim_gpu import mean_ssim_on
-from harness.registry import load, names
+from harness.plugins import load, names
 from harness.types import Domain, Figure
 
 STEP = p999.SAMPLED_EVERY

@@ -229,6 +229,10 @@ class TestSkips:
         assert graph.rows[1].runs
 
 
+def spatial(**options: Any) -> Variant:
+    return Variant("spatial", 2, options=options)
+
+
 class TestWhatAnEngineDoesNotHave:
     @pytest.mark.parametrize(
         ("variant", "says"),
@@ -239,6 +243,17 @@ class TestWhatAnEngineDoesNotHave:
             (Variant("diffusers", fault="seam"), "diffusers has no fault 'seam'; known: none"),
             (split(options={"step": 1}), "fake has no option 'step'; did you mean 'step_s'?"),
             (Variant("spatial", 2, fault="gather-swaped"), "did you mean 'gather-swapped'?"),
+            (split(cache="cache-dit"), "fake has no cache 'cache-dit'; known: none"),
+            (Variant("diffusers", layout="exact"), "diffusers has no layout 'exact'; known: aligned"),
+            (spatial(exchange="fuesd"), "spatial takes no exchange = 'fuesd'; did you mean 'fused'?"),
+            (spatial(keys=True), "spatial takes no keys = True; known: forward, reversed"),
+            (spatial(threads=0), "spatial takes no threads = 0; write an integer at least 1"),
+            (spatial(threads=1.5), "spatial takes no threads = 1.5; write an integer at least 1"),
+            (spatial(cache_threshold=1), "takes no cache_threshold = 1; write a number above 0 and below 1"),
+            (spatial(cache_mask="0111"), "1 to compute it and 0 to serve it from the cache, the first a 1"),
+            (spatial(cache_mask=1111), "1 to compute it and 0 to serve it from the cache, the first a 1"),
+            (split(options={"step_s": "slow"}), "fake takes no step_s = 'slow'; write a number at least 0"),
+            (split(options={"step_s": True}), "fake takes no step_s = True; write a number at least 0"),
         ],
         ids=lambda value: value.label if isinstance(value, Variant) else "",
     )

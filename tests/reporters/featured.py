@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from harness.judging.judge import compare_decisions, judge
 from harness.planning.cut import choose_axis
-from harness.registry import load
+from harness.plugins import load
 from harness.types import Case, Comparison, Relation, Row, Run, Size, Times, Variant
 
 from .conftest import FIGURED, edge, scene

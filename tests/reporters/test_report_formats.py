@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from harness.codec import read_json
-from harness.registry import load, names
+from harness.plugins import load, names
 from harness.reporters.markdown import MAX_CHARACTERS, escape
 from harness.types import SCHEMA, Report, Row
 

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import pytest
 from PIL import Image
 
-from harness.registry import load
+from harness.plugins import load
 from harness.types import Judgement, Outcome, Relation, Verdict
 
 

@@ -15,7 +15,8 @@ import torch
 from harness import codec
 from harness.execution.rank import ForkedRank
 from harness.planning import cut
-from harness.types import Case, Drawing, RunSpec, Size
+from harness.plugins import Drawing
+from harness.types import Case, RunSpec, Size
 from harness.worker import main
 
 DEADLINE_S = 30.0
