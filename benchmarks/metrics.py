@@ -28,6 +28,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from harness import plugins
 from harness.planning.cut import cut
+from harness.plugins import Context
 from harness.runs.folder import MEASURED, RunFolder
 from harness.session.background import LOG
 from harness.types import Domain, Size
@@ -79,13 +80,12 @@ def _alone(size: Size) -> dict[str, Any]:
     megapixels = size.width_px * size.height_px / 1e6
     found = {}
     for name in plugins.names("metrics"):
-        kind = plugins.load("metrics", name)
-        metric = kind(cut(size, 2, "h")) if getattr(kind, "needs_plan", False) else kind()
-        for domain in kind.domains:
-            measure = functools.partial(metric.measure, *pairs[domain], domain)
+        metric = plugins.load("metrics", name)()
+        for domain in metric.domains:
+            measure = functools.partial(metric.measure, *pairs[domain], domain, Context(cut(size, 2, "h")))
             found[f"{name} {domain}"] = {"cpu_s_per_mpx": _cpu_s(measure) / megapixels, "value": measure().value}
-        if getattr(kind, "takes_device", False) and (gpu := _gpu()):
-            measure = functools.partial(kind(device=gpu).measure, *pairs["image"], "image")
+        if name == "ssim" and (gpu := _gpu()):  # the others compute on the CPU alone
+            measure = functools.partial(metric.measure, *pairs["image"], "image", Context(device=gpu))
             found[f"{name} image on a GPU"] = {"cpu_s_per_mpx": _cpu_s(measure) / megapixels, "value": measure().value}
     for key, theirs in _references(pairs).items():
         value, cpu_s = theirs(), _cpu_s(theirs)

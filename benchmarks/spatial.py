@@ -36,7 +36,7 @@ from harness.errors import UsageError
 from harness.execution.pool import Finished, Pool
 from harness.judging import judge
 from harness.judging.measure import Measurer
-from harness.plugins import load
+from harness.plugins import Context, load
 from harness.runs.folder import RunFolder
 from harness.session import steps
 from harness.types import Matrix, Relation, Row, Run, ShardPlan
@@ -159,7 +159,7 @@ def _fidelity(folder: RunFolder, single: Run, file: Path) -> str:
     from safetensors.numpy import load_file
 
     theirs = judge.Sample("diffusers-cp", None, load_file(file)["latents"])
-    return describe(judge.measure(Relation.PAIR, folder.sample(single), theirs, [load("metrics", "psnr")()]))
+    return describe(judge.measure(Relation.PAIR, folder.sample(single), theirs, [load("metrics", "psnr")()], Context()))
 
 
 class _Yardstick:

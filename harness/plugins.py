@@ -1,7 +1,7 @@
 """Plugins: their base classes, what these are given and return, and how a plugin is found.
 
     from harness.plugins import Drawing, Engine, Option, Worker     an engine
-    from harness.plugins import Metric                              a metric
+    from harness.plugins import Context, Metric                     a metric
     from harness.plugins import Fault, Worker                       a planted bug
     from harness.plugins import Reporter                            a report format
 
@@ -40,12 +40,14 @@ from harness.types import (
     ModelSpec,
     Report,
     RunSpec,
+    ShardPlan,
     Times,
     Variant,
 )
 
 __all__ = [
     "KINDS",
+    "Context",
     "Drawing",
     "Engine",
     "Fault",
@@ -210,13 +212,18 @@ class Engine(ABC):
         """
 
 
-class Metric(ABC):
-    """A figure over two arrays of equal shape.
+@dataclass(frozen=True)
+class Context:
+    """Circumstances of a measurement, beside the two arrays."""
 
-    A class that says ``needs_plan = True`` is made with the candidate's :class:`ShardPlan` as its argument,
-    and measured only where the picture is cut. One that says ``takes_device = True`` is made with ``device=``,
-    the GPU it may compute on, as torch names it, or ``None``. Every other one is made without arguments.
-    """
+    plan: ShardPlan | None = None
+    """The candidate's cut; ``None`` where the picture is not cut."""
+    device: str | None = None
+    """GPU that a metric may compute on, as torch names it; the CPU has to give the same number."""
+
+
+class Metric(ABC):
+    """A figure over two arrays of equal shape, instantiated once without arguments."""
 
     name: ClassVar[str]
     variant: ClassVar[str]
@@ -225,11 +232,11 @@ class Metric(ABC):
     domains: ClassVar[tuple[Domain, ...]] = ("image", "latents")
 
     @abstractmethod
-    def measure(self, reference: Any, candidate: Any, domain: Domain) -> Figure:
+    def measure(self, reference: Any, candidate: Any, domain: Domain, context: Context) -> Figure | None:
         """Compare two arrays that differ somewhere, and that must not be written to.
 
         ``image``: uint8 ``H,W,3``, data range 255. ``latents``: float32 ``C,H,W``, data range the span of
-        the reference.
+        the reference. ``None`` leaves the metric out, as one about shard borders does where nothing is cut.
         """
 
 

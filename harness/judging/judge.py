@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from harness.diagnose import cause, noise_floor, sentence
-from harness.plugins import Metric
+from harness.plugins import Context, Metric
 from harness.types import Bound, Comparison, Domain, Figure, Judgement, Outcome, Relation, Row, Run, Verdict
 
 Array = np.ndarray[Any, Any]
@@ -42,7 +42,9 @@ class Sample:
     trajectory: Array | None = None
 
 
-def measure(relation: Relation, reference: Sample, candidate: Sample, metrics: Sequence[Metric]) -> Comparison:
+def measure(
+    relation: Relation, reference: Sample, candidate: Sample, metrics: Sequence[Metric], context: Context
+) -> Comparison:
     """Compare two samples by every metric; for several pictures a figure is that of the worst.
 
     Sizes that differ and values that are not finite are problems of their own: nothing is resized or
@@ -59,13 +61,13 @@ def measure(relation: Relation, reference: Sample, candidate: Sample, metrics: S
     for domain, left, right in _domains(reference, candidate):
         pairs = _unequal(left, right)
         exact[domain] = not pairs
-        figures += _figures(metrics, domain, pairs)
+        figures += _figures(metrics, domain, pairs, context)
     return replace(
         result,
         exact_image=exact["image"],
         exact_latents=exact["latents"],
         figures=tuple(figures),
-        steps_db=_steps_db(reference, candidate, metrics),
+        steps_db=_steps_db(reference, candidate, metrics, context),
     )
 
 
@@ -119,23 +121,26 @@ def _unequal(left: Sequence[Array], right: Sequence[Array]) -> list[Pair]:
     return [(_fixed(a), _fixed(b)) for a, b in zip(left, right, strict=True) if not _equal(a, b)]
 
 
-def _figures(metrics: Sequence[Metric], domain: Domain, pairs: Sequence[Pair]) -> list[Figure]:
+def _figures(metrics: Sequence[Metric], domain: Domain, pairs: Sequence[Pair], context: Context) -> list[Figure]:
     """The figures of pictures that are not equal: none where all of them are."""
     figures = []
     for metric in metrics if pairs else ():
         if domain in metric.domains:
-            found = [metric.measure(*pair, domain) for pair in pairs]
-            figures.append(_worst(found, metric.higher_is_better))
+            found = [metric.measure(*pair, domain, context) for pair in pairs]
+            if measured := [figure for figure in found if figure is not None]:
+                figures.append(_worst(measured, metric.higher_is_better))
     return figures
 
 
-def _steps_db(reference: Sample, candidate: Sample, metrics: Sequence[Metric]) -> tuple[float | None, ...]:
+def _steps_db(
+    reference: Sample, candidate: Sample, metrics: Sequence[Metric], context: Context
+) -> tuple[float | None, ...]:
     """Latents PSNR after each step, where both sides recorded them."""
     psnr = [metric for metric in metrics if metric.name == "psnr"]
     left, right = reference.trajectory, candidate.trajectory
     if not psnr or left is None or right is None or left.shape != right.shape:
         return ()
-    steps = (_figures(psnr, "latents", _unequal(a, b)) for a, b in zip(left, right, strict=True))
+    steps = (_figures(psnr, "latents", _unequal(a, b), context) for a, b in zip(left, right, strict=True))
     return tuple(figures[0].value if figures else None for figures in steps)
 
 

@@ -10,14 +10,13 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
 
 from harness import plugins
 from harness.judging.judge import JUDGED_METRICS, Sample, compare_decisions, measure
-from harness.plugins import Metric
+from harness.plugins import Context, Metric
 from harness.runs.folder import RunFolder
 from harness.types import Comparison, Relation, Row, Run, ShardPlan
 
@@ -79,11 +78,11 @@ class Measurer:
         """Processor seconds of this thread spent on comparing samples, once they are in memory."""
 
     @cached_property
-    def _metrics(self) -> list[Any]:
+    def _metrics(self) -> list[Metric]:
         matrix = self._folder.plan.matrix
         declared = [bound.metric for _, bound in matrix.declared]
         names = [*JUDGED_METRICS, *declared, *matrix.metrics] if matrix.metrics else plugins.names("metrics")
-        return [plugins.load("metrics", name) for name in dict.fromkeys(names)]
+        return [plugins.load("metrics", name)() for name in dict.fromkeys(names)]
 
     def add(self, key: str, load: Callable[[], Sample], version: str = "") -> None:
         """Make a sample known; it is loaded when it is first needed.
@@ -156,10 +155,9 @@ class Measurer:
         found, had_steps = self._measured.get(key, (None, False))
         # A golden has no trajectory. What was measured of it serves a run of the same content, but for the steps.
         if found is None or (with_steps and not had_steps):
-            metrics = _made(self._metrics, plan if borders else None, self.device)
             pair = self.sample(reference), self.sample(candidate)
             before = time.thread_time()
-            found = measure(relation, *pair, metrics)
+            found = measure(relation, *pair, self._metrics, Context(plan if borders else None, self.device))
             self._measured[key] = found, with_steps
             self.comparing_s += time.thread_time() - before
         return found
@@ -171,18 +169,6 @@ class Measurer:
             self._contents[key] = _content(sample)
             self._with_steps |= {key} if sample.trajectory is not None else set()
         return self._contents[key]
-
-
-def _made(classes: Sequence[Any], plan: ShardPlan | None, device: str | None) -> list[Metric]:
-    """Metrics ready to measure; those that need a plan are left out where nothing is cut."""
-    made: list[Metric] = []
-    for kind in classes:
-        options = {"device": device} if getattr(kind, "takes_device", False) else {}
-        if not getattr(kind, "needs_plan", False):
-            made.append(kind(**options))
-        elif plan is not None:
-            made.append(kind(plan, **options))
-    return made
 
 
 def _num_bytes(sample: Sample) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from harness.metrics._arrays import absolute_difference, finite, over_plane, token_box
-from harness.plugins import Metric
+from harness.plugins import Context, Metric
 from harness.types import Domain, Figure
 
 
@@ -19,7 +19,7 @@ class MaxAbs(Metric):
     unit = "of 255 (image), abs (latents)"
     higher_is_better = False
 
-    def measure(self, reference: Any, candidate: Any, domain: Domain) -> Figure:
+    def measure(self, reference: Any, candidate: Any, domain: Domain, context: Context) -> Figure:
         """Compare two arrays of equal shape: uint8 ``H,W,3`` or float32 ``C,H,W``.
 
         Returns

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from harness.metrics._arrays import data_range, finite, mean_square, range_name
-from harness.plugins import Metric
+from harness.plugins import Context, Metric
 from harness.types import Domain, Figure
 
 
@@ -23,7 +23,7 @@ class Psnr(Metric):
     unit = "dB"
     higher_is_better = True
 
-    def measure(self, reference: Any, candidate: Any, domain: Domain) -> Figure:
+    def measure(self, reference: Any, candidate: Any, domain: Domain, context: Context) -> Figure:
         """Compare two arrays of equal shape.
 
         Parameters
@@ -32,6 +32,8 @@ class Psnr(Metric):
             ``image``: uint8 ``H,W,3``. ``latents``: float32 ``C,H,W``.
         domain : {"image", "latents"}
             What the arrays are.
+        context : Context
+            Not used.
 
         Returns
         -------

@@ -16,7 +16,7 @@ from harness.metrics._arrays import (
     strip_edges,
     strip_sums,
 )
-from harness.plugins import Metric
+from harness.plugins import Context, Metric
 from harness.types import PIXELS_PER_TOKEN, Domain, Figure, ShardPlan
 
 REACH_PX = PIXELS_PER_TOKEN
@@ -29,40 +29,33 @@ class Seam(Metric):
     Near is what lies within 16 pixels of a border, on either side. Pads change a picture everywhere alike;
     shards that do not know of each other part company at their border. The box is that of the border
     with the most error.
-
-    Parameters
-    ----------
-    plan
-        The candidate's cut; without one there are no borders.
     """
 
     name = "seam"
     variant = "MSE within 16 px of shard borders over MSE elsewhere"
     unit = "dB"
     higher_is_better = False
-    needs_plan = True
-    """Made anew for each cut; see :class:`harness.plugins.Metric`."""
 
-    def __init__(self, plan: ShardPlan | None = None) -> None:
-        self.plan = plan
-
-    def measure(self, reference: Any, candidate: Any, domain: Domain) -> Figure:
+    def measure(self, reference: Any, candidate: Any, domain: Domain, context: Context) -> Figure | None:
         """Compare two arrays of equal shape: uint8 ``H,W,3`` or float32 ``C,H,W``.
 
         Returns
         -------
-        Figure
-            With the worst border's box in pixels of the picture; ``value`` is ``None`` where there is no
-            border, nothing beside the borders, no error on one of the two sides, or a value that is not finite.
+        Figure or None
+            With the worst border's box in pixels of the picture; ``None`` where nothing is cut. Its ``value`` is
+            ``None`` where there is nothing beside the borders, no error on one of the two sides, or a value that
+            is not finite.
         """
-        plan, scale = self.plan, pixels_per_cell(domain)
+        plan, scale = context.plan, pixels_per_cell(domain)
+        if plan is None or len(plan.origins) == 1:
+            return None
         height, width = over_plane(reference, domain).shape[:2]
         reach = REACH_PX // scale
-        starts = [origin * PIXELS_PER_TOKEN // scale for origin in plan.origins[1:]] if plan else []
-        near = np.zeros(height if plan is None or plan.axis == "h" else width, dtype=bool)
+        starts = [origin * PIXELS_PER_TOKEN // scale for origin in plan.origins[1:]]
+        near = np.zeros(height if plan.axis == "h" else width, dtype=bool)
         for start in starts:
             near[max(0, start - reach) : start + reach] = True
-        if plan is None or not starts or near.all():
+        if near.all():
             return Figure(self.name, self.variant, domain, None, self.unit)
         sums = strip_sums(reference, candidate, domain)
         if plan.axis == "h":

@@ -12,7 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from harness.metrics._arrays import FloatArray, finite
 from harness.metrics._ssim import MARGIN, WINDOW, similarity, taps
-from harness.plugins import Metric
+from harness.plugins import Context, Metric
 from harness.types import Domain, Figure
 
 BLOCK = 8
@@ -35,13 +35,8 @@ class Ssim(Metric):
     ``structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
     data_range=255, channel_axis=2)`` (held to 1e-9 by a test), in a fraction of its time. float32 would be
     quicker still and not equal: the variance of a flat area is a small difference of large numbers. It is no
-    better for the differences alone, where all of an area differs by much.
-
-    Parameters
-    ----------
-    device
-        GPU to compute on, as torch names it; the processor by default. It has the same number, and takes it over
-        where the GPU fails, as one without memory to spare does.
+    better for the differences alone, where all of an area differs by much. A GPU has the same number; the CPU
+    takes over where it fails, as one without memory to spare does.
     """
 
     name = "ssim"
@@ -49,13 +44,8 @@ class Ssim(Metric):
     unit = "1"
     higher_is_better = True
     domains = ("image",)
-    takes_device = True
-    """Made with a GPU where there is one to use; see :class:`harness.plugins.Metric`."""
 
-    def __init__(self, device: str | None = None) -> None:
-        self.device = device
-
-    def measure(self, reference: Any, candidate: Any, domain: Domain) -> Figure:
+    def measure(self, reference: Any, candidate: Any, domain: Domain, context: Context) -> Figure:
         """Compare two pictures, uint8 ``H,W,3``.
 
         Returns
@@ -65,19 +55,20 @@ class Ssim(Metric):
             of 11 pixels.
         """
         fits = min(reference.shape[:2]) >= WINDOW
-        value = finite(self._mean(reference, candidate)) if fits else None
+        value = finite(_mean(reference, candidate, context.device)) if fits else None
         return Figure(self.name, self.variant, domain, value, self.unit)
 
-    def _mean(self, reference: Any, candidate: Any) -> float:
-        if self.device:
-            from harness.metrics._ssim_gpu import mean_ssim_on
 
-            try:
-                return mean_ssim_on(self.device, reference, candidate)
-            except RuntimeError as error:
-                reason = str(error).partition("\n")[0]
-                warnings.warn(f"SSIM is left to the processor: {self.device}: {reason}", RuntimeWarning, stacklevel=2)
-        return mean_ssim(reference, candidate)
+def _mean(reference: Any, candidate: Any, device: str | None) -> float:
+    if device:
+        from harness.metrics._ssim_gpu import mean_ssim_on
+
+        try:
+            return mean_ssim_on(device, reference, candidate)
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            warnings.warn(f"SSIM is left to the processor: {device}: {reason}", RuntimeWarning, stacklevel=2)
+    return mean_ssim(reference, candidate)
 
 
 def mean_ssim(reference: Any, candidate: Any) -> float:

@@ -19,7 +19,7 @@ from harness.metrics._arrays import (
     strip_edges,
     strip_sums,
 )
-from harness.plugins import Metric
+from harness.plugins import Context, Metric
 from harness.types import Domain, Figure
 
 TILE_PX = 32
@@ -39,7 +39,7 @@ class WorstTile(Metric):
     unit = "dB"
     higher_is_better = True
 
-    def measure(self, reference: Any, candidate: Any, domain: Domain) -> Figure:
+    def measure(self, reference: Any, candidate: Any, domain: Domain, context: Context) -> Figure:
         """Compare two arrays of equal shape: uint8 ``H,W,3`` or float32 ``C,H,W``.
 
         Returns

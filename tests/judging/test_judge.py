@@ -12,7 +12,8 @@ import pytest
 from harness import plugins
 from harness.diagnose import noise_floor
 from harness.judging.judge import MARGIN_DB, Sample, compare_decisions, find_problem, judge, measure
-from harness.planning.cut import choose_axis
+from harness.planning.cut import choose_axis, cut
+from harness.plugins import Context
 from harness.types import (
     Bound,
     Case,
@@ -32,6 +33,7 @@ from harness.types import (
 )
 
 METRICS = plugins.load_all("metrics")
+UNCUT, CUT = Context(), Context(cut(Size(96, 64), 2, "h"))
 FLOOR = 100.0
 """What HEALTHY's measured noise floor of 110 dB comes to, less its margin."""
 FLOOR_BOUND = Bound("psnr", "latents", FLOOR, "dB", "floor", noise_floor.MARGIN_DB)
@@ -50,8 +52,8 @@ def sample(key: str, images: Any = (), values: Any = None, trajectory: Any = Non
     return Sample(key, tuple(images) if images is not None else None, values, trajectory)
 
 
-def compared(reference: Sample, candidate: Sample) -> Comparison:
-    return measure(Relation.PAIR, reference, candidate, [metric() for metric in METRICS])
+def compared(reference: Sample, candidate: Sample, context: Context = UNCUT) -> Comparison:
+    return measure(Relation.PAIR, reference, candidate, [metric() for metric in METRICS], context)
 
 
 class TestMeasure:
@@ -71,11 +73,13 @@ class TestMeasure:
         assert compared(lost, lost).exact
 
     def test_every_metric_speaks_on_every_domain_it_knows(self) -> None:
-        comparison = compared(sample("a", [picture()], latents()), sample("b", [picture(1)], latents(seed=1)))
+        sides = sample("a", [picture()], latents()), sample("b", [picture(1)], latents(seed=1))
+        comparison = compared(*sides, CUT)
         assert {(f.metric, f.domain) for f in comparison.figures} == {
             (metric.name, domain) for metric in METRICS for domain in metric.domains
         }
         assert (comparison.exact_image, comparison.exact_latents) == (False, False)
+        assert compared(*sides).figures == tuple(figure for figure in comparison.figures if figure.metric != "seam")
         assert (comparison.reference, comparison.candidate, comparison.relation) == ("a", "b", Relation.PAIR)
 
     def test_one_domain_may_be_equal_and_the_other_not(self) -> None:

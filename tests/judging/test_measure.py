@@ -16,7 +16,8 @@ from harness.judging import measure
 from harness.judging.judge import Sample
 from harness.judging.measure import Measurer
 from harness.metrics.psnr import Psnr
-from harness.types import Relation
+from harness.plugins import Context
+from harness.types import Domain, Figure, Relation
 
 NUM_SAMPLES = 6
 SHAPE = (1, 4, 8, 8)
@@ -145,15 +146,15 @@ def test_a_sample_that_is_let_go_is_read_again_and_what_is_known_of_it_stays(ben
     assert measurer.num_read == 4
 
 
-def test_a_metric_that_takes_a_device_is_made_with_it(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[str | None] = []
+def test_a_metric_is_told_the_device_and_may_leave_itself_out(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: set[str | None] = set()
 
     class OnGpu(Psnr):
         name = "on-gpu"
-        takes_device = True
 
-        def __init__(self, device: str | None) -> None:
-            made.append(device)
+        def measure(self, reference: Any, candidate: Any, domain: Domain, context: Context) -> Figure | None:
+            told.add(context.device)
+            return super().measure(reference, candidate, domain, context) if context.device else None
 
     folder = bench.plan()
     monkeypatch.setattr(plugins, "names", lambda kind: ("on-gpu", "psnr"))
@@ -163,8 +164,9 @@ def test_a_metric_that_takes_a_device_is_made_with_it(bench: Any, monkeypatch: p
         measurer = Measurer(folder, device)
         measurer.add("a", lambda: samples[0])
         measurer.add("b", lambda: samples[1])
-        assert len(measurer.measure(Relation.PAIR, "a", "b").figures) == 2
-    assert made == [None, "cuda:1"]
+        figures = measurer.measure(Relation.PAIR, "a", "b").figures
+        assert [figure.metric for figure in figures] == ["on-gpu", "psnr"] if device else ["psnr"]
+    assert told == {None, "cuda:1"}
 
 
 def test_what_was_measured_of_a_golden_lacks_the_steps_and_a_run_has_them(bench: Any) -> None:

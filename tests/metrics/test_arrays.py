@@ -14,6 +14,7 @@ from harness.metrics.psnr import Psnr
 from harness.metrics.seam import Seam
 from harness.metrics.worst_tile import WorstTile
 from harness.planning.cut import cut
+from harness.plugins import Context
 from harness.types import Domain, Size
 
 SHAPES: list[tuple[Domain, tuple[int, ...]]] = [
@@ -58,7 +59,8 @@ def test_strips_lose_nothing(domain: Domain, shape: tuple[int, ...]) -> None:
     expected = [squares[start:end].sum(axis=0) for start, end in itertools.pairwise(edges)]
     np.testing.assert_allclose(by_place, expected, rtol=1e-12)  # float64 in another order
     # Both are sums of the very squares; rounding apart they cannot differ.
-    assert Psnr().measure(a, b, domain).value == pytest.approx(decibels(a, domain, squares.mean()), rel=1e-12)
+    figure = Psnr().measure(a, b, domain, Context())
+    assert figure.value == pytest.approx(decibels(a, domain, squares.mean()), rel=1e-12)
 
 
 @pytest.mark.parametrize(("domain", "shape"), SHAPES)
@@ -73,7 +75,7 @@ def test_the_worst_tile_is_that_of_all_tiles(domain: Domain, shape: tuple[int, .
             box = (left, top, min(left + side, width), min(top + side, height))
             tiles[tuple(edge * scale for edge in box)] = squares[top : top + side, left : left + side].mean()
     worst = max(tiles, key=tiles.__getitem__)
-    figure = WorstTile().measure(a, b, domain)
+    figure = WorstTile().measure(a, b, domain, Context())
     assert figure.where_px == worst
     assert figure.value == pytest.approx(decibels(a, domain, tiles[worst]), rel=1e-12)
 
@@ -89,7 +91,7 @@ def test_the_seam_is_that_of_single_lines(domain: Domain, shape: tuple[int, ...]
     assert plan.origins == (0, 1)
     near = np.zeros(len(lines), bool)
     near[: 2 * token] = True
-    figure = Seam(plan).measure(a, b, domain)
+    figure = Seam().measure(a, b, domain, Context(plan))
     if near.all():
         assert figure.value is None
     else:
@@ -102,7 +104,7 @@ def test_sums_of_the_largest_differences_do_not_overflow() -> None:
     sums = strip_sums(black, white, "image")
     assert (sums == 16 * 255**2).all()
     assert add_up(sums, axis=0).tolist() == [2048 * 255**2] * 48
-    assert Psnr().measure(black, white, "image").value == pytest.approx(0.0, abs=1e-12)
+    assert Psnr().measure(black, white, "image", Context()).value == pytest.approx(0.0, abs=1e-12)
 
 
 def fixed(*arrays: Any) -> tuple[Any, ...]:

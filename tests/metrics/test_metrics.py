@@ -11,7 +11,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from harness.metrics import _ssim_gpu, p999, ssim
 from harness.metrics._ssim_gpu import mean_ssim_on
-from harness.plugins import load, names
+from harness.plugins import Context, load, names
 from harness.types import Domain, Figure
 
 STEP = p999.SAMPLED_EVERY
@@ -19,7 +19,8 @@ SHAPES: dict[Domain, tuple[int, ...]] = {"image": (64, 96, 3), "latents": (16, 8
 
 
 def measure(metric: str, reference: Any, candidate: Any, domain: Domain) -> Figure:
-    return load("metrics", metric)().measure(reference, candidate, domain)
+    figure: Figure = load("metrics", metric)().measure(reference, candidate, domain, Context())
+    return figure
 
 
 def noise(domain: Domain, seed: int = 0, shape: tuple[int, ...] | None = None) -> Any:
@@ -171,7 +172,7 @@ class TestSsim:
             data_range=255,
             channel_axis=2,
         )
-        figure = ssim.Ssim(device).measure(reference, candidate, "image")
+        figure = ssim.Ssim().measure(reference, candidate, "image", Context(device=device))
         assert figure.value == pytest.approx(expected, abs=1e-9)
         assert figure.variant == "Wang 2004, gaussian 1.5"
 
@@ -186,8 +187,8 @@ class TestSsim:
         with pytest.raises(RuntimeError):
             mean_ssim_on("meta", a, b)  # torch's device without memory
         with pytest.warns(RuntimeWarning, match="SSIM is left to the processor: meta: "):
-            figure = ssim.Ssim("meta").measure(a, b, "image")
-        assert figure == ssim.Ssim().measure(a, b, "image")
+            figure = ssim.Ssim().measure(a, b, "image", Context(device="meta"))
+        assert figure == measure("ssim", a, b, "image")
 
     def test_no_product_is_large_enough_for_several_threads(self) -> None:
         # OpenBLAS shares out what has more than 2**18 multiplications (GEMM_MULTITHREAD_THRESHOLD * 65536).

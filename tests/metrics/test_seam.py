@@ -7,7 +7,8 @@ import pytest
 
 from harness.metrics.seam import Seam
 from harness.planning.cut import cut
-from harness.types import Domain, Size
+from harness.plugins import Context
+from harness.types import Domain, Figure, ShardPlan, Size
 
 SIZE = Size(176, 240)  # 11 columns and 15 rows of tokens
 
@@ -22,9 +23,15 @@ def sides(domain: Domain) -> tuple[np.ndarray, np.ndarray]:
     return reference, reference + np.float32(0.5)
 
 
+def measure(reference: np.ndarray, candidate: np.ndarray, domain: Domain, plan: ShardPlan) -> Figure:
+    figure = Seam().measure(reference, candidate, domain, Context(plan))
+    assert figure is not None
+    return figure
+
+
 @pytest.mark.parametrize("domain", ["image", "latents"])
 def test_an_even_error_is_no_seam(domain: Domain) -> None:
-    figure = Seam(cut(SIZE, 3, "h")).measure(*sides(domain), domain)
+    figure = measure(*sides(domain), domain, cut(SIZE, 3, "h"))
     assert figure.value == pytest.approx(0, abs=1e-4)
 
 
@@ -38,7 +45,7 @@ def test_the_worst_border_is_named_and_measured(domain: Domain, axis: str, box: 
     rows, columns = slice(top, bottom), slice(left, right)
     place = (rows, columns) if domain == "image" else (slice(None), rows, columns)
     candidate[place] += candidate.dtype.type(2 if domain == "image" else 0.5)  # twice the error there
-    figure = Seam(plan).measure(reference, candidate, domain)
+    figure = measure(reference, candidate, domain, plan)
     assert figure.where_px == box
     # Two borders of equal length, one of four times the squared error: (1 + 4) / 2 of the rest.
     assert figure.value == pytest.approx(10 * np.log10(2.5), abs=1e-3)
@@ -46,13 +53,14 @@ def test_the_worst_border_is_named_and_measured(domain: Domain, axis: str, box: 
 
 def test_a_border_needs_a_cut_and_something_beside_it() -> None:
     reference, candidate = sides("image")
-    assert Seam().measure(reference, candidate, "image").value is None
-    assert Seam(cut(SIZE, 1, "h")).measure(reference, candidate, "image").value is None
-    assert Seam(cut(SIZE, 11, "w")).measure(reference, candidate, "image").value is None
+    context = Context(cut(SIZE, 1, "h"))
+    assert Seam().measure(reference, candidate, "image", Context()) is None
+    assert Seam().measure(reference, candidate, "image", context) is None
+    assert measure(reference, candidate, "image", cut(SIZE, 11, "w")).value is None
 
 
 def test_all_error_at_the_border_is_no_number() -> None:
     reference, _ = sides("latents")
     candidate = reference.copy()
     candidate[:, 16] += 1  # the border of two ranks lies at row 8 of tokens
-    assert Seam(cut(SIZE, 2, "h")).measure(reference, candidate, "latents").value is None
+    assert measure(reference, candidate, "latents", cut(SIZE, 2, "h")).value is None
