@@ -21,6 +21,7 @@ from pathlib import Path
 from _common import HarnessRun, add_matrix, drawable, finish, parser, positive, run_harness, start, table
 from _launch import Launch, batch_of, draw_all, num_singles
 
+from harness.matrix.selection import Selection
 from harness.session import steps
 from harness.types import Run, RunSpec
 
@@ -37,7 +38,7 @@ def main() -> int:
     made.add_argument("--rounds", type=positive, default=1, help="of which the medians are taken")
     made.add_argument("--out", type=Path, help="keep the run folders of the harness in this one")
     arguments = made.parse_args()
-    matrix, graph = steps.prepare(arguments.matrix, steps.Selection(sizes=arguments.size), arguments.golden)
+    matrix, graph = steps.prepare(arguments.matrix, Selection(sizes=arguments.size), arguments.golden)
     drawable(matrix, graph)
     specs = list(graph.specs.values())
     device = specs[0].case.device

@@ -25,6 +25,7 @@ from _common import add_matrix, drawable, finish, parser, positive, run_harness,
 from _launch import draw
 
 from harness.execution.pool import num_slots
+from harness.matrix.selection import Selection
 from harness.planning.graph import Graph
 from harness.session import steps
 from harness.types import Row
@@ -42,7 +43,7 @@ def main() -> int:
     )
     made.add_argument("--all", action="store_true", help="launch every row")
     arguments = made.parse_args()
-    matrix, graph = steps.prepare(arguments.matrix, steps.Selection(sizes=arguments.size), arguments.golden)
+    matrix, graph = steps.prepare(arguments.matrix, Selection(sizes=arguments.size), arguments.golden)
     rows = drawable(matrix, graph)
     sample = rows if arguments.all else _spread(rows, arguments.rows)
     _launched(sample[0], graph)

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from harness.cli.console import make_console
 from harness.execution.pool import Pool
+from harness.matrix.selection import Selection
 from harness.runs.folder import RunFolder
 from harness.session import steps
 from harness.types import Domain, Relation, Row
@@ -80,7 +81,7 @@ def measure(model: str, size: str, pictures: Path | None) -> dict[str, tuple[str
     with tempfile.TemporaryDirectory() as out:
         path = Path(out) / "sensitivity.toml"
         path.write_text(text, encoding="utf-8")
-        matrix, graph = steps.prepare(path, steps.Selection())
+        matrix, graph = steps.prepare(path, Selection())
         folder = RunFolder.create(Path(out), matrix, graph, "off")
         with Pool(folder.path / "logs") as pool:
             steps.record(folder, pool)

@@ -34,10 +34,12 @@ from harness import models
 from harness.diagnose.sentence import describe
 from harness.errors import UsageError
 from harness.execution.pool import Finished, Pool
-from harness.judging import judge
-from harness.judging.measure import Measurer
+from harness.judging import measure as measuring
+from harness.judging.comparisons import Measurer
+from harness.matrix.selection import Selection
 from harness.plugins import Context, load
 from harness.runs.folder import RunFolder
+from harness.runs.sample import Sample
 from harness.session import steps
 from harness.types import Matrix, Relation, Row, Run, ShardPlan
 
@@ -65,7 +67,7 @@ def main() -> int:
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Draw everything, then put each run beside its single device and its floor."""
-    matrix, _ = steps.prepare(arguments.matrix, steps.Selection(sizes=arguments.size), golden="off")
+    matrix, _ = steps.prepare(arguments.matrix, Selection(sizes=arguments.size), golden="off")
     _check(matrix)
     if arguments.steps:
         matrix = replace(matrix, cases=tuple(replace(case, steps=arguments.steps) for case in matrix.cases))
@@ -158,8 +160,10 @@ def _context_parallel(
 def _fidelity(folder: RunFolder, single: Run, file: Path) -> str:
     from safetensors.numpy import load_file
 
-    theirs = judge.Sample("diffusers-cp", None, load_file(file)["latents"])
-    return describe(judge.measure(Relation.PAIR, folder.sample(single), theirs, [load("metrics", "psnr")()], Context()))
+    theirs = Sample("diffusers-cp", None, load_file(file)["latents"])
+    return describe(
+        measuring.measure(Relation.PAIR, folder.sample(single), theirs, [load("metrics", "psnr")()], Context())
+    )
 
 
 class _Yardstick:

@@ -19,7 +19,7 @@ from harness.types import Outcome, Row
 
 if TYPE_CHECKING:
     from harness.execution.pool import Pool
-    from harness.judging.measure import Measurer
+    from harness.judging.comparisons import Measurer
     from harness.runs.folder import RunFolder
     from harness.types import Report
 
@@ -83,7 +83,7 @@ class MatrixFile(pytest.File):
     @cached_property
     def measurer(self) -> Measurer:
         """Comparisons made so far."""
-        from harness.judging.measure import Measurer
+        from harness.judging.comparisons import Measurer
 
         return Measurer(self.folder)
 

@@ -28,6 +28,7 @@ from harness.execution.pool import Event, Finished, Holding, Pool
 from harness.goldens.for_run import check_store, known_digests
 from harness.matrix.coverage import cover as classify
 from harness.matrix.schema import read_tables
+from harness.matrix.selection import Selection
 from harness.matrix.suggest import additions, as_toml
 from harness.planning.cut import choose_axis
 from harness.planning.graph import cost_of
@@ -41,7 +42,7 @@ from harness.types import SCHEMA, Axis, GoldenPolicy, Report, Row, Size
 
 def selection(
     cases: list[str] | None, sizes: list[str] | None, axes: list[str] | None, engines: list[str] | None
-) -> steps.Selection:
+) -> Selection:
     """Check the filters of ``run``."""
     for axis in axes or ():
         if axis not in get_args(Axis):
@@ -51,12 +52,10 @@ def selection(
             raise UsageError(f"--engine {engine!r}: {did_you_mean(engine, plugins.names('engines'))}")
     for size in sizes or ():
         _size(size)
-    return steps.Selection(cases or (), sizes or (), axes or (), engines or ())
+    return Selection(cases or (), sizes or (), axes or (), engines or ())
 
 
-def create(
-    matrix: Path, out: Path, chosen: steps.Selection, policy: str, shard: Shard | None = None
-) -> RunFolder | None:
+def create(matrix: Path, out: Path, chosen: Selection, policy: str, shard: Shard | None = None) -> RunFolder | None:
     """Plan a matrix and make the run folder of it or of one of its shards; ``None`` if that shard has no case."""
     if policy not in get_args(GoldenPolicy):
         raise UsageError(f"--golden {policy!r}: {did_you_mean(policy, get_args(GoldenPolicy))}")

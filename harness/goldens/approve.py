@@ -16,7 +16,7 @@ from harness.goldens import golden
 from harness.goldens.folder_store import Look, is_url
 from harness.goldens.for_run import APPROVED, approvable, baseline_of, known_digests, store_of
 from harness.judging import judge
-from harness.judging.measure import Measurer
+from harness.judging.comparisons import Measurer
 from harness.runs.folder import RunFolder
 from harness.types import Case, Matrix, Relation, Report, Run
 

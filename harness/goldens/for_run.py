@@ -13,7 +13,7 @@ from harness.goldens import golden
 from harness.goldens.folder_store import Look, Store, is_url, open_store
 from harness.goldens.folder_store import verify as verify_store
 from harness.judging import judge
-from harness.judging.measure import Measurer
+from harness.judging.comparisons import Measurer
 from harness.matrix.loader import read_matrix
 from harness.runs.folder import RunFolder
 from harness.types import Case, Comparison, GoldenPolicy, Matrix, Outcome, Relation, Report, Row, Run, digest_of

@@ -13,15 +13,14 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from harness import codec
 from harness.errors import GoldenError
-from harness.judging.judge import Sample
+from harness.runs import sample
+from harness.runs.sample import Sample
 from harness.types import SCHEMA, Case, Run
 
 WHOLE_PICTURE_PX = 256 * 256
@@ -100,14 +99,7 @@ def load_sample(folder: Path, golden: Golden) -> Sample:
     """Load what candidates are compared with."""
     names = _picture_names(golden.case.num_images)
     whole = all(name in golden.files for name in names)
-    images = tuple(read_picture(folder / name) for name in names) if whole else None
-    return Sample(f"golden:{golden.case.key}", images, load_file(folder / LATENTS)["latents"])
-
-
-def read_picture(path: Path) -> np.ndarray[Any, Any]:
-    """Read a picture as uint8 ``H,W,3``."""
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
+    return sample.load_sample(f"golden:{golden.case.key}", folder, names if whole else None, LATENTS)
 
 
 def write(

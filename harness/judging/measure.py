@@ -1,186 +1,152 @@
-"""Comparisons of a run folder: each pair of samples is loaded and measured once.
-
-Equal samples are told by the digest of their content: where a golden equals the baseline, a candidate's
-distance to both is one measurement. Samples themselves are kept while there is room, their digests for
-good. What another process has measured can be learnt (:mod:`harness.session.background`).
-"""
+"""Figures of two samples: pure functions of their arrays."""
 
 from __future__ import annotations
 
-import hashlib
-import time
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
+from typing import Any
 
-from harness import plugins
-from harness.judging.judge import JUDGED_METRICS, Sample, compare_decisions, measure
+import numpy as np
+
 from harness.plugins import Context, Metric
-from harness.runs.folder import RunFolder
-from harness.types import Comparison, Relation, Row, Run, ShardPlan
+from harness.runs.sample import Sample
+from harness.types import Comparison, Domain, Figure, Relation, Run
 
-EDGES = {
-    Relation.EXCHANGE: ("replay", "candidate"),
-    Relation.CONTROL: ("baseline", "control"),
-    Relation.LAYOUT: ("baseline", "replay"),
-    Relation.PAIR: ("baseline", "candidate"),
-    Relation.FLOOR: ("baseline", "reordered"),
-    Relation.REPEAT: ("baseline", "repeat"),
-}
-"""Roles each relation compares: reference, candidate."""
-KEPT_BYTES = 512 << 20
-"""Of samples in memory, beside the two that are compared: most are needed again soon, and none is worth more."""
+Array = np.ndarray[Any, Any]
+Pair = tuple[Array, Array]
+
+FIRST_VALUES = 4096
+"""Looked at first: pictures that are not equal mostly differ there already."""
 
 
-Names = tuple[tuple[str, str], tuple[str, str]]
-"""Key and version of two samples: reference, candidate."""
+def measure(
+    relation: Relation, reference: Sample, candidate: Sample, metrics: Sequence[Metric], context: Context
+) -> Comparison:
+    """Compare two samples by every metric; for several pictures a figure is that of the worst.
 
-
-class Measurer:
-    """Measures samples by key; keys are run digests and whatever :meth:`add` names.
-
-    Parameters
-    ----------
-    folder
-        The run folder.
-    device
-        GPU that metrics may use, as torch names it; none by default.
-    kept_bytes
-        Of samples in memory; :data:`KEPT_BYTES` by default.
-    on_measured
-        Told of each comparison of two samples, and of their names.
+    Sizes that differ and values that are not finite are problems of their own: nothing is resized or
+    replaced to get a figure.
     """
-
-    def __init__(
-        self,
-        folder: RunFolder,
-        device: str | None = None,
-        kept_bytes: int | None = None,
-        on_measured: Callable[[Names, Comparison], None] = lambda names, comparison: None,
-    ) -> None:
-        self._folder = folder
-        self.device = device
-        """May be changed: a GPU is a run's for a while."""
-        self._kept_bytes = KEPT_BYTES if kept_bytes is None else kept_bytes
-        self._on_measured = on_measured
-        self._plans: dict[str, ShardPlan | None] = {}
-        self._versions: dict[str, str] = {}
-        self._loaders: dict[str, Callable[[], Sample]] = {}
-        self._samples: OrderedDict[str, Sample] = OrderedDict()  # by last use
-        self._contents: dict[str, str] = {}
-        self._with_steps: set[str] = set()
-        self._measured: dict[tuple[object, ...], tuple[Comparison, bool]] = {}  # and whether both had their steps
-        self._learnt: dict[Names, Comparison] = {}
-        self.num_read = 0
-        """Samples read from disk, each time that one is."""
-        self.comparing_s = 0.0
-        """Processor seconds of this thread spent on comparing samples, once they are in memory."""
-
-    @cached_property
-    def _metrics(self) -> list[Metric]:
-        matrix = self._folder.plan.matrix
-        declared = [bound.metric for _, bound in matrix.declared]
-        names = [*JUDGED_METRICS, *declared, *matrix.metrics] if matrix.metrics else plugins.names("metrics")
-        return [plugins.load("metrics", name)() for name in dict.fromkeys(names)]
-
-    def add(self, key: str, load: Callable[[], Sample], version: str = "") -> None:
-        """Make a sample known; it is loaded when it is first needed.
-
-        Parameters
-        ----------
-        key, load
-            Its name, and what loads it.
-        version
-            Tells samples apart that bear the same name one after the other, as a golden that is approved anew.
-        """
-        if self._versions.get(key) != version:
-            self._versions[key], self._loaders[key] = version, load
-            self._samples.pop(key, None)
-            self._contents.pop(key, None)
-
-    def of_row(self, row: Row, runs: Mapping[str, Run]) -> list[Comparison]:
-        """The relations of :data:`EDGES` between a row's runs, all of which must have been drawn, and a cache's."""
-        for role in row.runs:
-            self.add_run(runs[row.runs[role]])
-        figures = [
-            self.measure(relation, row.runs[reference], row.runs[candidate])
-            for relation, (reference, candidate) in EDGES.items()
-            if candidate in row.runs
-        ]
-        if row.variant.cache == "none":
-            return figures
-        return [compare_decisions(runs[row.runs["replay"]], runs[row.runs["candidate"]]), *figures]
-
-    def measure(self, relation: Relation, reference: str, candidate: str) -> Comparison:
-        """Compare two samples by their keys."""
-        if reference == candidate:
-            return Comparison(relation, reference, candidate, same_run=True)
-        names = self._name(reference), self._name(candidate)
-        found = self._learnt.get(names) or self._compared(relation, reference, candidate)
-        self._on_measured(names, found)
-        return replace(found, relation=relation, reference=reference, candidate=candidate)
-
-    def learn(self, names: Names, comparison: Comparison) -> None:
-        """Take what was measured elsewhere, of samples that bear these names."""
-        self._learnt[names] = comparison
-
-    def sample(self, key: str) -> Sample:
-        """A sample, loaded again where it has had to make room."""
-        if key not in self._samples:
-            self._samples[key] = self._loaders[key]()
-            self.num_read += 1
-        self._samples.move_to_end(key)
-        while len(self._samples) > 2 and sum(map(_num_bytes, self._samples.values())) > self._kept_bytes:
-            self._samples.popitem(last=False)
-        return self._samples[key]
-
-    def let_go(self, key: str) -> None:
-        """Keep a sample in memory no longer; what is known of it stays known."""
-        self._samples.pop(key, None)
-
-    def add_run(self, run: Run) -> None:
-        """Make a run known by its digest."""
-        self._plans[run.spec.digest] = run.spec.plan
-        self.add(run.spec.digest, lambda: self._folder.sample(run), f"{run.started_at} {run.wall_s}")
-
-    def _name(self, key: str) -> tuple[str, str]:
-        return key, self._versions.get(key, "")
-
-    def _compared(self, relation: Relation, reference: str, candidate: str) -> Comparison:
-        plan = self._plans.get(candidate)
-        borders = (plan.axis, plan.origins) if plan and len(plan.origins) > 1 else None
-        key = (self._content(reference), self._content(candidate), borders)
-        with_steps = {reference, candidate} <= self._with_steps
-        found, had_steps = self._measured.get(key, (None, False))
-        # A golden has no trajectory. What was measured of it serves a run of the same content, but for the steps.
-        if found is None or (with_steps and not had_steps):
-            pair = self.sample(reference), self.sample(candidate)
-            before = time.thread_time()
-            found = measure(relation, *pair, self._metrics, Context(plan if borders else None, self.device))
-            self._measured[key] = found, with_steps
-            self.comparing_s += time.thread_time() - before
-        return found
-
-    def _content(self, key: str) -> str:
-        """Digest of a sample, which is loaded for it at most once."""
-        if key not in self._contents:
-            sample = self.sample(key)
-            self._contents[key] = _content(sample)
-            self._with_steps |= {key} if sample.trajectory is not None else set()
-        return self._contents[key]
+    result = Comparison(relation, reference.key, candidate.key, same_run=reference.key == candidate.key)
+    if result.same_run:
+        return result
+    problem = find_problem(reference, candidate)
+    if problem:
+        return replace(result, problem=problem)
+    exact: dict[Domain, bool | None] = {"image": None, "latents": None}
+    figures: list[Figure] = []
+    for domain, left, right in _domains(reference, candidate):
+        pairs = _unequal(left, right)
+        exact[domain] = not pairs
+        figures += _figures(metrics, domain, pairs, context)
+    return replace(
+        result,
+        exact_image=exact["image"],
+        exact_latents=exact["latents"],
+        figures=tuple(figures),
+        steps_db=_steps_db(reference, candidate, metrics, context),
+    )
 
 
-def _num_bytes(sample: Sample) -> int:
-    arrays = (*(sample.images or ()), sample.latents, sample.trajectory)
-    return sum(array.nbytes for array in arrays if array is not None)
+def find_problem(reference: Sample, candidate: Sample) -> str | None:
+    """Say why two samples cannot be compared, or return ``None``."""
+    if not any(_domains(reference, candidate)):
+        return "nothing to compare: no pictures and no latents that both sides have"
+    for domain, left, right in _domains(reference, candidate):
+        shapes = [[array.shape for array in side] for side in (left, right)]
+        if shapes[0] != shapes[1]:
+            expected, found = (_size_text(domain, side) for side in shapes)
+            return f"sizes differ: {domain} should be {expected}, is {found}"
+        for name, side in (("reference", left), ("candidate", right)):
+            if not all(array.dtype.kind in "ui" or np.isfinite(array).all() for array in side):
+                return f"the {name}'s {domain} hold NaN or infinity"
+    return None
 
 
-def _content(sample: Sample) -> str:
-    """Digest of pictures and latents, shapes included."""
-    digest = hashlib.sha256()
-    for array in (*(sample.images or ()), *(() if sample.latents is None else (sample.latents,))):
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(array.ravel().data)  # a copy only where values are not in order
-    digest.update(b"no images" if sample.images is None else b"")
-    return digest.hexdigest()
+def _size_text(domain: Domain, shapes: list[tuple[int, ...]]) -> str:
+    if not shapes:
+        return "absent"
+    if domain == "image":
+        height, width = shapes[0][:2]
+        return f"{len(shapes)} of {width}x{height} px"
+    channels, height, width = shapes[0]
+    return f"{len(shapes)} of {width}x{height} cells, {channels} channels"
+
+
+def _domains(reference: Sample, candidate: Sample) -> Iterator[tuple[Domain, Sequence[Array], Sequence[Array]]]:
+    if reference.latents is not None and candidate.latents is not None:
+        yield "latents", tuple(reference.latents), tuple(candidate.latents)
+    left, right = reference.images, candidate.images
+    if left is not None and right is not None and (left or right):
+        yield "image", left, right
+
+
+def _equal(first: Array, second: Array) -> bool:
+    """Whether all values are equal; arrays that differ mostly do so at once, and are not read to their end."""
+    start = slice(FIRST_VALUES)
+    return np.array_equal(first.ravel()[start], second.ravel()[start]) and np.array_equal(first, second)
+
+
+def _fixed(array: Array) -> Array:
+    """The same array, for reading alone: a metric cannot spoil it for the next, and may keep what it made of it."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def _unequal(left: Sequence[Array], right: Sequence[Array]) -> list[Pair]:
+    return [(_fixed(a), _fixed(b)) for a, b in zip(left, right, strict=True) if not _equal(a, b)]
+
+
+def _figures(metrics: Sequence[Metric], domain: Domain, pairs: Sequence[Pair], context: Context) -> list[Figure]:
+    """The figures of pictures that are not equal: none where all of them are."""
+    figures = []
+    for metric in metrics if pairs else ():
+        if domain in metric.domains:
+            found = [metric.measure(*pair, domain, context) for pair in pairs]
+            if measured := [figure for figure in found if figure is not None]:
+                figures.append(_worst(measured, metric.higher_is_better))
+    return figures
+
+
+def _steps_db(
+    reference: Sample, candidate: Sample, metrics: Sequence[Metric], context: Context
+) -> tuple[float | None, ...]:
+    """Latents PSNR after each step, where both sides recorded them."""
+    psnr = [metric for metric in metrics if metric.name == "psnr"]
+    left, right = reference.trajectory, candidate.trajectory
+    if not psnr or left is None or right is None or left.shape != right.shape:
+        return ()
+    steps = (_figures(psnr, "latents", _unequal(a, b), context) for a, b in zip(left, right, strict=True))
+    return tuple(figures[0].value if figures else None for figures in steps)
+
+
+def _worst(figures: list[Figure], higher_is_better: bool) -> Figure:
+    unknown = [figure for figure in figures if figure.value is None]
+    if unknown:  # unequal, and no number says by how much: nothing is worse
+        return unknown[0]
+    choose = min if higher_is_better else max
+    return choose(figures, key=lambda figure: figure.value or 0.0)
+
+
+def compare_decisions(reference: Run, candidate: Run) -> Comparison:
+    """Compare what a cache decided at each step: on all ranks alike, and as the reference decided.
+
+    Where decisions differ, figures of the pictures say nothing about the split.
+    """
+    expected = reference.cache_decisions[0] if reference.cache_decisions else ()
+    problem = None
+    for rank, decisions in enumerate(candidate.cache_decisions):
+        if decisions != candidate.cache_decisions[0]:
+            problem = f"rank {rank} decided {_steps(decisions)}, rank 0 {_steps(candidate.cache_decisions[0])}"
+    if problem is None and (candidate.cache_decisions or ((),))[0] != expected:
+        found = (candidate.cache_decisions or ((),))[0]
+        problem = f"the candidate decided {_steps(found)}, its reference {_steps(expected)}"
+    served = max((sum(decisions) for decisions in candidate.cache_decisions), default=0)
+    note = f"the cache served {served} of {candidate.spec.case.steps} steps"
+    return Comparison(Relation.CACHE, reference.spec.digest, candidate.spec.digest, problem=problem, note=note)
+
+
+def _steps(decisions: Sequence[bool]) -> str:
+    """Decisions in a line: ``C`` served from the cache, ``.`` computed."""
+    return "".join("C" if served else "." for served in decisions) or "nothing"

@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from harness.judging.judge import Sample, find_problem
+from harness.judging.measure import find_problem
+from harness.runs.sample import Sample
 
 Array = np.ndarray[Any, Any]
 Word = Literal["passes", "fails", "n/a"]

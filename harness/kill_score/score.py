@@ -13,12 +13,12 @@ from dataclasses import dataclass, field, replace
 from harness import plugins
 from harness.diagnose.cause import first_failing
 from harness.errors import EXIT_OK, EXIT_VERDICT, UsageError, did_you_mean
-from harness.judging.judge import Sample
 from harness.kill_score import other_gates
 from harness.kill_score.other_gates import Said, Word
 from harness.matrix.coverage import Sight, met_by, sights
 from harness.planning.graph import Graph
 from harness.plugins import Fault
+from harness.runs.sample import Sample
 from harness.types import SCHEMA, Matrix, Outcome, Report, Row, Run
 
 HANG_TIMEOUT_S = 10.0

@@ -7,33 +7,17 @@ chose.
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
-from hashlib import sha256
-from pathlib import Path
 
 from harness import plugins
 from harness.errors import ConfigError, did_you_mean
 from harness.planning.cut import choose_axis, cut
+from harness.planning.fingerprint import source_of
 from harness.plugins import Engine
 from harness.types import AxisChoice, Case, Matrix, ModelSpec, Row, RunSpec, ShardPlan, Variant, digest_of
 
 ROLES = ("baseline", "replay", "control", "candidate", "reordered", "repeat")
-
-WORKER_SOURCES = (
-    "types",
-    "plugins.py",
-    "codec.py",
-    "planning/cut.py",
-    "worker",
-    "engines",
-    "faults",
-    "models",
-    "spatial",
-)
-"""What runs inside a rank: a change here makes recorded runs stale."""
 
 
 @dataclass(frozen=True)
@@ -220,27 +204,3 @@ def _runs(case: Case, variant: Variant, model: ModelSpec, plan: ShardPlan | None
         plan=plan or whole,
     )
     return {"baseline": baseline, "replay": replay, "control": control, "candidate": candidate, **neutral}
-
-
-def source_of(engine: str, cache: str) -> str:
-    """Digest of what an engine's runs are computed with on this machine: our code, and its libraries."""
-    return source_digest(packages_of(engine, cache))
-
-
-def packages_of(engine: str, cache: str) -> tuple[str, ...]:
-    """Libraries an engine's runs are computed with."""
-    return (*plugins.load("engines", engine).packages, *(() if cache == "none" else (cache,)))
-
-
-@cache
-def source_digest(packages: tuple[str, ...], more: tuple[str, ...] = ()) -> str:
-    """Digest of the code a rank runs: our own files and ``more`` of them, and the versions of the libraries named."""
-    root = Path(__file__).parent.parent
-    files = sorted(file for name in (*WORKER_SOURCES, *more) for file in _python_files(root / name))
-    contents = {str(file.relative_to(root)): sha256(file.read_bytes()).hexdigest() for file in files}
-    versions = {package: importlib.metadata.version(package) for package in packages}
-    return digest_of({"files": contents, "versions": versions})[:16]
-
-
-def _python_files(place: Path) -> list[Path]:
-    return [place] if place.is_file() else list(place.rglob("*.py"))

@@ -9,12 +9,11 @@ the command line, as test runners call it; a rank's share of a picture is anothe
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Container
+from dataclasses import dataclass
 
 from harness.errors import UsageError
 from harness.planning.graph import Graph, case_groups, cost_of
-from harness.types import Matrix, Run, RunSpec
 
 
 @dataclass(frozen=True)
@@ -93,46 +92,3 @@ def part(graph: Graph, cases: Container[str]) -> Graph:
     rows = tuple(row for row in graph.rows if row.case.name in cases)
     wanted = {digest for row in rows for digest in row.runs.values()}
     return Graph(rows, {digest: spec for digest, spec in graph.specs.items() if digest in wanted})
-
-
-def narrowed(matrix: Matrix, pairs: Iterable[tuple[str, str]]) -> Matrix:
-    """Keep some rows of a matrix, with the cases and variants that they need."""
-    kept = tuple(pairs)
-    return replace(
-        matrix,
-        pairs=kept,
-        cases=tuple(case for case in matrix.cases if any(case.name == name for name, _ in kept)),
-        variants=tuple(variant for variant in matrix.variants if any(variant.label == label for _, label in kept)),
-    )
-
-
-def differing(drawn: Iterable[tuple[object, Run]]) -> str:
-    """Say how the machines of some runs differ: in devices, or in what one engine was run with.
-
-    Parameters
-    ----------
-    drawn
-        Runs, each with the name of where it is from.
-    """
-    found: dict[tuple[str, str], dict[str, object]] = {}
-    for place, run in drawn:
-        for name, version in run.versions.items():
-            engine = "" if name == "device" else run.spec.engine
-            found.setdefault((engine, name), {}).setdefault(version, place)
-    for (_, name), places in found.items():
-        if len(places) > 1:
-            return f"{name} is " + ", ".join(f"{version} in {place}" for version, place in places.items())
-    return ""
-
-
-def mixed(specs: Iterable[RunSpec], runs: Mapping[str, Run]) -> dict[str, str]:
-    """Runs that stand beside others of another machine, by digest, and how the machines differ.
-
-    A run that was finished elsewhere is one: what was drawn before and after cannot be compared.
-    """
-    found = {}
-    for group in case_groups(specs):
-        drawn = [runs[spec.digest] for spec in group if spec.digest in runs and runs[spec.digest].failure is None]
-        how = differing((f"run {run.spec.digest}", run) for run in drawn)
-        found.update({run.spec.digest: how for run in drawn if how})
-    return found

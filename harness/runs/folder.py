@@ -22,14 +22,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from safetensors.numpy import load_file
-
 from harness import codec
 from harness.errors import FileError, InfrastructureError, UsageError
-from harness.goldens.golden import read_picture
-from harness.judging.judge import Sample
+from harness.matrix.selection import narrowed
 from harness.planning.graph import Graph
-from harness.planning.partition import Merged, Shard, divide, narrowed, part
+from harness.planning.partition import Merged, Shard, divide, part
+from harness.runs.sample import Sample, load_sample
 from harness.types import SCHEMA, Comparison, Explanation, GoldenPolicy, Matrix, Relation, Report, Row, Run, RunSpec
 
 MEASURED = "measured"
@@ -230,10 +228,7 @@ class RunFolder:
             If one is missing.
         """
         self._check_here(run)
-        folder = self.folder_of(run.spec)
-        arrays = load_file(folder / run.latents) if run.latents else {}
-        images = tuple(read_picture(folder / name) for name in run.images)
-        return Sample(run.spec.digest, images, arrays.get("latents"), arrays.get("trajectory"))
+        return load_sample(run.spec.digest, self.folder_of(run.spec), run.images, run.latents)
 
 
 def read_report(path: Path) -> Report:

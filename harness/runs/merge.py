@@ -16,8 +16,9 @@ from harness import codec
 from harness.errors import UsageError
 from harness.matrix.loader import read_matrix
 from harness.planning.graph import case_groups
-from harness.planning.partition import Merged, differing, divide
+from harness.planning.partition import Merged, divide
 from harness.runs.folder import Plan, RunFolder
+from harness.runs.machines import differing
 from harness.types import Matrix, Run, RunSpec
 
 

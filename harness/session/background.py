@@ -15,7 +15,7 @@ from typing import Any
 
 from harness import codec
 from harness.execution.rank import ForkedRank
-from harness.judging.measure import Measurer, Names
+from harness.judging.comparisons import Measurer, Names
 from harness.runs.folder import MEASURED, RunFolder
 from harness.types import Comparison, Run
 

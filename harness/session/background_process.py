@@ -27,7 +27,7 @@ from typing import Any, Literal
 from harness import codec
 from harness.execution.gpus import is_shareable
 from harness.goldens.for_run import GoldensAhead, key_of
-from harness.judging.measure import EDGES, KEPT_BYTES, Measurer, Names
+from harness.judging.comparisons import EDGES, KEPT_BYTES, Measurer, Names
 from harness.reporting.difference_images import Differences, Picture
 from harness.reporting.difference_index import SHOWN_IMAGES, DifferenceIndex, name_of, shown_pairs
 from harness.runs.folder import RunFolder

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
+from dataclasses import replace
 from pathlib import Path
 
 from harness import __version__, models, plugins
@@ -19,7 +18,6 @@ from harness.errors import (
     EXIT_USAGE,
     EXIT_VERDICT,
     ConfigError,
-    UsageError,
     naming,
 )
 from harness.execution import locks
@@ -27,11 +25,12 @@ from harness.execution.executor import Executor
 from harness.execution.pool import Event, Finished, Started, Stepped, Waiting
 from harness.goldens.for_run import Goldens, check_store
 from harness.judging import judge
-from harness.judging.measure import Measurer
+from harness.judging.comparisons import Measurer
 from harness.matrix.loader import read_matrix
+from harness.matrix.selection import EVERYTHING, Selection, select
 from harness.planning.graph import Graph, build
-from harness.planning.partition import mixed, narrowed
 from harness.runs.folder import RunFolder
+from harness.runs.machines import mixed
 from harness.runs.merge import division_notes
 from harness.types import (
     Case,
@@ -42,49 +41,12 @@ from harness.types import (
     Report,
     Row,
     Run,
-    Variant,
 )
 
 OnEvent = Callable[[Event], None]
 
 
-@dataclass(frozen=True)
-class Selection:
-    """Rows to run: shell patterns on the case's name, exact sizes, axes and engines; empty means all."""
-
-    cases: Sequence[str] = ()
-    sizes: Sequence[str] = ()
-    axes: Sequence[str] = ()
-    engines: Sequence[str] = ()
-
-    def takes(self, case: Case, variant: Variant) -> bool:
-        """Whether a row is selected."""
-        return (
-            (not self.cases or any(fnmatchcase(case.name, pattern) for pattern in self.cases))
-            and (not self.sizes or str(case.size) in self.sizes)
-            and (not self.axes or variant.axis in self.axes)
-            and (not self.engines or variant.engine in self.engines)
-        )
-
-
-def select(matrix: Matrix, selection: Selection) -> Matrix:
-    """Keep the selected rows of a matrix.
-
-    Raises
-    ------
-    UsageError
-        If nothing is left.
-    """
-    cases = {case.name: case for case in matrix.cases}
-    variants = {variant.label: variant for variant in matrix.variants}
-    pairs = tuple((c, v) for c, v in matrix.pairs if selection.takes(cases[c], variants[v]))
-    if not pairs:
-        known = ", ".join(cases)
-        raise UsageError(f"{matrix.path}: no row is selected; its cases are {known} (see sp-harness ls {matrix.path})")
-    return narrowed(matrix, pairs)
-
-
-def prepare(path: Path, selection: Selection = Selection(), golden: GoldenPolicy = "required") -> tuple[Matrix, Graph]:
+def prepare(path: Path, selection: Selection = EVERYTHING, golden: GoldenPolicy = "required") -> tuple[Matrix, Graph]:
     """Read a matrix and plan it; finds, and where needed builds, its checkpoints.
 
     Parameters

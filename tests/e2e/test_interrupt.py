@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from harness import codec
+from harness.matrix.selection import Selection
 from harness.runs.folder import Plan
 from harness.types import Report
 
@@ -252,7 +253,7 @@ def test_what_is_interrupted_while_it_is_judged_can_be_judged_later(
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    folder = commands.create(write(HEAD + case("only") + VARIANT), out, steps.Selection(), "required")
+    folder = commands.create(write(HEAD + case("only") + VARIANT), out, Selection(), "required")
     monkeypatch.setattr(steps, "write_reports", interrupt)
     assert commands.run(folder) == 130
     assert f"judge what is there with: sp-harness compare {folder.path}" in capsys.readouterr().out

@@ -15,7 +15,7 @@ from harness import codec
 from harness.errors import UsageError
 from harness.goldens import approve, for_run, golden
 from harness.goldens.approve import Change, changes
-from harness.judging.measure import EDGES
+from harness.judging.comparisons import EDGES
 from harness.runs.folder import RunFolder
 from harness.session import steps
 from harness.types import Case, FailureKind, Outcome, Relation, Report

@@ -9,7 +9,7 @@ import pytest
 
 from harness.goldens import golden
 from harness.goldens.for_run import GoldensAhead
-from harness.judging.measure import Measurer
+from harness.judging.comparisons import Measurer
 from harness.runs.folder import RunFolder
 from harness.session import steps
 from harness.types import Relation

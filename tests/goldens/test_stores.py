@@ -24,6 +24,7 @@ from harness.errors import ConfigError, FileError, GoldenError, InfrastructureEr
 from harness.goldens import approve, folder_store, for_run, golden
 from harness.goldens.url_store import UrlStore
 from harness.matrix.loader import read_matrix
+from harness.matrix.selection import Selection
 from harness.runs.folder import RunFolder
 from harness.session import steps
 from harness.types import Outcome, Report
@@ -274,7 +275,7 @@ class TestPin:
 
     def test_covers_the_whole_file_also_where_rows_are_selected(self, nights: Nights) -> None:
         pin = nights.approve(*nights.run())
-        matrix, graph = steps.prepare(nights.bench.matrix_file(nights.text(pin)), steps.Selection(cases=["128x128"]))
+        matrix, graph = steps.prepare(nights.bench.matrix_file(nights.text(pin)), Selection(cases=["128x128"]))
         assert {row.case.name for row in graph.rows} == {"128x128"}
         assert len(matrix.golden_keys) == 2
 

@@ -1,180 +1,152 @@
-"""Comparisons of a folder: nothing is measured or read twice without need, and memory stays bounded."""
+"""Samples to figures."""
 
 from __future__ import annotations
 
-import gc
-import hashlib
-import weakref
-from dataclasses import replace
+import math
 from typing import Any
 
 import numpy as np
 import pytest
 
 from harness import plugins
-from harness.judging import measure
-from harness.judging.judge import Sample
-from harness.judging.measure import Measurer
-from harness.metrics.psnr import Psnr
+from harness.judging.measure import find_problem, measure
+from harness.planning.cut import cut
 from harness.plugins import Context
-from harness.types import Domain, Figure, Relation
+from harness.runs.sample import Sample
+from harness.types import Comparison, Figure, Relation, Size
 
-NUM_SAMPLES = 6
-SHAPE = (1, 4, 8, 8)
-SAMPLE_BYTES = 3 * 4 * 4 * 8 * 8
-"""Latents, and a trajectory of two steps, in float32."""
-
-
-class Shelf:
-    """Samples that differ, each made anew whenever it is read."""
-
-    def __init__(self) -> None:
-        self.read: list[int] = []
-        self._arrays: list[weakref.ref[Any]] = []
-
-    def load(self, number: int) -> Sample:
-        self.read.append(number)
-        latents = np.random.default_rng(number).normal(size=SHAPE).astype(np.float32)
-        trajectory = np.stack([latents, latents])
-        self._arrays.append(weakref.ref(trajectory))
-        return Sample(str(number), None, latents, trajectory)
-
-    def num_alive(self) -> int:
-        gc.collect()
-        return sum(array() is not None for array in self._arrays)
-
-    def measurer(self, bench: Any) -> Measurer:
-        made = Measurer(bench.plan())
-        for number in range(NUM_SAMPLES):
-            made.add(str(number), lambda number=number: self.load(number))  # type: ignore[misc]
-        return made
+METRICS = plugins.load_all("metrics")
+UNCUT, CUT = Context(), Context(cut(Size(96, 64), 2, "h"))
 
 
-def figures(measurer: Measurer) -> list[Any]:
-    pairs = [(str(a), str(b)) for a in range(NUM_SAMPLES) for b in range(a)]
-    return [measurer.measure(Relation.PAIR, *pair) for pair in pairs]
+def latents(batch: int = 1, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).normal(size=(batch, 4, 8, 12)).astype(np.float32)
 
 
-def test_samples_are_read_once_where_there_is_room(bench: Any) -> None:
-    shelf = Shelf()
-    measurer = shelf.measurer(bench)
-    assert all(comparison.figures for comparison in figures(measurer))
-    assert sorted(shelf.read) == list(range(NUM_SAMPLES))
+def picture(seed: int = 0, height: int = 64, width: int = 96) -> Any:
+    return np.random.default_rng(seed).integers(0, 200, (height, width, 3), dtype=np.uint8)
 
 
-def test_what_does_not_fit_is_let_go_and_read_again(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = figures(Shelf().measurer(bench))
-    monkeypatch.setattr(measure, "KEPT_BYTES", 3 * SAMPLE_BYTES)
-    shelf = Shelf()
-    measurer = shelf.measurer(bench)
-    assert figures(measurer) == expected
-    assert shelf.num_alive() == 3
-    assert len(shelf.read) > NUM_SAMPLES
-    # Figures and digests outlive their samples: the same questions read nothing.
-    before = len(shelf.read)
-    assert figures(measurer) == expected
-    assert len(shelf.read) == before
+def sample(key: str, images: Any = (), values: Any = None, trajectory: Any = None) -> Sample:
+    return Sample(key, tuple(images) if images is not None else None, values, trajectory)
 
 
-def test_the_two_that_are_compared_are_there_however_large(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = figures(Shelf().measurer(bench))
-    monkeypatch.setattr(measure, "KEPT_BYTES", 0)
-    shelf = Shelf()
-    measurer = shelf.measurer(bench)
-    assert figures(measurer) == expected
-    assert shelf.num_alive() == 2
+def compared(reference: Sample, candidate: Sample, context: Context = UNCUT) -> Comparison:
+    return measure(Relation.PAIR, reference, candidate, [metric() for metric in METRICS], context)
 
 
-def test_equal_content_is_measured_once(bench: Any) -> None:
-    shelf = Shelf()
-    measurer = shelf.measurer(bench)
-    first = measurer.measure(Relation.PAIR, "0", "1")
-    measurer.add("copy", lambda: shelf.load(1))
-    again = measurer.measure(Relation.GOLDEN_CANDIDATE, "0", "copy")
-    assert again.figures is first.figures
-    assert (again.relation, again.candidate) == (Relation.GOLDEN_CANDIDATE, "copy")
+class TestMeasure:
+    def test_equal_is_exact_and_has_no_figures(self) -> None:
+        comparison = compared(
+            sample("a", [picture()], latents()),
+            sample("b", [picture()], latents()),
+        )
+        assert (comparison.exact_image, comparison.exact_latents, comparison.exact) == (True, True, True)
+        assert comparison.figures == ()
+        assert not comparison.same_run
+        assert comparison.problem is None
 
+    def test_one_run_is_compared_with_itself_without_a_look(self) -> None:
+        lost = Sample("a", None, None)
+        assert compared(lost, lost).same_run
+        assert compared(lost, lost).exact
 
-def test_the_digest_of_a_view_is_that_of_its_values() -> None:
-    whole = np.arange(2 * 4 * 6 * 6, dtype=np.float32).reshape(2, 4, 6, 6)
-    picture = np.arange(6 * 5 * 3, dtype=np.uint8).reshape(6, 5, 3)
-    view = Sample("view", (picture[:, ::-1],), whole[:, ::2])
-    copy = Sample("copy", (picture[:, ::-1].copy(),), whole[:, ::2].copy())
-    assert measure._content(view) == measure._content(copy)
-    assert measure._content(view) != measure._content(Sample("other", (picture,), whole[:, ::2]))
-    plain = hashlib.sha256()
-    for array in (picture[:, ::-1], whole[:, ::2]):
-        plain.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
-    assert measure._content(view) == plain.hexdigest()
+    def test_every_metric_speaks_on_every_domain_it_knows(self) -> None:
+        sides = sample("a", [picture()], latents()), sample("b", [picture(1)], latents(seed=1))
+        comparison = compared(*sides, CUT)
+        assert {(f.metric, f.domain) for f in comparison.figures} == {
+            (metric.name, domain) for metric in METRICS for domain in metric.domains
+        }
+        assert (comparison.exact_image, comparison.exact_latents) == (False, False)
+        assert compared(*sides).figures == tuple(figure for figure in comparison.figures if figure.metric != "seam")
+        assert (comparison.reference, comparison.candidate, comparison.relation) == ("a", "b", Relation.PAIR)
 
+    def test_one_domain_may_be_equal_and_the_other_not(self) -> None:
+        other = latents()
+        other[0, 0, 0, 0] += np.float32(1e-6)
+        comparison = compared(sample("a", [picture()], latents()), sample("b", [picture()], other))
+        assert (comparison.exact_image, comparison.exact_latents, comparison.exact) == (True, False, False)
+        assert {figure.domain for figure in comparison.figures} == {"latents"}
+        figure = comparison.figure("max-abs", "latents")
+        assert figure is not None
+        assert figure.value == pytest.approx(1e-6, rel=0.1)
 
-def test_what_was_learnt_is_not_measured(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = bench.drawn()
-    runs, rows = folder.runs(), folder.plan.rows
-    heard: list[tuple[Any, Any]] = []
-    elsewhere = Measurer(folder, on_measured=lambda *told: heard.append(told))
-    expected = [elsewhere.of_row(row, runs) for row in rows]
-    learner = Measurer(folder)
-    for names, comparison in heard:
-        learner.learn(names, comparison)
-    monkeypatch.setattr(type(folder), "sample", None)
-    assert [learner.of_row(row, runs) for row in rows] == expected
+    @pytest.mark.parametrize("worst", [0, 2])
+    def test_a_batch_is_as_bad_as_its_worst_picture(self, worst: int) -> None:
+        pictures = [picture(seed) for seed in range(3)]
+        changed = [array.copy() for array in pictures]
+        changed[1][0, 0] += 3
+        changed[worst][10:40, 20:60] += 50
+        comparison = compared(sample("a", pictures, latents(3)), sample("b", changed, latents(3)))
+        alone = compared(sample("a", [pictures[worst]]), sample("b", [changed[worst]]))
+        assert comparison.figures == alone.figures
+        assert comparison.figure("max-abs", "image") == Figure(
+            "max-abs", "maximum over elements", "image", 50.0, "of 255", (16, 0, 32, 16)
+        )
 
+    def test_a_picture_that_cannot_be_measured_is_the_worst(self) -> None:
+        flat, other = np.zeros((2, 4, 8, 12), np.float32), latents(2)
+        other[0] = 1
+        flat[1] = other[1]
+        flat[1, 0, 0, 0] += 1e-4
+        figure = compared(sample("a", values=flat), sample("b", values=other)).figure("psnr", "latents")
+        assert figure is not None
+        assert figure.value is None
 
-def test_what_was_learnt_of_another_version_counts_for_nothing(bench: Any) -> None:
-    shelf = Shelf()
-    measurer = shelf.measurer(bench)
-    wrong = replace(measurer.measure(Relation.PAIR, "0", "1"), note="of an older sample")
-    learner = shelf.measurer(bench)
-    learner.learn((("0", ""), ("1", "")), wrong)
-    assert learner.measure(Relation.PAIR, "0", "1").note == "of an older sample"
-    learner.add("1", lambda: shelf.load(1), "approved anew")
-    assert not learner.measure(Relation.PAIR, "0", "1").note
+    @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+    @pytest.mark.parametrize("side", ["reference", "candidate"])
+    def test_values_that_are_not_finite(self, bad: float, side: str) -> None:
+        broken = latents()
+        broken[0, 1, 2, 3] = bad
+        sides = {"reference": latents(), "candidate": latents()} | {side: broken}
+        comparison = compared(*(sample(name, [picture()], array) for name, array in sides.items()))
+        assert comparison.problem == f"the {side}'s latents hold NaN or infinity"
+        assert comparison.figures == ()
+        assert not comparison.exact
 
+    def test_sizes_that_differ_are_never_resized(self) -> None:
+        comparison = compared(sample("a", [picture()]), sample("b", [picture(height=48)]))
+        assert comparison.problem == "sizes differ: image should be 1 of 96x64 px, is 1 of 96x48 px"
+        assert comparison.figures == ()
+        assert comparison.exact_image is None
 
-def test_a_sample_that_is_let_go_is_read_again_and_what_is_known_of_it_stays(bench: Any) -> None:
-    shelf = Shelf()
-    measurer = shelf.measurer(bench)
-    first = measurer.measure(Relation.PAIR, "0", "1")
-    measurer.let_go("0")
-    measurer.let_go("never read")
-    assert shelf.num_alive() == 1
-    assert measurer.measure(Relation.PAIR, "0", "1") == first
-    assert shelf.read == [0, 1]
-    measurer.measure(Relation.PAIR, "0", "2")
-    assert shelf.read == [0, 1, 2, 0]
-    assert measurer.num_read == 4
+    def test_transposed_is_another_size(self) -> None:
+        turned = np.ascontiguousarray(latents().transpose(0, 1, 3, 2))
+        problem = compared(sample("a", values=latents()), sample("b", values=turned)).problem
+        assert problem == "sizes differ: latents should be 1 of 12x8 cells, 4 channels, is 1 of 8x12 cells, 4 channels"
 
+    def test_a_picture_too_few(self) -> None:
+        assert "should be 2 of 96x64 px, is 1 of" in str(
+            find_problem(sample("a", [picture(), picture()]), sample("b", [picture()]))
+        )
+        assert "should be 1 of 96x64 px, is absent" in str(find_problem(sample("a", [picture()]), sample("b", [])))
 
-def test_a_metric_is_told_the_device_and_may_leave_itself_out(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: set[str | None] = set()
+    def test_a_golden_without_pictures_goes_by_its_latents(self) -> None:
+        golden, run = sample("golden", None, latents()), sample("run", [picture()], latents())
+        comparison = compared(golden, run)
+        assert (comparison.exact_image, comparison.exact_latents, comparison.exact) == (None, True, True)
+        other = compared(golden, sample("run", [picture()], latents(seed=1)))
+        assert {figure.domain for figure in other.figures} == {"latents"}
 
-    class OnGpu(Psnr):
-        name = "on-gpu"
+    @pytest.mark.parametrize(
+        ("left", "right"),
+        [
+            (sample("a", None, latents()), sample("b", [picture()], None)),
+            (sample("a", [], None), sample("b", [], None)),
+        ],
+    )
+    def test_nothing_in_common_is_a_problem_not_a_match(self, left: Sample, right: Sample) -> None:
+        comparison = compared(left, right)
+        assert str(comparison.problem).startswith("nothing to compare")
+        assert not comparison.exact
 
-        def measure(self, reference: Any, candidate: Any, domain: Domain, context: Context) -> Figure | None:
-            told.add(context.device)
-            return super().measure(reference, candidate, domain, context) if context.device else None
-
-    folder = bench.plan()
-    monkeypatch.setattr(plugins, "names", lambda kind: ("on-gpu", "psnr"))
-    monkeypatch.setattr(plugins, "load", lambda kind, name: OnGpu if name == "on-gpu" else Psnr)
-    samples = [Shelf().load(number) for number in range(2)]
-    for device in (None, "cuda:1"):
-        measurer = Measurer(folder, device)
-        measurer.add("a", lambda: samples[0])
-        measurer.add("b", lambda: samples[1])
-        figures = measurer.measure(Relation.PAIR, "a", "b").figures
-        assert [figure.metric for figure in figures] == ["on-gpu", "psnr"] if device else ["psnr"]
-    assert told == {None, "cuda:1"}
-
-
-def test_what_was_measured_of_a_golden_lacks_the_steps_and_a_run_has_them(bench: Any) -> None:
-    """Whichever comes first: a golden is a run's content without its trajectory."""
-    shelf = Shelf()
-    expected = shelf.measurer(bench).measure(Relation.PAIR, "0", "1")
-    assert len(expected.steps_db) == 2
-    measurer = shelf.measurer(bench)
-    measurer.add("golden", lambda: replace(shelf.load(0), trajectory=None))
-    assert not measurer.measure(Relation.GOLDEN_CANDIDATE, "golden", "1").steps_db
-    assert measurer.measure(Relation.PAIR, "0", "1") == expected
+    def test_latents_after_each_step(self) -> None:
+        path = np.stack([latents(), latents(seed=1), latents(seed=2)])
+        other = path.copy()
+        other[1:] += np.float32(1e-3)
+        steps = compared(sample("a", (), path[-1], path), sample("b", (), other[-1], other)).steps_db
+        span = float(path[1].max() - path[1].min())
+        assert steps[0] is None
+        assert steps[1] == pytest.approx(20 * math.log10(span / 1e-3), abs=0.01)
+        assert len(steps) == 3
+        assert compared(sample("a", (), path[-1], path), sample("b", (), other[-1])).steps_db == ()

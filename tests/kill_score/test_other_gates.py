@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from harness.judging.judge import Sample
 from harness.kill_score import other_gates
+from harness.runs.sample import Sample
 
 SIDE = 176
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UsageError
-from harness.judging.judge import Sample
 from harness.kill_score import score
 from harness.kill_score.score import FaultScore, HealthyScore, KillScore, Place
 from harness.kill_score.table import markdown
+from harness.runs.sample import Sample
 from harness.session import steps
 
 MATRIX = """

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-import harness
-from harness.engines.fake import FakeEngine
 from harness.errors import ConfigError
 from harness.planning.cut import choose_axis, cut
-from harness.planning.graph import WORKER_SOURCES, Graph, _python_files, build, source_digest
+from harness.planning.graph import Graph, build
 from harness.session import steps
 from harness.types import Case, Matrix, ModelSpec, Row, Size, Variant
 
@@ -158,30 +155,6 @@ class TestSpecs:
         before = only(graph_of([CASE], [split("h")])).runs
         after = only(graph_of([replace(CASE, **case)], [replace(split("h"), **variant)], replace(FAKE, **model))).runs
         assert {role for role in before if before[role] != after[role]} == changed
-
-    def test_the_source_of_what_runs_in_a_rank_counts(self) -> None:
-        assert source_digest(("numpy",)) != source_digest(("numpy", "pillow"))
-        graph = graph_of([CASE], [split("h")])
-        assert {spec.source for spec in graph.specs.values()} == {source_digest(FakeEngine.packages)}
-
-    @pytest.mark.parametrize("name", WORKER_SOURCES)
-    def test_every_source_that_is_named_is_there(self, name: str) -> None:
-        """A name that no longer fits would count for nothing, and say nothing."""
-        assert list(_python_files(Path(harness.__file__).parent / name))
-
-    def test_a_changed_file_is_another_source(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from harness.planning import graph
-
-        (tmp_path / "engines").mkdir()
-        source = tmp_path / "engines" / "own.py"
-        monkeypatch.setattr(graph, "__file__", str(tmp_path / "planning" / "graph.py"))
-        digests = []
-        for text in ("x = 1\n", "x = 2\n"):
-            source.write_text(text)
-            digests.append(source_digest.__wrapped__(("numpy",)))
-        (tmp_path / "console.py").write_text("beside what a rank runs\n")
-        digests.append(source_digest.__wrapped__(("numpy",)))
-        assert digests[0] != digests[1] == digests[2]
 
 
 class TestMissing:

@@ -8,7 +8,7 @@ import pytest
 
 from harness.errors import UsageError
 from harness.planning.graph import Graph, case_groups, cost_of
-from harness.planning.partition import Shard, divide, narrowed, part
+from harness.planning.partition import Shard, divide, part
 from harness.session import steps
 
 HEAD = 'name = "m"\nmodel = "fake"\nsteps = 2\ngolden = "off"\n'
@@ -106,11 +106,3 @@ class TestDivide:
         graph = graph_of(bench, MANY)
         repeats = [sum(spec.repeat for spec in part(graph, cases).specs.values()) for cases in divide(graph, 3)]
         assert sorted(repeats) == [0, 0, 1]
-
-
-def test_a_narrowed_matrix_has_what_its_rows_need(bench: Any) -> None:
-    matrix = steps.prepare(bench.matrix_file(MANY))[0]
-    kept = narrowed(matrix, [("144x144", "fake-u2-w"), ("96x96", "fake-u2-w")])
-    assert [case.name for case in kept.cases] == ["96x96", "144x144"]
-    assert [variant.label for variant in kept.variants] == ["fake-u2-w"]
-    assert kept.name == matrix.name

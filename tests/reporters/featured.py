@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.judging.judge import compare_decisions, judge
+from harness.judging.judge import judge
+from harness.judging.measure import compare_decisions
 from harness.planning.cut import choose_axis
 from harness.plugins import load
 from harness.types import Case, Comparison, Relation, Row, Run, Size, Times, Variant

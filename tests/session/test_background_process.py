@@ -20,12 +20,12 @@ import pytest
 
 from harness import codec
 from harness.goldens import golden
-from harness.judging import measure
-from harness.judging.judge import Sample
-from harness.judging.measure import Measurer, Names
+from harness.judging import comparisons
+from harness.judging.comparisons import Measurer, Names
 from harness.reporting import difference_images
 from harness.reporting.difference_index import DifferenceIndex
 from harness.runs.folder import RunFolder
+from harness.runs.sample import Sample
 from harness.session import background_process, steps
 from harness.session.background_process import Ahead, Orders
 from harness.types import Comparison, Relation
@@ -215,7 +215,7 @@ def test_a_gpu_is_used_while_it_is_the_run_s_and_torch_is_there(bench: Any, monk
 
 
 @pytest.mark.parametrize(
-    ("limit", "expected"), [("max", 3 << 30), (str(16 << 30), 2 << 30), (str(1 << 30), measure.KEPT_BYTES)]
+    ("limit", "expected"), [("max", 3 << 30), (str(16 << 30), 2 << 30), (str(1 << 30), comparisons.KEPT_BYTES)]
 )
 def test_memory_is_that_of_the_container(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, expected: int

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 from harness import codec
-from harness.errors import UsageError
 from harness.execution.pool import Event, Holding, Started, Stepped, Waiting
 from harness.session import steps
-from harness.session.steps import Selection, exit_code, select
+from harness.session.steps import exit_code
 from harness.types import Case, FailureKind, Outcome, Relation, Row, Size, Variant, Verdict
 
 CASE = Case("64x64", "fake", Size(64, 64), ("x",))
@@ -65,53 +64,6 @@ class TestExitCode:
     def test_a_skip_that_is_not_required_is_well(self) -> None:
         assert exit_code([*rows(PASS), *rows(SKIP, required=False)]) == 0
         assert exit_code(rows(SKIP, required=False)) == 2
-
-
-class TestSelection:
-    def chosen(self, bench: Any, **wanted: Any) -> set[str]:
-        text = bench.matrix_file().read_text() + '[[variant]]\nengine = "spatial"\nulysses = 3\n'
-        matrix, _ = steps.prepare(bench.matrix_file(text), Selection(**wanted))
-        return {f"{case}/{variant}" for case, variant in matrix.pairs}
-
-    def test_everything_by_default(self, bench: Any) -> None:
-        assert len(self.chosen(bench)) == 8
-
-    @pytest.mark.parametrize(
-        ("wanted", "count"),
-        [
-            ({"cases": ["144x144"]}, 4),
-            ({"cases": ["1?8x*"]}, 4),
-            ({"cases": ["144x144", "128x128"]}, 8),
-            ({"sizes": ["128x128"]}, 4),
-            ({"axes": ["h"]}, 2),
-            ({"axes": ["h", "w"]}, 4),
-            ({"engines": ["spatial"]}, 2),
-            ({"engines": ["fake"], "axes": ["auto"], "sizes": ["144x144"]}, 1),
-        ],
-    )
-    def test_every_filter_narrows(self, bench: Any, wanted: dict[str, Any], count: int) -> None:
-        assert len(self.chosen(bench, **wanted)) == count
-
-    def test_what_is_left_out_is_gone_from_the_matrix(self, bench: Any) -> None:
-        matrix, graph = steps.prepare(bench.matrix_file(), Selection(cases=["144*"], axes=["w"]))
-        assert [case.name for case in matrix.cases] == ["144x144"]
-        assert [variant.label for variant in matrix.variants] == ["fake-u2-w"]
-        assert [row.name for row in graph.rows] == ["144x144/fake-u2-w"]
-
-    @pytest.mark.parametrize(
-        "wanted", [{"cases": ["nope"]}, {"sizes": ["16x16"]}, {"axes": ["none"]}, {"engines": ["diffusers"]}]
-    )
-    def test_nothing_left_is_a_mistake_that_says_what_there_is(self, bench: Any, wanted: dict[str, Any]) -> None:
-        path = bench.matrix_file()
-        with pytest.raises(UsageError) as error:
-            steps.prepare(path, Selection(**wanted))
-        assert "no row is selected; its cases are 128x128, 144x144" in str(error.value)
-        assert str(path) in str(error.value)
-
-    def test_selecting_twice_is_selecting_once(self, bench: Any) -> None:
-        selection = Selection(axes=["h"])
-        matrix, _ = steps.prepare(bench.matrix_file(), selection)
-        assert select(matrix, selection) == matrix
 
 
 class TestConclude:

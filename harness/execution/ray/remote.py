@@ -17,7 +17,7 @@ from typing import Any
 from harness import codec, models
 from harness.errors import HarnessError
 from harness.execution.pool import Event, Finished, Pool, Started, Stepped, Waiting
-from harness.planning.graph import source_of
+from harness.planning.fingerprint import source_of
 from harness.types import RunSpec
 
 PIECE_BYTES = 4 << 20

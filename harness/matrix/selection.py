@@ -1,0 +1,60 @@
+"""Rows of a matrix chosen by name, size, axis or engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+from harness.errors import UsageError
+from harness.types import Case, Matrix, Variant
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Rows to run: shell patterns on the case's name, exact sizes, axes and engines; empty means all."""
+
+    cases: Sequence[str] = ()
+    sizes: Sequence[str] = ()
+    axes: Sequence[str] = ()
+    engines: Sequence[str] = ()
+
+    def takes(self, case: Case, variant: Variant) -> bool:
+        """Whether a row is selected."""
+        return (
+            (not self.cases or any(fnmatchcase(case.name, pattern) for pattern in self.cases))
+            and (not self.sizes or str(case.size) in self.sizes)
+            and (not self.axes or variant.axis in self.axes)
+            and (not self.engines or variant.engine in self.engines)
+        )
+
+
+EVERYTHING = Selection()
+
+
+def select(matrix: Matrix, selection: Selection) -> Matrix:
+    """Keep the selected rows of a matrix.
+
+    Raises
+    ------
+    UsageError
+        If nothing is left.
+    """
+    cases = {case.name: case for case in matrix.cases}
+    variants = {variant.label: variant for variant in matrix.variants}
+    pairs = tuple((c, v) for c, v in matrix.pairs if selection.takes(cases[c], variants[v]))
+    if not pairs:
+        known = ", ".join(cases)
+        raise UsageError(f"{matrix.path}: no row is selected; its cases are {known} (see sp-harness ls {matrix.path})")
+    return narrowed(matrix, pairs)
+
+
+def narrowed(matrix: Matrix, pairs: Iterable[tuple[str, str]]) -> Matrix:
+    """Keep some rows of a matrix, with the cases and variants that they need."""
+    kept = tuple(pairs)
+    return replace(
+        matrix,
+        pairs=kept,
+        cases=tuple(case for case in matrix.cases if any(case.name == name for name, _ in kept)),
+        variants=tuple(variant for variant in matrix.variants if any(variant.label == label for _, label in kept)),
+    )

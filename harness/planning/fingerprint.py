@@ -1,0 +1,48 @@
+"""Digests of the code and the library versions that decide a run."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+
+from harness import plugins
+from harness.types import digest_of
+
+WORKER_SOURCES = (
+    "types",
+    "plugins.py",
+    "codec.py",
+    "planning/cut.py",
+    "worker",
+    "engines",
+    "faults",
+    "models",
+    "spatial",
+)
+"""What runs inside a rank: a change here makes recorded runs stale."""
+
+
+def source_of(engine: str, cache: str) -> str:
+    """Digest of what an engine's runs are computed with on this machine: our code, and its libraries."""
+    return source_digest(packages_of(engine, cache))
+
+
+def packages_of(engine: str, cache: str) -> tuple[str, ...]:
+    """Libraries an engine's runs are computed with."""
+    return (*plugins.load("engines", engine).packages, *(() if cache == "none" else (cache,)))
+
+
+@cache
+def source_digest(packages: tuple[str, ...], more: tuple[str, ...] = ()) -> str:
+    """Digest of the code a rank runs: our own files and ``more`` of them, and the versions of the libraries named."""
+    root = Path(__file__).parent.parent
+    files = sorted(file for name in (*WORKER_SOURCES, *more) for file in _python_files(root / name))
+    contents = {str(file.relative_to(root)): sha256(file.read_bytes()).hexdigest() for file in files}
+    versions = {package: importlib.metadata.version(package) for package in packages}
+    return digest_of({"files": contents, "versions": versions})[:16]
+
+
+def _python_files(place: Path) -> list[Path]:
+    return [place] if place.is_file() else list(place.rglob("*.py"))

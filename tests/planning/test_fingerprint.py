@@ -1,0 +1,36 @@
+"""Digests of code and versions: what makes a recorded run stale."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import harness
+from harness.engines.fake import FakeEngine
+from harness.planning import fingerprint
+from harness.planning.fingerprint import WORKER_SOURCES, _python_files, source_digest, source_of
+
+
+def test_the_source_of_what_runs_in_a_rank_counts() -> None:
+    assert source_digest(("numpy",)) != source_digest(("numpy", "pillow"))
+    assert source_of("fake", "none") == source_digest(FakeEngine.packages)
+
+
+@pytest.mark.parametrize("name", WORKER_SOURCES)
+def test_every_source_that_is_named_is_there(name: str) -> None:
+    """A name that no longer fits would count for nothing, and say nothing."""
+    assert list(_python_files(Path(harness.__file__).parent / name))
+
+
+def test_a_changed_file_is_another_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "engines").mkdir()
+    source = tmp_path / "engines" / "own.py"
+    monkeypatch.setattr(fingerprint, "__file__", str(tmp_path / "planning" / "fingerprint.py"))
+    digests = []
+    for text in ("x = 1\n", "x = 2\n"):
+        source.write_text(text)
+        digests.append(source_digest.__wrapped__(("numpy",)))
+    (tmp_path / "console.py").write_text("beside what a rank runs\n")
+    digests.append(source_digest.__wrapped__(("numpy",)))
+    assert digests[0] != digests[1] == digests[2]
