@@ -1,4 +1,4 @@
-"""What can go wrong, and the exit code each kind ends with.
+"""Exceptions, and the exit code of each kind.
 
     HarnessError
     |-- UsageError            2   the command line or a file a person wrote is wrong

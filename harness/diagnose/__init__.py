@@ -1,1 +1,1 @@
-"""What reads the records and says why."""
+"""Diagnosis of failing rows from recorded runs."""

@@ -34,7 +34,7 @@ from harness.types import Failure, FailureKind, Judgement, Relation, Row, Run
 
 
 def evidence_of_failure(failure: Failure) -> tuple[str, ...]:
-    """What a run without a picture leaves: who ended how, and the last line of code it was seen in."""
+    """Describe a run without a picture: how it ended, and the last source line of its traceback or stack."""
     places = [line.strip() for line in failure.detail.splitlines() if line.strip().startswith("File ")]
     recent_first = "most recent call first" in failure.detail
     return (failure.message, *places[:1]) if recent_first else (failure.message, *places[-1:])

@@ -1,4 +1,4 @@
-"""Where a candidate first leaves its reference: step, block, rank, and the box in the picture.
+"""First divergence of a candidate from its reference: step, block, rank, and box in the picture.
 
 Both sides' block outputs are laid side by side token by token, in the order of the reference: image tokens
 row by row, image pads, caption. The plan says which tokens a rank holds. Errors are relative: the distance
@@ -30,7 +30,7 @@ FIRST_JOINT = "layers.0"
 
 @dataclass(frozen=True)
 class Sequences:
-    """How long the parts of the reference's sequences are."""
+    """Lengths of the parts of the reference's token sequences."""
 
     image: int
     pads: int

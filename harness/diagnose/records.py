@@ -1,4 +1,4 @@
-"""What the ranks of a probed run left, read into arrays."""
+"""Records of a probed run's ranks as arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who meets whom in attention: counted, not measured.
+"""Token ledger: counts of the keys that each rank's queries meet in attention.
 
 Each key that a rank's queries meet is matched with its nearest key of the reference's same call, over the
 heads that the rank holds. Equal tokens at equal positions have equal keys up to round-off, and any other
@@ -41,7 +41,7 @@ MODULE_ORDER = ("all_x_embedder", "noise_refiner", "context_refiner", "layers", 
 
 @dataclass(frozen=True)
 class Layout:
-    """What the keys of one call of the reference are, for one picture: classes and numbers."""
+    """Classes of the keys in one attention call of the reference, for one picture."""
 
     classes: Array
     """``S``: ``IMAGE``, ``PAD``, ``CAPTION`` or ``MASKED`` for each key."""

@@ -1,4 +1,4 @@
-"""What planted bugs share: putting a function in the place of another."""
+"""Replacement of one function by another for the length of a context, shared by planted bugs."""
 
 from __future__ import annotations
 

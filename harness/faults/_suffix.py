@@ -1,4 +1,4 @@
-"""What the bugs about the replicated caption share: other keys than the caption's own enter attention."""
+"""Replacement of the caption keys that enter attention, shared by bugs of the replicated caption."""
 
 from __future__ import annotations
 

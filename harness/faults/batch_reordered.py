@@ -1,4 +1,4 @@
-"""What the all-to-all brings is read with the sequence before the batch."""
+"""The result of the all-to-all is read with the sequence before the batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What fills up the shorter captions of a batch is not masked once the sequence is split."""
+"""The filling of shorter captions in a batch is not masked once the sequence is split."""
 
 from __future__ import annotations
 

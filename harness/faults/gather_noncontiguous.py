@@ -1,4 +1,4 @@
-"""What is gathered is a transposed view: contiguous with one picture, and not with two."""
+"""The gathered tensor is a transposed view: contiguous for one picture, not for two."""
 
 from __future__ import annotations
 

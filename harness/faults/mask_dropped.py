@@ -13,7 +13,7 @@ from harness.plugins import Fault, Worker
 
 
 class MaskDropped(Fault):
-    """What fills up shorter captions is attended to."""
+    """The filling of shorter captions is attended to."""
 
     name = "mask-dropped"
     source = "https://github.com/xdit-project/xDiT"

@@ -1,4 +1,4 @@
-"""Where every rank computes the full sequence (ring), each keeps the slice of the first rank instead of its own.
+"""Every rank of a ring, which computes the full sequence, keeps the first rank's slice instead of its own.
 
 Which layers see a full sequence is what that change mended.
 """

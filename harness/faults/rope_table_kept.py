@@ -15,7 +15,7 @@ from harness.types import ShardPlan
 
 
 class RopeTableKept(Fault):
-    """What an earlier request left decides where tokens stand."""
+    """Rotary positions of an earlier request are used again."""
 
     name = "rope-table-kept"
     source = "https://github.com/sgl-project/sglang/blob/main/python/sglang/multimodal_gen/test/server/gpu_cases.py"

@@ -52,7 +52,7 @@ class Found:
 
 @dataclass
 class Tally:
-    """Where the fuzzing stands."""
+    """Progress of the search."""
 
     seconds: float
     examples: int = 0

@@ -1,4 +1,4 @@
-"""What the fuzzer may draw: an engine under test, and limits that keep an example short."""
+"""Search space of the fuzzer: an engine under test, and limits that keep an example short."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the fuzzer draws from: matrix files of one case, or one short sequence, under one variant.
+"""Hypothesis strategies for matrix files of one case, or one short sequence, under one variant.
 
 Simple things stand first in every choice, since hypothesis shrinks towards them: few tokens, short
 prompts, no guidance, two ranks, no ring, no cache, one request.

@@ -51,7 +51,7 @@ class Gate:
         return ", ".join(f"{limit.figure} {limit.direction} {limit.value:g}" for limit in self.limits)
 
     def word(self, figures: Mapping[str, float | None]) -> Word:
-        """What the gate says of the figures that :func:`measure` found."""
+        """Judge the figures that :func:`measure` returned."""
         if any(figures[limit.figure] is None for limit in self.limits):
             return "n/a"
         return "passes" if all(limit.holds(figures[limit.figure] or 0.0) for limit in self.limits) else "fails"
@@ -78,7 +78,7 @@ LEFT_OUT = {"SGLang, CLIP at least .92": "it needs a model that this repository 
 
 @dataclass(frozen=True)
 class Said:
-    """What every gate says of one picture, and the figures behind it; none where there is nothing to measure."""
+    """Answers of all gates for one picture, and their figures; empty where there is nothing to measure."""
 
     words: Mapping[str, Word]
     figures: Mapping[str, float | None]

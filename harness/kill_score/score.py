@@ -29,7 +29,7 @@ SampleOf = Callable[[Run], Sample]
 
 @dataclass(frozen=True)
 class Place:
-    """Where a bug is planted: a row, behind the requests that its engine serves before it."""
+    """A row in which a bug is planted, and the requests that the engine serves before it."""
 
     fault: str
     pairs: tuple[tuple[str, str], ...]
@@ -38,7 +38,7 @@ class Place:
 
 @dataclass(frozen=True)
 class FaultScore:
-    """What became of one planted bug."""
+    """Result of one planted bug."""
 
     fault: str
     source: str
@@ -257,7 +257,7 @@ def _by(row: Row) -> str:
 
 
 def _ask(row: Row, report: Report, sample: SampleOf) -> Said:
-    """What the gates say of a row's pictures: baseline against candidate, as its users see them."""
+    """Answers of the gates for a row's pictures: baseline against candidate."""
     sides = [report.runs.get(row.runs[role]) for role in ("baseline", "candidate")]
     reference, candidate = (sample(run) if run and run.failure is None else None for run in sides)
     return other_gates.ask(reference, candidate)

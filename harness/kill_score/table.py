@@ -66,7 +66,7 @@ def _alarms(rows: Sequence[tuple[str, int]]) -> Iterator[str]:
 
 
 def _word(fault: FaultScore, gate: str) -> str:
-    """What a gate's answer is worth at one bug."""
+    """Format a gate's answer to one bug."""
     faulty: Word = fault.gates.get(gate, "n/a")
     if faulty == "n/a":
         return "n/a"

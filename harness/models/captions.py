@@ -1,4 +1,4 @@
-"""How many tokens a caption has, without loading a model: the tokenizer of the model's folder alone."""
+"""Caption lengths in tokens, from the tokenizer in the model's folder alone."""
 
 from __future__ import annotations
 

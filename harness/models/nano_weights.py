@@ -152,7 +152,7 @@ def _value(name: str, shape: tuple[int, ...]) -> Any:
 
 
 def _write(name: str, shape: tuple[int, ...]) -> Any:
-    """What attention and feed-forward add to the stream; the lanes stay as they are."""
+    """Weights by which attention and feed-forward add to the residual stream."""
     values = bell(name, shape, std=1 / math.sqrt(shape[-1]))
     values[[IMAGE_LANE, CAPTION_LANE]] = 0.0
     values[LATENT_LANES] = 0.0

@@ -1,4 +1,4 @@
-"""What a run cost and where it stood: bytes, seconds a step, steps a cache served, place in a sequence."""
+"""Costs of a run: bytes, seconds per step, steps served by a cache, place in a sequence."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def seconds(value: float | None) -> str:
 
 
 def served_steps(run: Run | None) -> int | None:
-    """How many steps a cache served, on the rank where it served most; ``None`` without a cache."""
+    """Number of steps served by a cache, on the rank where it served most; ``None`` without a cache."""
     if run is None or not run.cache_decisions:
         return None
     return max(map(sum, run.cache_decisions))
@@ -85,7 +85,7 @@ def request_number(report: Report, row: Row) -> int | None:
 
 
 def cache_text(report: Report, row: Row) -> tuple[str, bool | None]:
-    """What the cache did, in a few characters, and whether that is right."""
+    """Abbreviate a cache's decisions, and tell whether they are right."""
     if row.variant.cache == "none":
         return NOTHING, None
     ok, _ = judged(row, Relation.CACHE)

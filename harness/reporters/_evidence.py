@@ -1,4 +1,4 @@
-"""What was seen inside a failing row: evidence, the token ledger, error growth, and the map of tokens."""
+"""Evidence of a failing row: token ledger, error growth, and map of tokens."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Both:
 
     @property
     def others(self) -> str:
-        """What distinguishes the variant beyond degree, ring and axis: cache, options, fault."""
+        """Properties of a variant beyond degree, ring and axis: cache, options, fault."""
         variant = self.exact.row.variant
         plain = Variant(variant.engine, variant.ulysses, variant.ring, variant.axis, "exact").label
         return variant.label.removeprefix(plain).removeprefix("-")

@@ -1,4 +1,4 @@
-"""What the pages show of each row, put together before any template is filled in."""
+"""Contents of the report's pages, assembled before a template is rendered."""
 
 from __future__ import annotations
 

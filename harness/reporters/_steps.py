@@ -147,7 +147,7 @@ def _texts(values: Sequence[float | None]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _Scale:
-    """Where steps and decibels lie in the drawing: better is higher, equal lies in a band above the scale."""
+    """Coordinates of steps and decibels in the chart; equality lies in a band above the scale."""
 
     steps: int
     low: int

@@ -1,4 +1,4 @@
-"""What a report says as a whole: the headline, what broke where and why, how close the rest came."""
+"""Summary of a whole report: headline, failures with place and cause, and the margin of the rest."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def headline(report: Report) -> str:
 
 
 def _not_well(report: Report, num_passing: int) -> str:
-    """What happened in a run of which nothing that was judged is broken."""
+    """Headline of a run in which no judged row fails."""
     well = f"{plural(num_passing, 'row')} {'passes' if num_passing == 1 else 'pass'}"
     if not report.complete:
         return f"The run did not finish: {well}, {plural(len(report.rows) - num_passing, 'row')} not."

@@ -128,7 +128,7 @@ def failing(rows: Iterable[Row]) -> list[Row]:
 
 
 def counts(rows: Iterable[Row]) -> list[tuple[Outcome | None, int]]:
-    """How often each outcome occurs, worst first."""
+    """Count the outcomes, worst first."""
     found = Counter(outcome_of(row) for row in rows)
     return [(outcome, found[outcome]) for outcome in OUTCOME_ORDER if found[outcome]]
 

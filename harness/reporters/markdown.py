@@ -87,7 +87,7 @@ def _head(report: Report) -> str:
 
 
 def _evidence(report: Report) -> str:
-    """What was seen inside the rows that were explained."""
+    """Section on the rows that were explained."""
     explained = [row for row in report.rows if row.explanation and row.verdict and row.verdict.evidence]
     if not explained:
         return ""

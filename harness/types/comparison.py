@@ -1,4 +1,4 @@
-"""What is compared: the edges of the run graph, their figures, and the bounds that figures are held to."""
+"""Comparisons: edges of the run graph, their figures, and the bounds of figures."""
 
 from __future__ import annotations
 

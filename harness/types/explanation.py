@@ -1,4 +1,4 @@
-"""What a failing comparison shows from inside, when it is drawn once more with a probe."""
+"""Explanation of a failing comparison, recorded by a second draw with a probe."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class LedgerLine:
 
 @dataclass(frozen=True)
 class BlockError:
-    """How far one block's output lies from the reference's at one step, over all ranks."""
+    """Error of one block's output against the reference at one step, over all ranks."""
 
     step: int
     module: str
@@ -90,7 +90,7 @@ class Displaced:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What drawing a failing comparison once more showed, from inside (``explained/*.json`` of a run)."""
+    """Result of drawing a failing comparison again with a probe (``explained/*.json`` of a run)."""
 
     relation: Relation
     reference: str

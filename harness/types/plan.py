@@ -1,4 +1,4 @@
-"""How a picture is split: the cut of its token grid, and the choice between two cuts."""
+"""Shard plans: the cut of a picture's token grid, and the choice between two cuts."""
 
 from __future__ import annotations
 

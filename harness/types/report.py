@@ -1,4 +1,4 @@
-"""What is judged and reported: verdicts, rows, and the report that every format is written from."""
+"""Verdicts, rows, and the report that every format is written from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.types.values import SCHEMA, GoldenPolicy
 
 
 class Outcome(StrEnum):
-    """How a row ended."""
+    """Outcome of a row."""
 
     PASS = "pass"
     FAIL = "fail"

@@ -1,4 +1,4 @@
-"""What to draw, and how: a matrix, its cases and variants, and the models they name."""
+"""Requests: a matrix, its cases and variants, and the models they name."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Case:
-    """What to draw. How it is computed is a :class:`Variant`; the two are never mixed."""
+    """A picture to draw, independent of how it is computed (:class:`Variant`)."""
 
     name: str
     model: str
@@ -80,7 +80,7 @@ class Case:
     timeout_s: float = 120.0
 
     def identity(self) -> dict[str, Any]:
-        """What decides the picture: every field but name, sequence, time limit and golden policy."""
+        """Fields that decide the picture: all but name, sequence, time limit and golden policy."""
         fields = asdict(self)
         for key in ("name", "sequence", "golden", "timeout_s"):
             del fields[key]
@@ -99,7 +99,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Variant:
-    """How to run a case: the engine and its split."""
+    """A way to compute a case: engine, degrees, axis, layout, cache and options."""
 
     engine: str
     ulysses: int = 1

@@ -1,4 +1,4 @@
-"""What is computed, and what it leaves: one node of the run graph, before and after it is drawn."""
+"""Runs: nodes of the run graph before and after they are drawn."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class RunSpec:
 
 
 class FailureKind(StrEnum):
-    """How a run ended without a picture; the first two are the engine's fault, the rest is not."""
+    """Kinds of failure of a run; the first two are the engine's fault, the others the machine's."""
 
     RAISED = "raised"
     HUNG = "hung"
@@ -106,7 +106,7 @@ class Times:
 
 @dataclass(frozen=True)
 class Run:
-    """What one run left behind (``run.json``); file names are relative to the run's own folder."""
+    """Result of one run (``run.json``); file names are relative to the run's own folder."""
 
     spec: RunSpec
     outcome: Literal["ok", "error", "timeout"]
