@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Keep ONE issue about the nightly run: opened or updated while a night is red, closed when it is green again.
+# Keep ONE issue about the nightly run: opened or updated while the run is red, closed when it is green again.
 #
 #   nightly-issue.sh red FILE     FILE's first line is the title, the rest the text (`sp-harness issue` writes it)
 #   nightly-issue.sh green LINK

@@ -31,7 +31,7 @@ class GitHub:
         (folder / "gh").write_text(GH)
         (folder / "gh").chmod(0o755)
 
-    def night(self, *arguments: str, open_issue: str = "") -> list[str]:
+    def nightly(self, *arguments: str, open_issue: str = "") -> list[str]:
         files = {name: self.folder / name for name in ("STATE", "CALLS", "TEXT")}
         for path in files.values():
             path.write_text("")
@@ -55,36 +55,36 @@ def issue(tmp_path: Path) -> str:
 
 
 class TestOneIssue:
-    def test_the_first_red_night_opens_it(self, github: GitHub, issue: str) -> None:
-        label, create = github.night("red", issue)
+    def test_the_first_red_run_opens_it(self, github: GitHub, issue: str) -> None:
+        label, create = github.nightly("red", issue)
         assert label.startswith("label create nightly-gpu ")
         assert create.startswith('issue create --title nightly: it "broke" at `720x720` $HOME --label nightly-gpu ')
         assert github.text == "why\n\nRows: many\n"
 
-    def test_the_next_red_night_updates_it(self, github: GitHub, issue: str) -> None:
-        edit, comment = github.night("red", issue, open_issue="7\n")
+    def test_the_next_red_run_updates_it(self, github: GitHub, issue: str) -> None:
+        edit, comment = github.nightly("red", issue, open_issue="7\n")
         assert edit.startswith("issue edit 7 --title nightly: it ")
         assert comment.startswith("issue comment 7 ")
         assert github.text == "why\n\nRows: many\n"
 
-    def test_a_green_night_closes_it(self, github: GitHub) -> None:
-        assert github.night("green", "https://x/1", open_issue="7\n") == [
+    def test_a_green_run_closes_it(self, github: GitHub) -> None:
+        assert github.nightly("green", "https://x/1", open_issue="7\n") == [
             "issue close 7 --comment Green again: https://x/1"
         ]
 
-    def test_a_green_night_after_a_green_one_is_silent(self, github: GitHub) -> None:
-        assert github.night("green", "https://x/1") == []
+    def test_a_green_run_after_a_green_one_is_silent(self, github: GitHub) -> None:
+        assert github.nightly("green", "https://x/1") == []
         assert github.code == 0
 
     def test_anything_else_is_refused(self, github: GitHub) -> None:
-        assert github.night("amber") == []
+        assert github.nightly("amber") == []
         assert github.code == 2
         assert "red or green, not 'amber'" in github.err
 
 
-def test_a_night_that_takes_too_long_ends_its_step_and_not_its_job() -> None:
+def test_a_run_that_takes_too_long_ends_its_step_and_not_its_job() -> None:
     """The job's own limit cancels: no report would be kept, and no issue written."""
-    job = (ROOT / ".github" / "workflows" / "nightly-gpu.yml").read_text(encoding="utf-8").partition("\n  night:")[2]
+    job = (ROOT / ".github" / "workflows" / "nightly-gpu.yml").read_text(encoding="utf-8").partition("\n  nightly:")[2]
     whole = int(re.findall(r"\n    timeout-minutes: (\d+)", job)[0])
     step = job.partition("- name: run the matrix\n")[2].partition("      - ")[0]
     (limit,) = re.findall(r"\n        timeout-minutes: (\d+)", step)
