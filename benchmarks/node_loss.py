@@ -20,7 +20,7 @@ from pathlib import Path
 from _common import positive, start
 
 from harness.cli.console import name_of
-from harness.execution.pool import Event, Finished, Started, Waiting
+from harness.execution.events import Event, Finished, Started, Waiting
 from harness.execution.ray.executor import RayExecutor
 from harness.runs.folder import RunFolder
 from harness.session import steps

@@ -19,7 +19,8 @@ from _common import positive, start
 from rich.table import Table
 
 from harness.cli.console import make_console
-from harness.execution.pool import Finished, Pool
+from harness.execution.events import Finished
+from harness.execution.pool import Pool
 from harness.session import steps
 from harness.types import Run, RunSpec
 

@@ -33,7 +33,8 @@ from _launch import draw
 from harness import models
 from harness.diagnose.sentence import describe
 from harness.errors import UsageError
-from harness.execution.pool import Finished, Pool
+from harness.execution.events import Finished
+from harness.execution.pool import Pool
 from harness.judging import measure as measuring
 from harness.judging.comparisons import Measurer
 from harness.matrix.selection import Selection

@@ -23,8 +23,9 @@ from harness.errors import (
     did_you_mean,
 )
 from harness.execution import locks
+from harness.execution.events import Event, Finished, Holding
 from harness.execution.executor import Executor, Make
-from harness.execution.pool import Event, Finished, Holding, Pool
+from harness.execution.pool import Pool
 from harness.goldens.for_run import check_store, known_digests
 from harness.matrix.coverage import cover as classify
 from harness.matrix.schema import read_tables

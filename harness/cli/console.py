@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.diagnose.sentence import describe
-from harness.execution.pool import Event, Finished, Started, Stepped, Waiting
+from harness.execution.events import Event, Finished, Started, Stepped, Waiting
 from harness.planning.graph import cost_of
 from harness.types import AxisChoice, Outcome, Relation, Report, Row, RunSpec
 

@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from harness.errors import UsageError, did_you_mean
-from harness.execution.pool import Event, FolderOf, Pool
+from harness.execution.events import Event, FolderOf
+from harness.execution.pool import Pool
 from harness.types import RunSpec
 
 NAMES = ("local", "ray")
@@ -29,7 +30,7 @@ class Executor(Protocol):
     def execute(self, specs: Sequence[RunSpec], folder_of: FolderOf) -> Iterator[Event]:
         """Compute runs and yield events as they happen; leaving the loop early ends the work.
 
-        Every run ends with a :class:`~harness.execution.pool.Finished`; its folder is then on this machine's disk.
+        Every run ends with a :class:`~harness.execution.events.Finished`; its folder is then on this machine's disk.
         """
 
     def close(self) -> None:

@@ -6,11 +6,11 @@ import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from harness.execution.rank import Rank
 from harness.types import Failure, FailureKind
-from harness.worker import exhaustion
+from harness.worker import exhaustion, protocol
+from harness.worker.protocol import Raised
 
 STACK_GRACE_S = 5.0
 """Time a rank gets to print its stacks."""
@@ -37,19 +37,19 @@ class Unwritable(Exception):
         self.error = error
 
 
-def unwritable(rank: Rank, reply: Mapping[str, Any]) -> Unwritable:
+def unwritable(rank: Rank, reply: protocol.Unwritable) -> Unwritable:
     """A rank says that it cannot write what it has drawn: one on another node leaves its files over there first."""
-    place = f"node {rank.node}: {reply['folder']}" if rank.node else reply["folder"]
-    return Unwritable(place, OSError(reply["errno"], os.strerror(reply["errno"])))
+    place = f"node {rank.node}: {reply.folder}" if rank.node else reply.folder
+    return Unwritable(place, OSError(reply.errno, os.strerror(reply.errno)))
 
 
-def raised(ranks: Sequence[Rank], index: int, reply: Mapping[str, Any]) -> Failure:
+def raised(ranks: Sequence[Rank], index: int, reply: Raised) -> Failure:
     """A rank has raised; the one whose death made it raise is named instead."""
     dead = _dead_peer(ranks, index)
     if dead is not None:
         return died(ranks, dead)
-    message, detail = reply["message"], reply["detail"]
-    kind = FailureKind(reply["exhausted"] or FailureKind.RAISED)
+    message, detail = reply.message, reply.detail
+    kind = reply.exhausted or FailureKind.RAISED
     if kind == FailureKind.RAISED:
         for other, rank in enumerate(ranks):  # whoever raises first speaks of the collective that both are in
             if ran_out := exhaustion.told_by_nccl(message, rank.log_since()):

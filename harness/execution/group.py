@@ -16,13 +16,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from harness import codec
 from harness.execution import failures
 from harness.execution.rank import ForkedRank, Rank, StartFailed
 from harness.execution.staging import Drawn, cannot_write
-from harness.types import Device, DType, Failure, FailureKind, Run, RunSpec, Times
+from harness.types import Device, DType, Failure, FailureKind, Run, RunSpec
+from harness.worker import protocol
+from harness.worker.protocol import Done, Message, Order, Raised, Ready, Start, Step
 
 START_TIMEOUT_S = 600.0
 """Loading a full-size checkpoint from a slow disk takes minutes."""
@@ -34,6 +35,7 @@ EXHAUSTED = (FailureKind.OUT_OF_MEMORY, FailureKind.DISK_FULL)
 INTERRUPTED = Failure(FailureKind.KILLED, "the harness was interrupted")
 
 OnStep = Callable[[int], None]
+Awaited = TypeVar("Awaited", Ready, Done)
 StartElsewhere = Callable[[Path, Sequence[str], Sequence[int], Callable[[], bool]], Sequence[Rank]]
 """Starts ranks that log into a folder, have modules imported and GPUs of this machine; it is told if nobody wants them
 any more, and raises :class:`StartFailed` where it cannot."""
@@ -118,8 +120,8 @@ class WorkerGroup:
             if not self._ranks:
                 self._start()
             if engine not in self._versions:
-                self._send({"engine": engine})
-                versions = [reply["versions"] for reply in self._collect("ready", START_TIMEOUT_S)]
+                self._send(Order(engine))
+                versions = [ready.versions for ready in self._collect(Ready, START_TIMEOUT_S)]
                 if self.elsewhere and (failure := failures.unlike(self._ranks, versions)):
                     raise GroupFailed(failure)
                 self._versions[engine] = versions[0]
@@ -240,16 +242,16 @@ class WorkerGroup:
     def _introduce(self) -> None:
         """Tell each rank who it is."""
         for index, rank in enumerate(self._ranks):
-            rank.write(
-                {
-                    "rank": index,
-                    "world_size": self.key.world_size,
-                    "device": self.key.device,
-                    "device_index": rank.device_index,
-                    "dtype": self.key.dtype,
-                    "model_path": rank.model_path or self.key.model_path,
-                    "rendezvous": str(Path(self._rendezvous, "store")) if self._rendezvous else "",
-                }
+            rank.send(
+                Start(
+                    rank=index,
+                    world_size=self.key.world_size,
+                    device=self.key.device,
+                    device_index=rank.device_index,
+                    dtype=self.key.dtype,
+                    model_path=rank.model_path or self.key.model_path,
+                    rendezvous=str(Path(self._rendezvous, "store")) if self._rendezvous else "",
+                )
             )
 
     def _start_elsewhere(self, start: StartElsewhere) -> Sequence[Rank]:
@@ -261,27 +263,27 @@ class WorkerGroup:
     def _draw(self, spec: RunSpec, folder: Path, on_step: OnStep) -> dict[str, Any]:
         for rank in self._ranks:
             rank.mark_log()
-        self._send({"engine": spec.engine, "spec": codec.encode(spec), "folder": str(folder.absolute())})
-        done = self._collect("done", spec.case.timeout_s, on_step)
+        self._send(Order(spec.engine, spec, str(folder.absolute())))
+        done = self._collect(Done, spec.case.timeout_s, on_step)
         first = done[0]
         return {
             "outcome": "ok",
-            "images": tuple(first["images"]),
-            "latents": first["latents"],
-            "times": codec.decode(Times, first["times"]),
-            "caption_tokens": tuple(first["caption_tokens"]),
-            "peak_memory_bytes": tuple(reply["peak_memory_bytes"] for reply in done),
-            "counters": _sums([reply["counters"] for reply in done]),
-            "cache_decisions": tuple(tuple(reply["cache_decisions"]) for reply in done if reply["cache_decisions"]),
+            "images": first.images,
+            "latents": first.latents,
+            "times": first.times,
+            "caption_tokens": first.caption_tokens,
+            "peak_memory_bytes": tuple(reply.peak_memory_bytes for reply in done),
+            "counters": _sums([reply.counters for reply in done]),
+            "cache_decisions": tuple(reply.cache_decisions for reply in done if reply.cache_decisions),
         }
 
-    def _send(self, order: Mapping[str, Any]) -> None:
+    def _send(self, order: Order) -> None:
         for rank in self._ranks:
-            rank.write(order)
+            rank.send(order)
 
-    def _collect(self, event: str, timeout_s: float, on_step: OnStep = lambda step: None) -> list[dict[str, Any]]:
-        """Wait until every rank has replied with ``event``; the first failure ends the wait."""
-        found: dict[int, dict[str, Any]] = {}
+    def _collect(self, kind: type[Awaited], timeout_s: float, on_step: OnStep = lambda step: None) -> list[Awaited]:
+        """Wait until every rank has sent a reply of a kind; the first failure ends the wait."""
+        found: dict[int, Awaited] = {}
         deadline = time.monotonic() + timeout_s
         with selectors.DefaultSelector() as selector:
             for index, rank in enumerate(self._ranks):
@@ -295,17 +297,17 @@ class WorkerGroup:
                     raise GroupFailed(INTERRUPTED)
                 for key, _ in selector.select(min(left, ABORT_POLL_S)):
                     for reply in self._read(key.data):
-                        if reply["event"] == "step":
-                            on_step(reply["step"])
-                        elif reply["event"] == event:
+                        if isinstance(reply, Step):
+                            on_step(reply.step)
+                        elif isinstance(reply, kind):
                             found[key.data] = reply
-                        elif reply["event"] == "unwritable":
+                        elif isinstance(reply, protocol.Unwritable):
                             raise failures.unwritable(self._ranks[key.data], reply)
-                        else:
+                        elif isinstance(reply, Raised):
                             raise GroupFailed(failures.raised(self._ranks, key.data, reply))
         return [found[index] for index in range(len(self._ranks))]
 
-    def _read(self, index: int) -> list[dict[str, Any]]:
+    def _read(self, index: int) -> list[Message]:
         """Replies that have arrived from one rank; its end is a failure."""
         replies = self._ranks[index].read()
         if replies is None:

@@ -10,58 +10,18 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from harness import plugins
 from harness.errors import InfrastructureError
 from harness.execution import gpus
+from harness.execution.events import Event, Finished, FolderOf, Holding, Started, Stepped, Waiting
 from harness.execution.group import Aborted, GroupKey, WorkerGroup
 from harness.execution.staging import Drawn
-from harness.types import Device, Run, RunSpec
-
-
-@dataclass(frozen=True)
-class Started:
-    """A worker group has begun a run."""
-
-    spec: RunSpec
-
-
-@dataclass(frozen=True)
-class Stepped:
-    """A run has done this many denoise steps."""
-
-    spec: RunSpec
-    step: int
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A run is over, well or badly, and on disk."""
-
-    run: Run
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """Other runs on this machine have the GPUs that are needed now."""
-
-    message: str
-
-
-@dataclass(frozen=True)
-class Holding:
-    """GPUs that nobody else gets from now on, by index; none when they have been given back."""
-
-    devices: tuple[int, ...]
-
-
-Event = Started | Stepped | Finished | Waiting | Holding
-FolderOf = Callable[[RunSpec], Path]
+from harness.types import Device, RunSpec
 
 
 def num_slots(device: Device) -> int:

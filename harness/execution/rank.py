@@ -1,32 +1,21 @@
-"""One rank as its parent sees it: a process that takes orders, replies, writes a log and ends.
-
-Ranks are forked from a template process, so that what they need is imported once and not by each. It stays
-for as long as this process lives: every group after the first starts at once. When the environment or the
-working directory has changed meanwhile, it is replaced.
-"""
+"""One rank as its parent sees it: a process that takes orders, replies, writes a log and ends."""
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import json
 import os
 import select
 import signal
-import socket
-import subprocess
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
 
-from harness.execution import child_process
+from harness.execution.forkserver import Forkserver
+from harness.worker import protocol
+from harness.worker.protocol import STACK_SIGNAL, Message, Order, Start
 
-STACK_SIGNAL = signal.SIGUSR1  # as in harness.worker.main, which is never imported here
-
-TEMPLATE_GRACE_S = 0.5
-"""A template without ranks ends within milliseconds."""
+WORKER = "harness.worker.main"
 
 
 class StartFailed(Exception):
@@ -66,13 +55,22 @@ class Rank(ABC):
         self._buffer = b""
         self._log_offset = 0
 
-    def read(self) -> list[dict[str, Any]] | None:
+    def read(self) -> list[Message] | None:
         """Replies that have arrived since; ``None`` when there will be no more."""
+        lines = self.read_lines()
+        return None if lines is None else [protocol.decode(line) for line in lines]
+
+    def read_lines(self) -> list[bytes] | None:
+        """Read as :meth:`read` does, without decoding."""
         data = os.read(self.replies, 1 << 20)
         if not data:
             return None
         *lines, self._buffer = (self._buffer + data).split(b"\n")
-        return [json.loads(line) for line in lines]
+        return lines
+
+    def send(self, order: Start | Order) -> None:
+        """Send an order; a dead rank is noticed where its reply is awaited."""
+        self.write(protocol.encode(order))
 
     def mark_log(self) -> None:
         """From here on the log speaks of a new request."""
@@ -85,8 +83,8 @@ class Rank(ABC):
             return file.read().decode("utf-8", "replace")
 
     @abstractmethod
-    def write(self, order: Mapping[str, Any]) -> None:
-        """Send an order; a dead rank is noticed where its reply is awaited."""
+    def write(self, line: bytes) -> None:
+        """Send a line that is encoded already."""
 
     @abstractmethod
     def poll(self) -> int | None:
@@ -135,13 +133,13 @@ class ForkedRank(Rank):
             (orders, own_orders), (replies, told), (self._fate, ended) = (_pipe(made) for _ in range(3))
             super().__init__(log, replies, device_index)
             self._orders: int | None = own_orders
-            self._template = Template.here(log)
+            self._forkserver = Forkserver.here(log)
             self._lock = threading.Lock()
             self._lines = b""
             self._over: int | None = None
             self._is_swept = False
             with log.open("ab") as output:
-                self._template.fork((program, *modules), (orders, told, output.fileno(), ended))
+                self._forkserver.fork((program, *modules), (orders, told, output.fileno(), ended))
             made.pop_all()  # from here on our ends are closed by close()
         for descriptor in (orders, told, ended):
             os.close(descriptor)
@@ -153,16 +151,15 @@ class ForkedRank(Rank):
         pid, _, _ = self._lines.partition(b"\n")
         return int(pid or 0) or None
 
-    def write(self, order: Mapping[str, Any]) -> None:
-        """Send an order."""
+    def write(self, line: bytes) -> None:
+        """Send a line."""
         assert self._orders is not None
-        data = json.dumps(order).encode() + b"\n"
         with contextlib.suppress(BrokenPipeError):
-            while data:
-                data = data[os.write(self._orders, data) :]
+            while line:
+                line = line[os.write(self._orders, line) :]
 
-    def offer(self, order: Mapping[str, Any]) -> bool:
-        """Send a short order if that makes nobody wait; ``False`` where it would. One that has ended takes any."""
+    def offer(self, line: bytes) -> bool:
+        """Send a short line if the pipe has room for it; ``True`` also where the process has ended."""
         with self._lock:
             if self._orders is None:
                 return True
@@ -170,7 +167,7 @@ class ForkedRank(Rank):
             poll.register(self._orders, select.POLLOUT)  # there is room for what a pipe takes in one piece
             if not poll.poll(0):
                 return False
-            self.write(order)
+            self.write(line)
             return True
 
     def hang_up(self) -> None:
@@ -229,7 +226,7 @@ class ForkedRank(Rank):
                 os.close(descriptor)
 
     def _listen(self, timeout_ms: int = 0) -> None:
-        """Take what the template tells of this rank: a line with its pid, then one with its exit code."""
+        """Take what the forkserver tells of this rank: a line with its pid, then one with its exit code."""
         with self._lock:
             poll = select.poll()
             poll.register(self._fate, select.POLLIN)
@@ -238,69 +235,8 @@ class ForkedRank(Rank):
                 self._lines += data
                 if self._lines.count(b"\n") == 2:
                     self._over = int(self._lines.split()[1])
-                elif not data:  # the template is gone: nobody can tell any more
-                    self._over = self._template.process.wait()
-
-
-class Template:
-    """The process that ranks are forked from (:mod:`harness.worker.forkserver`)."""
-
-    _known: ClassVar[Template | None] = None
-    _lock: ClassVar[threading.Lock] = threading.Lock()
-
-    def __init__(self, log: Path) -> None:
-        self._place = _place()
-        self._control, theirs = socket.socketpair()
-        with log.open("ab") as output:
-            self.process = subprocess.Popen(
-                child_process.command("harness.worker.forkserver", str(theirs.fileno())),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-                env=environment(),
-            )
-        theirs.close()
-        atexit.register(self.close)
-
-    @classmethod
-    def here(cls, log: Path) -> Template:
-        """The template of this place and environment; a new one prints into ``log``."""
-        with cls._lock:
-            known = cls._known
-            if known is None or known._place != _place() or known.process.poll() is not None:
-                if known:
-                    known.close()
-                known = cls._known = cls(log)
-            return known
-
-    def fork(self, modules: Sequence[str], descriptors: Sequence[int]) -> None:
-        """Ask for one rank, its program named first, and go on; who awaits its reply notices if nobody forks."""
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            socket.send_fds(self._control, [" ".join(modules).encode() + b"\n"], descriptors)
-
-    def close(self) -> None:
-        """Ask for no more ranks: it ends with the last it has."""
-        atexit.unregister(self.close)
-        self._control.close()
-        try:
-            self.process.wait(TEMPLATE_GRACE_S)
-        except subprocess.TimeoutExpired:  # it still has ranks
-            threading.Thread(target=self.process.wait, daemon=True, name="template").start()
-
-
-def environment() -> dict[str, str]:
-    """Environment of a rank: one thread for each, and no hub."""
-    threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-    fixed = dict.fromkeys(threads, "1") | {
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_OFFLINE": "1",
-        "PYTHONUNBUFFERED": "1",
-        # Asks the driver's library whether there is a GPU: a process that asked CUDA itself cannot be forked.
-        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
-    }
-    return dict(os.environ) | child_process.search_path() | fixed
+                elif not data:  # the forkserver is gone: nobody can tell any more
+                    self._over = self._forkserver.process.wait()
 
 
 def _pipe(made: contextlib.ExitStack) -> tuple[int, int]:
@@ -309,8 +245,3 @@ def _pipe(made: contextlib.ExitStack) -> tuple[int, int]:
     for end in ends:
         made.callback(os.close, end)
     return ends
-
-
-def _place() -> tuple[str, dict[str, str]]:
-    """What a rank inherits from its template; pytest's note of the test at work decides nothing."""
-    return os.getcwd(), {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}

@@ -1,6 +1,6 @@
 """Measuring while pictures are still being drawn: the parent's side of :mod:`harness.session.background_process`.
 
-The process is forked from the template of the ranks once the first run is over, so that nothing has to be
+The process is forked from the forkserver of the ranks once the first run is over, so that nothing has to be
 imported for it, and metrics may use a GPU that the run holds. It only saves time: where it ends early, is
 killed or falls silent, what it has not said is measured by whoever asks.
 """
@@ -8,9 +8,10 @@ killed or falls silent, what it has not said is measured by whoever asks.
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness import codec
@@ -23,7 +24,7 @@ PROGRAM = "harness.session.background_process"
 LOG = "measure.log"
 POLL_S = 0.25
 END_S = 5.0
-"""A process that is killed ends at once; one that is not forked yet, when the template has imported its program."""
+"""A process that is killed ends at once; one that is not forked yet, when the forkserver has imported its program."""
 SILENT_AT_MOST_S = 120.0
 """The largest comparisons take seconds: a process that says nothing for so long waits for what never comes."""
 
@@ -85,7 +86,7 @@ class AheadMeasurer:
         with contextlib.suppress(OSError):  # no descriptor or no room is left: this is done without
             logs.mkdir(parents=True, exist_ok=True)
             process = ForkedRank(logs / LOG, (), program=PROGRAM)
-            process.write({"folder": str(self._folder.path.absolute())})
+            process.write(_line({"folder": str(self._folder.path.absolute())}))
             reader = threading.Thread(target=self._listen, args=(process,), name="measured", daemon=True)
             try:
                 reader.start()
@@ -96,14 +97,14 @@ class AheadMeasurer:
 
     def _hand_over(self) -> None:
         """Give what orders there is room for: a process that takes none makes nobody wait."""
-        while self._process and self._orders and self._process.offer(self._orders[0]):
+        while self._process and self._orders and self._process.offer(_line(self._orders[0])):
             self._orders.pop(0)
 
     def _listen(self, process: ForkedRank) -> None:
         """Take what the process says until it ends."""
-        while (replies := process.read()) is not None:
+        while (lines := process.read_lines()) is not None:
             self._heard = time.monotonic()
-            for reply in replies:
+            for reply in map(json.loads, lines):
                 if "over" in reply:
                     self._cost = reply["over"]
                 elif "comparison" in reply:
@@ -128,3 +129,7 @@ class AheadMeasurer:
 
 def _finished(run: Run) -> dict[str, object]:
     return {"what": "finished", "digest": run.spec.digest}
+
+
+def _line(order: Mapping[str, object]) -> bytes:
+    return json.dumps(order).encode() + b"\n"

@@ -1,4 +1,4 @@
-"""The program that measures beside the ranks: a process forked from the same template, on a GPU of the run.
+"""The program that measures beside the ranks: a process forked from the same forkserver, on a GPU of the run.
 
 Orders come as JSON lines on standard input: the run folder, then each run that is over, and which GPU may be
 used from then on, then that there will be no more. Every comparison goes to a descriptor of its own as soon as
@@ -182,7 +182,7 @@ def main(descriptor: int) -> None:
         replies.flush()
 
     lines = listen()
-    ahead = Ahead(RunFolder.open(Path(codec.decode(StartOrder, lines.get()).folder)), reply)
+    ahead = Ahead(RunFolder.open(Path(codec.decode(StartOrder, json.loads(lines.get())).folder)), reply)
     orders = Orders(lines, ahead.use)
     while (order := orders.next()).what != "over":
         with _told():
@@ -204,7 +204,7 @@ class Orders:
         Told of the GPU to use, or of none.
     """
 
-    def __init__(self, lines: queue.SimpleQueue[Any], use: Callable[[int | None], None]) -> None:
+    def __init__(self, lines: queue.SimpleQueue[str], use: Callable[[int | None], None]) -> None:
         self._lines = lines
         self._use = use
         self._waiting: deque[Order] = deque()
@@ -214,11 +214,11 @@ class Orders:
         """Wait for the next order that is not about GPUs."""
         while True:
             while not self._lines.empty():
-                self._take(codec.decode(Order, self._lines.get()))
+                self._take(codec.decode(Order, json.loads(self._lines.get())))
             if self._given_back is not None and time.monotonic() - self._given_back > LAG_S:
                 self._give_back()
             if not self._waiting:
-                self._take(codec.decode(Order, self._lines.get()))
+                self._take(codec.decode(Order, json.loads(self._lines.get())))
             elif (order := self._waiting.popleft()).what != "device":
                 return order
             else:

@@ -21,8 +21,8 @@ from harness.diagnose import divergence, records, token_ledger
 from harness.diagnose.cause import first_failing
 from harness.errors import UsageError, did_you_mean
 from harness.execution import locks
+from harness.execution.events import Event, Finished
 from harness.execution.executor import Executor
-from harness.execution.pool import Event, Finished
 from harness.runs.folder import RunFolder
 from harness.types import Comparison, Explanation, Relation, Row, Run, RunSpec
 

@@ -21,8 +21,8 @@ from harness.errors import (
     naming,
 )
 from harness.execution import locks
+from harness.execution.events import Event, Finished, Started, Stepped, Waiting
 from harness.execution.executor import Executor
-from harness.execution.pool import Event, Finished, Started, Stepped, Waiting
 from harness.goldens.for_run import Goldens, check_store
 from harness.judging import judge
 from harness.judging.comparisons import Measurer

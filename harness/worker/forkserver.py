@@ -2,7 +2,7 @@
 
 Started as ``python -m harness.worker.forkserver FD``. Each line that comes through the socket ``FD`` asks for one
 rank: it names the program the rank is to run (a module with ``PROCESS_NAME`` and ``main``) and the modules to
-have imported before, and brings the rank's file descriptors. The template never
+have imported before, and brings the rank's file descriptors. The forkserver never
 computes, so it starts no thread and has no CUDA context: a process that has cannot be forked. A rank's pid
 and, when it is over, its exit code go to its descriptor ``fate``, since a forked rank is no child of who
 asked for it. When the socket closes no rank is forked any more, and the program ends with its last one.
@@ -32,7 +32,7 @@ ORPHANED_POLL_S = 0.5
 """How often to see, once nobody asks for ranks any more, whether whoever did is still there."""
 
 
-class Template:
+class Forkserver:
     """Forks ranks for whoever holds the other end of ``control``, and tells how they end."""
 
     def __init__(self, control: socket.socket) -> None:
@@ -82,7 +82,7 @@ class Template:
             gc.freeze()  # what is there now stays shared: a rank's collector would write to every page of it
 
     def _fork(self, descriptors: Sequence[int]) -> bool:
-        """Whether this is the new rank; the template keeps nothing but the rank's fate."""
+        """Whether this is the new rank; the forkserver keeps nothing but the rank's fate."""
         *others, fate = descriptors
         try:
             pid = os.fork()
@@ -139,7 +139,7 @@ def main() -> None:
     # NVML, which torch asks whether there is a GPU. They hold no lock that a rank could want.
     warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a rank
-    forked = Template(socket.socket(fileno=int(sys.argv[1]))).serve()
+    forked = Forkserver(socket.socket(fileno=int(sys.argv[1]))).serve()
     if forked is not None:
         name, replies = forked
         program = importlib.import_module(name)

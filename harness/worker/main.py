@@ -11,7 +11,6 @@ from __future__ import annotations
 import faulthandler
 import importlib.metadata
 import io
-import json
 import os
 import platform
 import queue
@@ -21,55 +20,28 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from harness import codec, plugins
+from harness import plugins
 from harness.plugins import Drawing, Engine, Worker
-from harness.types import Device, DType, RunSpec
-from harness.worker import exhaustion
+from harness.types import Device, RunSpec
+from harness.worker import exhaustion, protocol
 from harness.worker.clock import peak_memory_bytes, reset_peak_memory
 from harness.worker.collectives import PATIENCE, unfinished
 from harness.worker.disk import Unwritable, writing
 from harness.worker.probe.recorder import probing
+from harness.worker.protocol import STACK_SIGNAL, Done, Order, Raised, Ready, Reply, Start, Step
 
 PROCESS_NAME = "sp-rank"
-STACK_SIGNAL = signal.SIGUSR1  # as in harness.execution.rank, which may not be imported here
-"""Makes a rank print the stacks of all its threads into its log."""
-
 MAX_DETAIL_CHARS = 20_000
 """Of a traceback the end says what was raised; some libraries raise whole tensors."""
-
-
-@dataclass(frozen=True)
-class StartOrder:
-    """Who a rank is: the first order it reads."""
-
-    rank: int
-    world_size: int
-    device: Device
-    device_index: int
-    dtype: DType
-    model_path: str
-    rendezvous: str
-    """File through which the ranks of a group find each other; no port that others could hold. Empty where
-    torchrun has started them, on several nodes, and said in the environment how they do."""
-
-
-@dataclass(frozen=True)
-class Order:
-    """Make an engine ready or, where a ``spec`` is given, draw; rank 0 leaves its files in ``folder``."""
-
-    engine: str
-    spec: RunSpec | None = None
-    folder: str = ""
 
 
 class Rank:
     """One rank's life: make engines ready, serve requests, report."""
 
-    def __init__(self, start: StartOrder, reply: Callable[..., None]) -> None:
+    def __init__(self, start: Start, reply: Callable[[Reply], None]) -> None:
         self.start = start
         self.reply = reply
         self.worker = Worker(
@@ -97,7 +69,7 @@ class Rank:
             self.torch_started = True
         engine.load(self.worker)
         self.engines[name] = engine
-        self.reply(event="ready", versions=_versions(engine.packages, self.start.device))
+        self.reply(Ready(_versions(engine.packages, self.start.device)))
 
     def _draw(self, engine: Engine, spec: RunSpec, folder: Path) -> None:
         reset_peak_memory(self.start.device)
@@ -107,20 +79,17 @@ class Rank:
             drawing = engine.draw(spec)
         if drawing is None and self.start.rank == 0:
             raise RuntimeError(f"the engine {engine.name} returned no drawing on rank 0")
-        reply: dict[str, Any] = {
-            "event": "done",
-            "peak_memory_bytes": peak_memory_bytes(self.start.device),
-            "counters": self.worker.counters,
-            "cache_decisions": self.worker.cache_decisions,
-        }
+        done = Done(
+            peak_memory_bytes(self.start.device), dict(self.worker.counters), tuple(self.worker.cache_decisions)
+        )
         if drawing is not None:
             with writing(folder):
-                reply |= _save(drawing, folder)
-        self.reply(**reply)
+                done = _save(drawing, folder, done)
+        self.reply(done)
 
     def _progress(self, step: int) -> None:
         if self.start.rank == 0:
-            self.reply(event="step", step=step)
+            self.reply(Step(step))
 
 
 def main(descriptor: int) -> None:
@@ -128,30 +97,29 @@ def main(descriptor: int) -> None:
     faulthandler.enable()
     _answer_stack_signal()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when a rank ends
-    replies = os.fdopen(descriptor, "w", encoding="utf-8")
+    replies = os.fdopen(descriptor, "wb")
 
-    def reply(**fields: Any) -> None:
-        replies.write(json.dumps(fields) + "\n")
+    def reply(message: Reply) -> None:
+        replies.write(protocol.encode(message))
         replies.flush()
 
     orders = listen()
     rank: Rank | None = None
     while True:
-        data = orders.get()
+        line = orders.get()
         try:
-            if rank is None:
-                rank = Rank(codec.decode(StartOrder, data), reply)
+            order = protocol.decode(line)
+            if isinstance(order, Start):
+                rank = Rank(order, reply)
+            elif rank is not None and isinstance(order, Order):
+                rank.serve(order)
             else:
-                rank.serve(codec.decode(Order, data))
+                raise ValueError(f"not an order of a started rank: {order}")
         except Unwritable as error:
-            reply(event="unwritable", folder=str(error.folder), errno=error.number)
+            reply(protocol.Unwritable(str(error.folder), error.number))
         except Exception as error:
-            reply(
-                event="raised",
-                message=f"{type(error).__name__}: {error}".splitlines()[0][:500],
-                exhausted=exhaustion.raised_by(error),
-                detail=traceback.format_exc()[-MAX_DETAIL_CHARS:],
-            )
+            message = f"{type(error).__name__}: {error}".splitlines()[0][:500]
+            reply(Raised(message, traceback.format_exc()[-MAX_DETAIL_CHARS:], exhaustion.raised_by(error)))
 
 
 def _answer_stack_signal() -> None:
@@ -170,20 +138,20 @@ def _answer_stack_signal() -> None:
     threading.Thread(target=tell, daemon=True, name="stacks").start()
 
 
-def listen() -> queue.SimpleQueue[Any]:
+def listen() -> queue.SimpleQueue[str]:
     """Read orders in a thread, so that the end of standard input is noticed inside a collective too."""
-    orders: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    orders: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def read() -> None:
         for line in sys.stdin:
-            orders.put(json.loads(line))
+            orders.put(line)
         os.killpg(os.getpgid(0), signal.SIGKILL)  # our own session: this rank and what its engine started
 
     threading.Thread(target=read, daemon=True, name="orders").start()
     return orders
 
 
-def _start_torch(order: StartOrder) -> None:
+def _start_torch(order: Start) -> None:
     import torch
     import torch.distributed as dist
 
@@ -231,8 +199,8 @@ def _driver(path: Path = Path("/proc/driver/nvidia/version")) -> str | None:
     return found[1] if found else None
 
 
-def _save(drawing: Drawing, folder: Path) -> dict[str, Any]:
-    """Write pictures, unpacked, and latents; return the fields of the run they fill."""
+def _save(drawing: Drawing, folder: Path, done: Done) -> Done:
+    """Write pictures, unpacked, and latents, and name them in the reply."""
     import numpy as np
     from safetensors.numpy import save_file
 
@@ -248,9 +216,10 @@ def _save(drawing: Drawing, folder: Path) -> dict[str, Any]:
         {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in arrays.items()},
         folder / "latents.safetensors",
     )
-    return {
-        "images": images,
-        "latents": "latents.safetensors",
-        "times": codec.encode(drawing.times),
-        "caption_tokens": list(drawing.caption_tokens),
-    }
+    return replace(
+        done,
+        images=tuple(images),
+        latents="latents.safetensors",
+        times=drawing.times,
+        caption_tokens=tuple(drawing.caption_tokens),
+    )

@@ -14,7 +14,8 @@ import pytest
 from harness import codec
 from harness.cli import commands
 from harness.errors import InfrastructureError
-from harness.execution.pool import Event, FolderOf, Pool
+from harness.execution.events import Event, FolderOf
+from harness.execution.pool import Pool
 from harness.reporting import difference_images
 from harness.runs.folder import RunFolder
 from harness.session import explain

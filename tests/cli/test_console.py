@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from harness.cli.console import LiveProgress, make_console, name_of, print_choice, print_report
-from harness.execution.pool import Finished, Holding, Started, Stepped, Waiting
+from harness.execution.events import Finished, Holding, Started, Stepped, Waiting
 from harness.planning.cut import choose_axis, cut
 from harness.planning.graph import cost_of
 from harness.session import steps

@@ -107,7 +107,7 @@ class Started:
     def ranks(self) -> list[psutil.Process]:
         """Its living ranks, in order."""
         try:
-            children = psutil.Process(self.process.pid).children(recursive=True)  # they are forked from a template
+            children = psutil.Process(self.process.pid).children(recursive=True)  # they are forked from a forkserver
         except psutil.NoSuchProcess:
             return []
         return sorted(filter(is_rank, children), key=lambda rank: (rank.create_time(), rank.pid))

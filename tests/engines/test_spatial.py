@@ -17,7 +17,8 @@ from safetensors.numpy import load_file
 
 from harness import models
 from harness.engines.spatial import SpatialEngine
-from harness.execution.pool import Finished, Pool, Stepped
+from harness.execution.events import Finished, Stepped
+from harness.execution.pool import Pool
 from harness.execution.rank import ForkedRank
 from harness.planning import cut
 from harness.types import Case, FailureKind, ModelSpec, Run, RunSpec, Size, Variant

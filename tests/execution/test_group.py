@@ -21,6 +21,7 @@ from harness.execution.group import Aborted, GroupKey, WorkerGroup
 from harness.execution.rank import ForkedRank
 from harness.planning import cut
 from harness.types import Case, FailureKind, Run, RunSpec, Size
+from harness.worker.protocol import Message, Raised, Ready
 
 OnStep = Callable[[int], None]
 
@@ -148,7 +149,7 @@ def test_who_raises_first_in_a_collective_need_not_be_who_ran_out(
     with group._ranks[1].log.open("a") as log:
         log.write(f"host:1:1 [1] {words}\n")
     raised = "RuntimeError: NCCL Error 1: unhandled cuda error"
-    failure = failures.raised(group._ranks, 0, {"message": raised, "detail": "Traceback", "exhausted": None})
+    failure = failures.raised(group._ranks, 0, Raised(raised, "Traceback"))
     assert (failure.kind, failure.rank) == (kind, 1)
     assert failure.message == f"rank 1: {kind.value} inside NCCL; rank 0 raised {raised}{remedy}"
     assert failure.detail == f"--- rank 1\nhost:1:1 [1] {words}\nTraceback"
@@ -412,11 +413,9 @@ class OnGpu(ForkedRank):
 
     kind = ""
 
-    def read(self) -> list[dict[str, Any]] | None:
+    def read(self) -> list[Message] | None:
         replies = super().read()
-        for reply in replies or ():
-            reply["versions"]["device"] = self.kind
-        return replies
+        return [Ready({**reply.versions, "device": self.kind}) for reply in replies or () if isinstance(reply, Ready)]
 
 
 @pytest.mark.parametrize("kinds", [("H200", "H200"), ("H200", "H100")])

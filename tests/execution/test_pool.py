@@ -12,7 +12,8 @@ import pytest
 
 from harness.errors import InfrastructureError
 from harness.execution import pool
-from harness.execution.pool import Finished, Pool, Started, Stepped
+from harness.execution.events import Finished, Started, Stepped
+from harness.execution.pool import Pool
 from harness.planning import cut
 from harness.types import Case, FailureKind, RunSpec, Size
 
@@ -33,7 +34,7 @@ def spec(seed: int, world_size: int = 1, step_s: float = 0.0, steps: int = 2, fa
 
 
 def ranks() -> list[psutil.Process]:
-    """Living ranks of this process, in the order in which they were started: they are forked from its template."""
+    """Living ranks of this process, in the order in which they were started: they are forked from its forkserver."""
     found = []
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):

@@ -12,8 +12,9 @@ import pytest
 
 from harness.errors import InfrastructureError
 from harness.execution import gpus
+from harness.execution.events import Event, Finished, Holding, Started, Waiting
 from harness.execution.gpus import Gpu
-from harness.execution.pool import Event, Finished, Holding, Pool, Started, Waiting
+from harness.execution.pool import Pool
 from harness.planning import cut
 from harness.types import Case, RunSpec, Size
 

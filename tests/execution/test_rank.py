@@ -1,4 +1,4 @@
-"""Ranks as processes: forked from one template, which they share with all groups and outlive by no moment."""
+"""Ranks as processes: forked from one forkserver, which they share with all groups and outlive by no moment."""
 
 import os
 import signal
@@ -11,12 +11,14 @@ from pathlib import Path
 import psutil
 import pytest
 
+from harness.execution.forkserver import Forkserver
 from harness.execution.group import GroupKey, WorkerGroup
-from harness.execution.rank import ForkedRank, Template
+from harness.execution.rank import ForkedRank
 from harness.types import Case, RunSpec, Size
+from harness.worker.protocol import Order, Start
 from tests.waiting import until
 
-START = {"rank": 0, "world_size": 1, "device": "cpu", "device_index": 0, "dtype": "float32", "model_path": ""}
+START = Start(0, 1, "cpu", 0, "float32", "", "")
 
 
 def is_gone(pid: int) -> bool:
@@ -28,8 +30,8 @@ def is_gone(pid: int) -> bool:
 
 def ready(rank: ForkedRank, engine: str = "fake") -> int:
     """Make a rank answer; its pid."""
-    rank.write({**START, "rendezvous": ""})
-    rank.write({"engine": engine})
+    rank.send(START)
+    rank.send(Order(engine))
     assert until(lambda: bool(rank.read()))
     assert rank.pid is not None
     return rank.pid
@@ -50,9 +52,9 @@ def start(tmp_path: Path) -> Iterator[Callable[..., ForkedRank]]:
 
 
 @pytest.fixture
-def own_template(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A template that no other test has made import anything."""
-    monkeypatch.setenv("A_TEMPLATE_OF_ITS_OWN", str(time.monotonic_ns()))
+def own_forkserver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forkserver that no other test has made import anything."""
+    monkeypatch.setenv("A_FORKSERVER_OF_ITS_OWN", str(time.monotonic_ns()))
 
 
 def parent(pid: int) -> psutil.Process:
@@ -65,26 +67,26 @@ def has_torch(process: psutil.Process) -> bool:
     return any("libtorch" in mapped.path for mapped in process.memory_maps())
 
 
-def test_ranks_of_all_groups_have_one_template(start: Callable[..., ForkedRank]) -> None:
+def test_ranks_of_all_groups_have_one_forkserver(start: Callable[..., ForkedRank]) -> None:
     pids = [ready(start()) for _ in range(2)]
     assert pids[0] != pids[1]
     assert parent(pids[0]) == parent(pids[1])
     assert parent(pids[0]).pid in {child.pid for child in psutil.Process().children()}
 
 
-@pytest.mark.usefixtures("own_template")
+@pytest.mark.usefixtures("own_forkserver")
 def test_nothing_is_imported_that_nobody_asks_for(start: Callable[..., ForkedRank]) -> None:
     first = start()
     assert not has_torch(psutil.Process(ready(first)))
-    template = parent(first.pid or 0)
+    forkserver = parent(first.pid or 0)
     second = psutil.Process(ready(start("torch")))
-    assert second.parent() == template  # the same one has learned more
-    assert has_torch(template)
+    assert second.parent() == forkserver  # the same one has learned more
+    assert has_torch(forkserver)
     assert has_torch(second)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts threads by /proc")
-@pytest.mark.usefixtures("own_template")
+@pytest.mark.usefixtures("own_forkserver")
 def test_what_engines_preload_starts_no_thread(start: Callable[..., ForkedRank]) -> None:
     from harness import plugins
 
@@ -92,13 +94,13 @@ def test_what_engines_preload_starts_no_thread(start: Callable[..., ForkedRank])
     modules = plugins.load("engines", "spatial").preload(RunSpec(case, "spatial", "", "w", "test", cache="cache-dit"))
     rank = start(*modules)
     ready(rank)
-    template = parent(rank.pid or 0)
-    assert has_torch(template)
-    assert template.num_threads() == 1
+    forkserver = parent(rank.pid or 0)
+    assert has_torch(forkserver)
+    assert forkserver.num_threads() == 1
     assert "Traceback" not in rank.log.read_text()
 
 
-def test_another_environment_is_another_template(
+def test_another_environment_is_another_forkserver(
     start: Callable[..., ForkedRank], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = start()
@@ -107,7 +109,7 @@ def test_another_environment_is_another_template(
     new = psutil.Process(ready(start()))
     assert new.environ()["SOME_SWITCH"] == "on"
     assert parent(new.pid).pid != before
-    old.write({"engine": "fake"})  # the old one's ranks serve on
+    old.send(Order("fake"))  # the old one's ranks serve on
     assert until(lambda: bool(old.read()))
     old.kill()
     assert until(lambda: is_gone(before))  # and it ends with the last of them
@@ -145,26 +147,26 @@ def test_the_number_of_a_rank_that_has_ended_is_left_alone(
     assert sent == [("session", pid)]
 
 
-@pytest.mark.usefixtures("own_template")
-def test_a_template_that_is_killed_is_replaced(start: Callable[..., ForkedRank]) -> None:
+@pytest.mark.usefixtures("own_forkserver")
+def test_a_forkserver_that_is_killed_is_replaced(start: Callable[..., ForkedRank]) -> None:
     first = start()
-    template = parent(ready(first))
-    template.kill()
+    forkserver = parent(ready(first))
+    forkserver.kill()
     first.kill()
     assert first.wait() == -signal.SIGKILL
-    assert parent(ready(start())).pid != template.pid
+    assert parent(ready(start())).pid != forkserver.pid
 
 
-@pytest.mark.usefixtures("own_template")
+@pytest.mark.usefixtures("own_forkserver")
 def test_a_rank_that_is_closed_before_it_was_forked_ends_at_once(tmp_path: Path) -> None:
     rank = ForkedRank(tmp_path / "rank.log", ("torch",))  # importing it takes a second
     assert rank.pid is None
     rank.kill()
     rank.close()
-    template = Template.here(tmp_path / "rank.log").process.pid
+    forkserver = Forkserver.here(tmp_path / "rank.log").process.pid
     later = ForkedRank(tmp_path / "later.log", ())
     ready(later)  # forked after the first
-    assert until(lambda: [child.pid for child in psutil.Process(template).children()] == [later.pid])
+    assert until(lambda: [child.pid for child in psutil.Process(forkserver).children()] == [later.pid])
     later.kill()
     later.close()
 
@@ -176,7 +178,7 @@ def test_everything_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
         "from harness.execution.group import GroupKey, WorkerGroup\n"
         "group = WorkerGroup(GroupKey(2, 'cpu', 'float32', ''), Path(sys.argv[1]))\n"
         "group.ensure('fake')\n"
-        "print(group._ranks[0]._template.process.pid, *[rank.pid for rank in group._ranks], flush=True)\n"
+        "print(group._ranks[0]._forkserver.process.pid, *[rank.pid for rank in group._ranks], flush=True)\n"
         "time.sleep(600)\n"
     )
     with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
@@ -187,11 +189,11 @@ def test_everything_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     assert until(lambda: all(map(is_gone, pids)))
 
 
-def test_groups_start_again_from_the_same_template(tmp_path: Path) -> None:
+def test_groups_start_again_from_the_same_forkserver(tmp_path: Path) -> None:
     group = WorkerGroup(GroupKey(1, "cpu", "float32", ""), tmp_path)
-    templates = []
+    forkservers = []
     for _ in range(2):
         group.ensure("fake")
-        templates.append([parent(rank.pid or 0).pid for rank in group._ranks if isinstance(rank, ForkedRank)])
+        forkservers.append([parent(rank.pid or 0).pid for rank in group._ranks if isinstance(rank, ForkedRank)])
         group.kill()
-    assert templates[0] == templates[1]
+    assert forkservers[0] == forkservers[1]

@@ -12,7 +12,8 @@ from typing import Any
 import psutil
 import pytest
 
-from harness.execution.rank import ForkedRank, Template
+from harness.execution.forkserver import Forkserver
+from harness.execution.rank import ForkedRank
 from harness.runs.folder import RunFolder
 from harness.session import background, steps
 from harness.session.background import AheadMeasurer
@@ -134,18 +135,18 @@ def test_abandoned_it_ends_at_once(bench: Any) -> None:
 
 
 def test_abandoned_before_it_is_there_it_ends_when_it_comes(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such as one whose template is still importing; here it is stopped."""
-    monkeypatch.setenv("A_TEMPLATE_OF_ITS_OWN", str(time.monotonic_ns()))
+    """Such as one whose forkserver is still importing; here it is stopped."""
+    monkeypatch.setenv("A_FORKSERVER_OF_ITS_OWN", str(time.monotonic_ns()))
     monkeypatch.setattr(background, "END_S", 0.0)
-    template = Template.here(bench.root / "template.log").process
-    template.send_signal(signal.SIGSTOP)
+    forkserver = Forkserver.here(bench.root / "forkserver.log").process
+    forkserver.send_signal(signal.SIGSTOP)
     try:
         _, measurer = begun(bench)
         reader = measurer._reader
         measurer.abandon()
         assert reader.is_alive()
     finally:
-        template.send_signal(signal.SIGCONT)
+        forkserver.send_signal(signal.SIGCONT)
     reader.join(DEADLINE_S)  # until its pipe has closed
     assert not reader.is_alive()
 

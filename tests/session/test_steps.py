@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness import codec
-from harness.execution.pool import Event, Holding, Started, Stepped, Waiting
+from harness.execution.events import Event, Holding, Started, Stepped, Waiting
 from harness.session import steps
 from harness.session.steps import exit_code
 from harness.types import Case, FailureKind, Outcome, Relation, Row, Size, Variant, Verdict

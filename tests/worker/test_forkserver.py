@@ -22,7 +22,7 @@ def test_a_rank_that_cannot_be_forked_is_told_and_costs_no_other(
     ours, theirs = socket.socketpair()
     monkeypatch.setattr(os, "fork", refuse)
     with ours, theirs:
-        made = forkserver.Template(theirs)
+        made = forkserver.Forkserver(theirs)
         is_rank = made._fork((orders, replies, os.open(log, os.O_CREAT | os.O_WRONLY), ended))
         for descriptor in (made._woken, made._wake):
             os.close(descriptor)

@@ -7,17 +7,16 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from harness import codec
 from harness.execution.rank import ForkedRank
 from harness.planning import cut
 from harness.plugins import Drawing
 from harness.types import Case, RunSpec, Size
 from harness.worker import main
+from harness.worker.protocol import STACK_SIGNAL, Done, Message, Order, Raised, Ready, Reply, Start, Step, Unwritable
 
 DEADLINE_S = 30.0
 
@@ -28,12 +27,12 @@ class RankProcess:
     def __init__(self, log: Path) -> None:
         self.log = log
         self.forked = ForkedRank(log, ())
-        self._arrived: list[dict[str, Any]] = []
+        self._arrived: list[Message] = []
 
-    def order(self, **fields: Any) -> None:
-        self.forked.write(fields)
+    def order(self, engine: str, spec: RunSpec | None = None, folder: object = "") -> None:
+        self.forked.send(Order(engine, spec, str(folder)))
 
-    def reply(self) -> dict[str, Any]:
+    def reply(self) -> Message:
         while not self._arrived:
             assert select.select([self.forked.replies], [], [], DEADLINE_S)[0], self.log.read_text()
             replies = self.forked.read()
@@ -52,9 +51,7 @@ class RankProcess:
         os.close(nowhere)
 
     def start(self) -> None:
-        self.order(
-            rank=0, world_size=1, device="cpu", device_index=0, dtype="float32", model_path="", rendezvous="unused"
-        )
+        self.forked.send(Start(0, 1, "cpu", 0, "float32", "", "unused"))
 
     def close(self) -> None:
         self.forked.kill()
@@ -75,54 +72,56 @@ def spec(steps: int = 2, step_s: float = 0.0) -> RunSpec:
 
 
 def draw(rank: RankProcess, folder: Path, run: RunSpec) -> None:
-    rank.order(engine="fake", spec=codec.encode(run), folder=str(folder))
+    rank.order("fake", run, folder)
 
 
 def test_it_makes_an_engine_ready_draws_and_leaves_the_files(rank: RankProcess, tmp_path: Path) -> None:
     rank.start()
-    rank.order(engine="fake")
+    rank.order("fake")
     ready = rank.reply()
-    assert ready["event"] == "ready"
-    assert set(ready["versions"]) == {"python", "numpy"}
+    assert isinstance(ready, Ready)
+    assert set(ready.versions) == {"python", "numpy"}
     for _ in range(2):  # one process serves many runs
         draw(rank, tmp_path, spec())
-        assert [rank.reply() for _ in range(2)] == [{"event": "step", "step": 1}, {"event": "step", "step": 2}]
+        assert [rank.reply() for _ in range(2)] == [Step(1), Step(2)]
         done = rank.reply()
-        assert (done["event"], done["images"], done["latents"]) == ("done", ["image-0.tif"], "latents.safetensors")
-        assert done["peak_memory_bytes"] > 1 << 20
+        assert isinstance(done, Done)
+        assert (done.images, done.latents) == (("image-0.tif",), "latents.safetensors")
+        assert done.peak_memory_bytes > 1 << 20
         assert (tmp_path / "image-0.tif").is_file()
         assert (tmp_path / "latents.safetensors").is_file()
 
 
 def test_an_order_that_fails_is_a_reply_and_the_rank_lives_on(rank: RankProcess) -> None:
     rank.start()
-    rank.order(engine="fak")
+    rank.order("fak")
     raised = rank.reply()
-    assert raised["event"] == "raised"
-    assert raised["message"] == "UsageError: there is no engine 'fak'; did you mean 'fake'?"
-    assert raised["detail"].startswith("Traceback")
-    assert raised["exhausted"] is None
-    rank.order(engine="fake")
-    assert rank.reply()["event"] == "ready"
+    assert isinstance(raised, Raised)
+    assert raised.message == "UsageError: there is no engine 'fak'; did you mean 'fake'?"
+    assert raised.detail.startswith("Traceback")
+    assert raised.exhausted is None
+    rank.order("fake")
+    assert isinstance(rank.reply(), Ready)
 
 
 def test_a_folder_that_cannot_be_written_is_no_error_of_the_engine(rank: RankProcess, tmp_path: Path) -> None:
     rank.start()
-    rank.order(engine="fake")
-    assert rank.reply()["event"] == "ready"
+    rank.order("fake")
+    assert isinstance(rank.reply(), Ready)
     gone = tmp_path / "gone"
     draw(rank, gone, spec(steps=1))
-    assert rank.reply()["event"] == "step"
-    assert rank.reply() == {"event": "unwritable", "folder": str(gone), "errno": errno.ENOENT}
+    assert rank.reply() == Step(1)
+    assert rank.reply() == Unwritable(str(gone), errno.ENOENT)
 
 
 def test_of_a_long_traceback_the_end_is_told(rank: RankProcess) -> None:
     rank.start()
-    rank.order(engine="x" * 100_000)
+    rank.order("x" * 100_000)
     raised = rank.reply()
-    assert len(raised["detail"]) == main.MAX_DETAIL_CHARS
-    assert raised["detail"].rstrip().endswith("spatial")  # of the engines that are known, the last
-    assert len(raised["message"]) == 500
+    assert isinstance(raised, Raised)
+    assert len(raised.detail) == main.MAX_DETAIL_CHARS
+    assert raised.detail.rstrip().endswith("spatial")  # of the engines that are known, the last
+    assert len(raised.message) == 500
 
 
 class Silent:
@@ -136,14 +135,13 @@ class Silent:
 
 @pytest.mark.parametrize("index", [0, 1])
 def test_an_engine_that_returns_no_drawing_raises_on_the_first_rank(tmp_path: Path, index: int) -> None:
-    replies: list[dict[str, Any]] = []
-    start = main.StartOrder(index, 2, "cpu", 0, "float32", "", "unused")
-    served = main.Rank(start, lambda **fields: replies.append(fields))
+    replies: list[Reply] = []
+    served = main.Rank(Start(index, 2, "cpu", 0, "float32", "", "unused"), replies.append)
     served.engines["silent"] = Silent()  # type: ignore[assignment]
-    order = main.Order("silent", spec(), str(tmp_path))
+    order = Order("silent", spec(), str(tmp_path))
     if index:
         served.serve(order)
-        assert [reply["event"] for reply in replies] == ["done"]
+        assert [type(reply) for reply in replies] == [Done]
     else:
         with pytest.raises(RuntimeError, match="engine silent returned no drawing on rank 0"):
             served.serve(order)
@@ -152,22 +150,22 @@ def test_an_engine_that_returns_no_drawing_raises_on_the_first_rank(tmp_path: Pa
 
 def test_it_ends_with_its_parent_whatever_it_does(rank: RankProcess, tmp_path: Path) -> None:
     rank.start()
-    rank.order(engine="fake")
+    rank.order("fake")
     draw(rank, tmp_path, spec(step_s=60, steps=3))
-    assert rank.reply()["event"] == "ready"
+    assert isinstance(rank.reply(), Ready)
     rank.end_orders()
     assert rank.forked.wait() == -signal.SIGKILL
 
 
 def test_ctrl_c_is_left_to_the_parent_and_a_signal_prints_the_stacks(rank: RankProcess, tmp_path: Path) -> None:
     rank.start()
-    rank.order(engine="fake")
-    assert rank.reply()["event"] == "ready"
+    rank.order("fake")
+    assert isinstance(rank.reply(), Ready)
     draw(rank, tmp_path, spec(step_s=0.3, steps=3))
-    assert rank.reply() == {"event": "step", "step": 1}
+    assert rank.reply() == Step(1)
     rank.send_signal(signal.SIGINT)
-    rank.send_signal(signal.SIGUSR1)
-    assert [rank.reply()["event"] for _ in range(3)] == ["step", "step", "done"]
+    rank.send_signal(STACK_SIGNAL)
+    assert [type(rank.reply()) for _ in range(3)] == [Step, Step, Done]
     deadline = time.monotonic() + DEADLINE_S
     while "most recent call first" not in rank.log.read_text() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -185,7 +183,7 @@ def test_nccl_is_asked_to_say_what_went_wrong(
     monkeypatch.setattr(
         torch.distributed, "init_process_group", lambda *_, **__: asked.append(os.environ["NCCL_DEBUG"])
     )
-    main._start_torch(main.StartOrder(0, 2, "cpu", 0, "float32", "", str(tmp_path / "store")))
+    main._start_torch(Start(0, 2, "cpu", 0, "float32", "", str(tmp_path / "store")))
     assert asked == [expected]
 
 

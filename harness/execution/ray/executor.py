@@ -19,7 +19,7 @@ from typing import Any
 
 from harness import codec
 from harness.errors import InfrastructureError
-from harness.execution.pool import Event, Finished, FolderOf, Started, Stepped, Waiting
+from harness.execution.events import Event, Finished, FolderOf, Started, Stepped, Waiting
 from harness.execution.ray import cluster, remote
 from harness.execution.ray.cluster import Group
 from harness.planning.graph import case_groups

@@ -16,7 +16,8 @@ from typing import Any
 
 from harness import codec, models
 from harness.errors import HarnessError
-from harness.execution.pool import Event, Finished, Pool, Started, Stepped, Waiting
+from harness.execution.events import Event, Finished, Started, Stepped, Waiting
+from harness.execution.pool import Pool
 from harness.planning.fingerprint import source_of
 from harness.types import RunSpec
 

@@ -21,7 +21,8 @@ from safetensors.numpy import load_file
 
 from harness import codec
 from harness.errors import InfrastructureError
-from harness.execution.pool import Event, Finished, Pool, Started, Stepped, Waiting
+from harness.execution.events import Event, Finished, Started, Stepped, Waiting
+from harness.execution.pool import Pool
 from harness.execution.ray.cluster import Group
 from harness.execution.ray.executor import RayExecutor, _Attempt
 from harness.planning.graph import Graph

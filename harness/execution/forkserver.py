@@ -1,0 +1,89 @@
+"""Client of the forkserver, the process that ranks are forked from (:mod:`harness.worker.forkserver`).
+
+What ranks need is imported once, there, and not by each rank. The forkserver stays for as long as this
+process lives: every group after the first starts at once. When the environment or the working directory has
+changed meanwhile, it is replaced.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from harness.execution import child_process
+
+GRACE_S = 0.5
+"""A forkserver without ranks ends within milliseconds."""
+
+
+class Forkserver:
+    """The process that ranks are forked from (:mod:`harness.worker.forkserver`)."""
+
+    _known: ClassVar[Forkserver | None] = None
+    _lock: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self, log: Path) -> None:
+        self._place = _place()
+        self._control, theirs = socket.socketpair()
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                child_process.command("harness.worker.forkserver", str(theirs.fileno())),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+                env=environment(),
+            )
+        theirs.close()
+        atexit.register(self.close)
+
+    @classmethod
+    def here(cls, log: Path) -> Forkserver:
+        """The forkserver of this place and environment; a new one prints into ``log``."""
+        with cls._lock:
+            known = cls._known
+            if known is None or known._place != _place() or known.process.poll() is not None:
+                if known:
+                    known.close()
+                known = cls._known = cls(log)
+            return known
+
+    def fork(self, modules: Sequence[str], descriptors: Sequence[int]) -> None:
+        """Ask for one rank, its program named first, and go on; who awaits its reply notices if nobody forks."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            socket.send_fds(self._control, [" ".join(modules).encode() + b"\n"], descriptors)
+
+    def close(self) -> None:
+        """Ask for no more ranks: it ends with the last it has."""
+        atexit.unregister(self.close)
+        self._control.close()
+        try:
+            self.process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:  # it still has ranks
+            threading.Thread(target=self.process.wait, daemon=True, name="forkserver").start()
+
+
+def environment() -> dict[str, str]:
+    """Environment of a rank: one thread for each, and no hub."""
+    threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+    fixed = dict.fromkeys(threads, "1") | {
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONUNBUFFERED": "1",
+        # Asks the driver's library whether there is a GPU: a process that asked CUDA itself cannot be forked.
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+    }
+    return dict(os.environ) | child_process.search_path() | fixed
+
+
+def _place() -> tuple[str, dict[str, str]]:
+    """What a rank inherits from its forkserver; pytest's note of the test at work decides nothing."""
+    return os.getcwd(), {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
