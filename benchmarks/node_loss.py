@@ -39,7 +39,7 @@ def main() -> None:
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     from ray.cluster_utils import Cluster
 
-    matrix, _ = steps.prepare(arguments.matrix, golden="off")
+    matrix, _ = steps.prepare(arguments.matrix)
     matrix = replace(matrix, cases=tuple(replace(case, steps=arguments.steps) for case in matrix.cases))
     cluster = Cluster(True, head_node_args={"num_cpus": 0, "object_store_memory": STORE_BYTES})
     try:

@@ -38,7 +38,7 @@ def main() -> int:
     made.add_argument("--rounds", type=positive, default=1, help="of which the medians are taken")
     made.add_argument("--out", type=Path, help="keep the run folders of the harness in this one")
     arguments = made.parse_args()
-    matrix, graph = steps.prepare(arguments.matrix, Selection(sizes=arguments.size), arguments.golden)
+    matrix, graph = steps.prepare(arguments.matrix, Selection(sizes=arguments.size))
     drawable(matrix, graph)
     specs = list(graph.specs.values())
     device = specs[0].case.device

@@ -43,7 +43,7 @@ def main() -> int:
     )
     made.add_argument("--all", action="store_true", help="launch every row")
     arguments = made.parse_args()
-    matrix, graph = steps.prepare(arguments.matrix, Selection(sizes=arguments.size), arguments.golden)
+    matrix, graph = steps.prepare(arguments.matrix, Selection(sizes=arguments.size))
     rows = drawable(matrix, graph)
     sample = rows if arguments.all else _spread(rows, arguments.rows)
     _launched(sample[0], graph)

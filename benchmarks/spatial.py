@@ -68,7 +68,7 @@ def main() -> int:
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Draw everything, then put each run beside its single device and its floor."""
-    matrix, _ = steps.prepare(arguments.matrix, Selection(sizes=arguments.size), golden="off")
+    matrix, _ = steps.prepare(arguments.matrix, Selection(sizes=arguments.size))
     _check(matrix)
     if arguments.steps:
         matrix = replace(matrix, cases=tuple(replace(case, steps=arguments.steps) for case in matrix.cases))

@@ -57,11 +57,18 @@ class MatrixFile(pytest.File):
         from harness.session import steps
 
         try:
-            self.matrix, self.graph = steps.prepare(self.path, golden=self.config.getoption("--sp-golden"))
+            self.matrix, self.graph = steps.prepare(self.path)
         except HarnessError as error:
             raise self.CollectError(str(error)) from None
         for row in self.graph.rows:
             yield RowItem.from_parent(self, name=f"{row.case.name}-{row.variant.label}", row=row)
+
+    def setup(self) -> None:
+        """Fetch the goldens before the first item."""
+        from harness.goldens import for_run
+
+        if self.config.getoption("--sp-golden") == "required":
+            for_run.fetch(self.matrix)
 
     @cached_property
     def folder(self) -> RunFolder:
@@ -103,9 +110,11 @@ class MatrixFile(pytest.File):
 
     def write_reports(self) -> tuple[Report, dict[str, Path]]:
         """Report on the rows that have been judged."""
+        from harness.goldens import for_run
         from harness.session import steps
 
         report = steps.conclude(self.folder, self.measurer, rows=self.judged)
+        for_run.propose(self.folder, report)
         return report, steps.write_reports(report, self.folder.path)
 
 

@@ -26,10 +26,13 @@ from harness.execution import locks
 from harness.execution.events import Event, Finished, Holding
 from harness.execution.executor import Executor, Make
 from harness.execution.pool import Pool
-from harness.goldens.for_run import check_store, known_digests
+from harness.goldens import for_run
+from harness.goldens.pin import known_digests
+from harness.judging.comparisons import Measurer
 from harness.matrix.coverage import cover as classify
+from harness.matrix.loader import current_pin, current_store, read_matrix
 from harness.matrix.schema import read_tables
-from harness.matrix.selection import Selection
+from harness.matrix.selection import Selection, select
 from harness.matrix.suggest import additions, as_toml
 from harness.planning.cut import choose_axis
 from harness.planning.graph import cost_of
@@ -60,7 +63,10 @@ def create(matrix: Path, out: Path, chosen: Selection, policy: str, shard: Shard
     """Plan a matrix and make the run folder of it or of one of its shards; ``None`` if that shard has no case."""
     if policy not in get_args(GoldenPolicy):
         raise UsageError(f"--golden {policy!r}: {did_you_mean(policy, get_args(GoldenPolicy))}")
-    checked, graph = steps.prepare(matrix, chosen, cast(GoldenPolicy, policy))
+    checked = select(read_matrix(matrix), chosen)
+    if policy == "required":
+        for_run.fetch(checked)
+    graph = steps.plan(checked)
     if shard and not divide(graph, shard.of)[shard.index - 1]:
         typer.echo(f"shard {shard} of {matrix} has no case: there is less to divide than there are shards")
         return None
@@ -69,7 +75,8 @@ def create(matrix: Path, out: Path, chosen: Selection, policy: str, shard: Shard
 
 def merge(paths: Sequence[Path], out: Path, mixed: bool) -> int:
     """Make one run folder of several, judge it, and return the exit code that one run would have had."""
-    folder = merge_runs(paths, out, mixed)
+    store = current_store(RunFolder.open(paths[0]).plan.matrix)
+    folder = merge_runs(paths, out, mixed, store)
     typer.echo(f"merged into {folder.path}")
     return compare(folder.path)
 
@@ -79,7 +86,7 @@ def resume(path: Path) -> RunFolder:
     folder = RunFolder.open(path)
     folder.check_whole()
     if folder.plan.golden == "required":
-        check_store(folder.plan.matrix, known_digests(folder))
+        for_run.fetch(folder.plan.matrix, known_digests(folder, current_pin(folder.plan.matrix)))
     with locks.claimed(path, "planning"):
         folder.replan(steps.plan((folder.plan.whole or folder.plan).matrix))
     return folder
@@ -111,7 +118,7 @@ def run(folder: RunFolder, judge: bool = True, explained: bool = True, executor:
         console.print(Text(f"recorded; judge it with: sp-harness compare {folder.path}"))
         return EXIT_OK if complete else EXIT_INTERRUPTED
     try:
-        report = steps.conclude(folder, measurer.wait(), complete=complete)
+        report = _judged(folder, measurer.wait(), complete)
         failing = explain.select(report.rows) if explained and complete else []
         if failing:
             steps.write_reports(report, folder.path)  # what is judged stays, whatever becomes of the explaining
@@ -119,7 +126,7 @@ def run(folder: RunFolder, judge: bool = True, explained: bool = True, executor:
                 _explain(folder, failing, EXPLAINED_AT_MOST, executor)
             except InfrastructureError as error:
                 console.print(Text(f"not explained: {error}"))
-            report = steps.conclude(folder, measurer.wait())
+            report = _judged(folder, measurer.wait(), complete)
         if not complete:
             report = replace(report, exit_code=EXIT_INTERRUPTED)
         print_report(console, report, steps.write_reports(report, folder.path))
@@ -135,15 +142,22 @@ def explain_rows(path: Path, names: Sequence[str]) -> int:
     folder = RunFolder.open(path)
     runs = folder.runs()
     complete = all(digest in runs for digest in folder.plan.specs)
-    known = steps.conclude(folder, complete=complete)
+    known = _judged(folder, None, complete)
     rows = explain.select(known.rows, names)
     if not rows:
         typer.echo("no row fails a comparison that can be explained; name one to look inside all the same")
         return known.exit_code
     if _explain(folder, rows):
-        known = steps.conclude(folder, complete=complete)
+        known = _judged(folder, None, complete)
     print_report(make_console(), known, steps.write_reports(known, path))
     return known.exit_code
+
+
+def _judged(folder: RunFolder, measurer: Measurer | None, complete: bool) -> Report:
+    """Judge a run folder, held to what its matrix file pins by now, and propose goldens that are missing."""
+    report = steps.conclude(folder, measurer, complete=complete, pin=current_pin(folder.plan.matrix))
+    for_run.propose(folder, report)
+    return report
 
 
 def _explain(folder: RunFolder, rows: Sequence[Row], at_most: int | None = None, executor: Make = Pool) -> bool:
@@ -194,7 +208,7 @@ def compare(path: Path) -> int:
     """Judge a run folder again and write its reports."""
     folder = RunFolder.open(path)
     runs = folder.runs()
-    result = steps.conclude(folder, complete=all(digest in runs for digest in folder.plan.specs))
+    result = _judged(folder, None, complete=all(digest in runs for digest in folder.plan.specs))
     print_report(make_console(), result, steps.write_reports(result, path))
     return result.exit_code
 
@@ -207,7 +221,7 @@ def report(path: Path) -> None:
 
 def cover(matrices: Sequence[Path], as_json: bool) -> int:
     """Print which classes matrices meet together, and what to add to the last of them for the others."""
-    planned = [steps.prepare(path, golden="off") for path in matrices]
+    planned = [steps.prepare(path) for path in matrices]
     coverage = classify(planned)
     last = planned[-1][0]
     text = as_toml(additions(last, coverage.missing), last, read_tables(matrices[-1])) if coverage.missing else ""
@@ -231,7 +245,7 @@ def ls(what: Path | None) -> None:
         for path in sorted(what.glob("*/plan.json")):
             typer.echo(_describe_run(path.parent))
     else:
-        matrix, graph = steps.prepare(what, golden="off")
+        matrix, graph = steps.prepare(what)
         for row in graph.rows:
             cut = f"{row.plan.axis} {'+'.join(map(str, row.plan.shard_tokens))}" if row.plan else "-"
             typer.echo(f"{row.name}  {row.skip or cut}")

@@ -30,7 +30,7 @@ def ls() -> None:
 
 def run(path: Path, only: Sequence[str], out: Path, as_json: bool) -> int:
     """Plant bugs into a matrix, draw it, print the kill score, and return the exit code."""
-    matrix, graph = steps.prepare(path, golden="off")
+    matrix, graph = steps.prepare(path)
     places, not_planted = score.place(graph, only)
     if not places:
         raise UsageError(f"{path}: no row can show {', '.join(not_planted)}; see sp-harness faults ls")

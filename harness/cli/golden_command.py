@@ -11,8 +11,9 @@ import typer
 from harness import codec
 from harness.errors import EXIT_OK, EXIT_VERDICT, UsageError
 from harness.goldens import approve as approval
-from harness.goldens import for_run
-from harness.matrix.loader import read_matrix
+from harness.goldens.open_store import store_of
+from harness.goldens.verify import verify as verify_goldens
+from harness.matrix.loader import current_pin, read_matrix
 from harness.runs.folder import RunFolder
 from harness.session import steps
 from harness.types import SCHEMA, Report
@@ -32,7 +33,7 @@ def approve(path: Path, cases: Sequence[str], yes: bool, by: str | None) -> None
     if not pending:
         typer.echo("nothing to approve")
         return
-    approval.check_known(folder)
+    approval.check_known(folder, current_pin(folder.plan.matrix))
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("approving asks for a yes and there is no terminal; look at the changes, then add --yes")
@@ -46,7 +47,7 @@ def verify(matrices: Sequence[Path], is_all: bool) -> int:
     """Print what is wrong with the goldens of some matrices, or of all there are."""
     if not matrices:
         raise UsageError("matrices/ holds no matrix; name one: sp-harness golden verify matrices/pr.toml")
-    asked, lines = for_run.verify([read_matrix(path) for path in matrices], is_all)
+    asked, lines = verify_goldens([read_matrix(path) for path in matrices], is_all)
     for line in lines:
         typer.echo(line)
     typer.echo(f"{asked} goldens asked for, {len(lines)} problems")
@@ -68,7 +69,7 @@ def _judged(folder: RunFolder) -> Report:
 
 def _write(folder: RunFolder, result: Report, pending: Sequence[approval.Change], by: str | None) -> None:
     """Write goldens, and say how the matrix file pins what is there now, also where one could not be written."""
-    store = for_run.store_of(folder.plan.matrix)
+    store = store_of(folder.plan.matrix)
     written = 0
     try:
         for change in pending:

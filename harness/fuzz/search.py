@@ -172,7 +172,7 @@ class _Bench:
     def _try(self, text: str) -> Literal["skip", "pass", "fail"]:
         path = self._folder / "example.toml"
         path.write_text(text, encoding="utf-8")
-        matrix, graph = steps.prepare(path, golden="off")
+        matrix, graph = steps.prepare(path)
         reasons = [row.skip for row in graph.rows if row.skip is not None]
         if reasons:
             self._tally.skips += 1
@@ -244,7 +244,7 @@ def reproduce(path: Path, out: Path) -> tuple[Report, Path]:
     Report, Path
         The report, and the page to open.
     """
-    matrix, graph = steps.prepare(path, golden="off")
+    matrix, graph = steps.prepare(path)
     folder = RunFolder.create(out, matrix, graph, "off")
     with Pool(folder.path / "logs") as pool:
         steps.record(folder, pool)

@@ -13,12 +13,14 @@ from pathlib import Path
 from harness.diagnose.sentence import describe
 from harness.errors import ConfigError, GoldenError, UsageError, did_you_mean
 from harness.goldens import golden
-from harness.goldens.folder_store import Look, is_url
-from harness.goldens.for_run import APPROVED, approvable, baseline_of, known_digests, store_of
+from harness.goldens.for_run import approvable, baseline_of
+from harness.goldens.open_store import store_of
+from harness.goldens.pin import is_pinned, known_digests, note_approved
+from harness.goldens.store import Look
 from harness.judging import judge
 from harness.judging.comparisons import Measurer
 from harness.runs.folder import RunFolder
-from harness.types import Case, Matrix, Relation, Report, Run
+from harness.types import Case, Relation, Report, Run
 
 Figures = Mapping[str, judge.Approved]
 """Variant label to the figures approved for it."""
@@ -110,24 +112,31 @@ def approve(folder: RunFolder, report: Report, change: Change, by: str | None = 
     figures = {**change.kept, **change.figures}
     matrix = folder.plan.matrix
     store = store_of(matrix)
-    others = dict(store.look(matrix.golden_keys, fresh=False).descriptions) if _is_pinned(matrix) else {}
+    others = dict(store.look(matrix.golden_keys, fresh=False).descriptions) if is_pinned(matrix) else {}
     others.pop(change.address, None)
 
     def make(place: Path) -> None:
         golden.write(place, run, folder.folder_of(run.spec), figures, platform, provenance)
-        if _is_pinned(matrix):
+        if is_pinned(matrix):
             # An upload that breaks leaves the store without this golden, or, at its very end, with it.
             written = golden.sha256((place / golden.DESCRIPTION).read_bytes())
-            _note(folder, Look(others).digest, Look({**others, change.address: written}).digest)
+            note_approved(folder, Look(others).digest, Look({**others, change.address: written}).digest)
 
     store.write(change.address, make)
 
 
-def check_known(folder: RunFolder) -> None:
+def check_known(folder: RunFolder, pin: str | None) -> None:
     """Refuse to approve on top of goldens that nobody pinned: the new pin would cover them too.
 
     A store is known if it holds what the run was held to, what the matrix file pins by now, or what an
     earlier approval of this run left.
+
+    Parameters
+    ----------
+    folder
+        The run.
+    pin
+        What the matrix file pins by now.
 
     Raises
     ------
@@ -136,7 +145,7 @@ def check_known(folder: RunFolder) -> None:
     """
     matrix = folder.plan.matrix
     look = store_of(matrix).look(matrix.golden_keys)
-    if look.descriptions and _is_pinned(matrix) and look.digest not in known_digests(folder):
+    if look.descriptions and is_pinned(matrix) and look.digest not in known_digests(folder, pin):
         raise ConfigError(
             f"{matrix.path}: golden_store {matrix.golden_store} holds goldens that come to {look.digest}, but "
             f"golden_digest says {matrix.golden_digest or 'nothing'}; restore the store, or write its digest into "
@@ -147,7 +156,7 @@ def check_known(folder: RunFolder) -> None:
 def pin(folder: RunFolder) -> str | None:
     """Digest to be written into the matrix file after approving; ``None`` where version control guards the store."""
     matrix = folder.plan.matrix
-    if not _is_pinned(matrix) and _lies_beside(Path(matrix.path), Path(matrix.golden_store)):
+    if not is_pinned(matrix) and _lies_beside(Path(matrix.path), Path(matrix.golden_store)):
         return None
     return store_of(matrix).look(matrix.golden_keys).digest
 
@@ -156,19 +165,6 @@ def _lies_beside(matrix: Path, store: Path) -> bool:
     """Whether a store lies in the checkout that the matrix file is of."""
     checkout = next((parent for parent in matrix.absolute().parents if (parent / ".git").exists()), None)
     return checkout is not None and store.absolute().is_relative_to(checkout)
-
-
-def _is_pinned(matrix: Matrix) -> bool:
-    return is_url(matrix.golden_store) or matrix.golden_digest is not None
-
-
-def _note(folder: RunFolder, *digests: str) -> None:
-    """Remember what approving leaves in the store, for what comes after: judging, and approving again."""
-    try:
-        with (folder.path / APPROVED).open("a", encoding="utf-8") as noted:
-            noted.writelines(f"{digest}\n" for digest in digests)
-    except OSError as error:
-        raise UsageError(f"{folder.path}: cannot be written ({error.strerror}); copy the run folder first") from None
 
 
 def _what_changes(folder: RunFolder, run: Run, address: str, figures: Figures) -> tuple[str, Figures]:

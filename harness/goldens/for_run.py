@@ -1,36 +1,29 @@
-"""Goldens of a run: compared with, and proposed where missing; a person approves them in ``approval.py``."""
+"""Goldens of a run: fetched before it, compared with its pictures, proposed where missing."""
 
 from __future__ import annotations
 
 import contextlib
 import traceback
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from harness import models
-from harness.errors import ConfigError, GoldenError, UsageError
+from harness.errors import GoldenError, naming
 from harness.goldens import golden
-from harness.goldens.folder_store import Look, Store, is_url, open_store
-from harness.goldens.folder_store import verify as verify_store
+from harness.goldens.open_store import store_of
+from harness.goldens.pin import check_pin
+from harness.goldens.store import Store
 from harness.judging import judge
 from harness.judging.comparisons import Measurer
-from harness.matrix.loader import read_matrix
+from harness.matrix.golden_store import key_of, model_of
 from harness.runs.folder import RunFolder
-from harness.types import Case, Comparison, GoldenPolicy, Matrix, Outcome, Relation, Report, Row, Run, digest_of
-
-APPROVED = "approved.txt"
-"""File of a run folder: what its goldens' store came to by approvals of it, line by line."""
+from harness.types import Case, Comparison, Matrix, Outcome, Relation, Report, Row, Run, digest_of
 
 
-def store_of(matrix: Matrix) -> Store:
-    """Open the store of a matrix."""
-    return open_store(matrix.golden_store, models.cache_dir())
+def fetch(matrix: Matrix, known: Collection[str] = ()) -> None:
+    """Read every golden's description, check the pin, and copy URL goldens into the cache.
 
-
-def check_store(matrix: Matrix, known: Collection[str] = ()) -> None:
-    """Look at every golden's description, and at the pin, and fetch all, before anything is computed.
-
-    A network that fails hours later then costs nothing. A golden that is altered is its row's to tell.
+    Done before anything is drawn: a network that fails hours later then costs nothing. An altered golden is
+    left to the verdict of its row.
 
     Parameters
     ----------
@@ -56,90 +49,15 @@ def check_store(matrix: Matrix, known: Collection[str] = ()) -> None:
         store.read(address)
     check_pin(matrix, look, known)
     for address in look.descriptions:
-        if _asks(matrix, address):
+        if may_ask(matrix, address):
             with contextlib.suppress(GoldenError):
                 store.fetch(address)
 
 
-def check_pin(matrix: Matrix, look: Look, known: Collection[str] = ()) -> None:
-    """Hold what a store was seen to hold to the matrix' pin, or to digests that are as good.
-
-    Raises
-    ------
-    ConfigError
-        If they differ, or if a URL store has goldens and no pin.
-    """
-    if look.digest in known:
-        return
-    where = f"{matrix.path}: golden_store {matrix.golden_store}"
-    count = len(look.descriptions)
-    if matrix.golden_digest not in (None, look.digest):
-        raise ConfigError(
-            f"{where} holds {count} goldens of this matrix that come to {look.digest}, but golden_digest says "
-            f"{matrix.golden_digest}; restore the store, or write the new digest if a person approved what it holds"
-        )
-    if matrix.golden_digest is None and is_url(matrix.golden_store) and count:
-        raise ConfigError(
-            f"{where} holds {count} goldens of this matrix and nothing pins them; if a person approved what it "
-            f'holds, write: golden_digest = "{look.digest}"'
-        )
-
-
-def known_digests(folder: RunFolder) -> set[str]:
-    """What the store of a run may come to: what the run was held to, the file's pin by now, what approving left."""
-    matrix = folder.plan.matrix
-    noted = folder.path / APPROVED
-    left = noted.read_text(encoding="utf-8").split() if noted.is_file() else []
-    return {pin for pin in (matrix.golden_digest, _pin_of_file(matrix), *left) if pin}
-
-
-def _pin_of_file(matrix: Matrix) -> str | None:
-    """What the matrix file pins by now, if it is still there and can be read."""
-    try:
-        return read_matrix(Path(matrix.path)).golden_digest
-    except UsageError:
-        return None
-
-
-def verify(matrices: Sequence[Matrix], is_all: bool = True) -> tuple[int, list[str]]:
-    """Count the goldens that matrices ask for, and say in a line each what is wrong with them.
-
-    Which GPU will draw is not known here: of a ``cuda`` case every platform that is there is looked at, and
-    none is missed.
-
-    Parameters
-    ----------
-    matrices
-        What asks for goldens.
-    is_all
-        Whether no other matrix asks for goldens of theirs, so that one that is not asked for is unused.
-    """
-    asked, lines = 0, []
-    for place in dict.fromkeys(matrix.golden_store for matrix in matrices):
-        its = [matrix for matrix in matrices if matrix.golden_store == place]
-        store = store_of(its[0])
-        looks = [(matrix, store.look(matrix.golden_keys)) for matrix in its]
-        wanted = {
-            golden.address_of(case, golden.platform_of(case, {}))
-            for matrix in its
-            for case in matrix.cases
-            if case.golden == "required" and case.device == "cpu"
-        }
-        found = {address for matrix, look in looks for address in look.descriptions if _asks(matrix, address)}
-        asked += len(wanted | found)
-        for matrix, look in looks:
-            try:
-                check_pin(matrix, look)
-            except ConfigError as error:
-                lines.append(f"pin: {error}")
-        lines += verify_store(store, wanted, found, is_all)
-    return asked, lines
-
-
-def _asks(matrix: Matrix, address: str) -> bool:
+def may_ask(matrix: Matrix, address: str) -> bool:
     """Whether a matrix may ask for a golden on some machine: its device and dtype are those of a case."""
     return any(
-        address.startswith(f"{golden.model_of(case)}/{case.device}-")
+        address.startswith(f"{model_of(case)}/{case.device}-")
         and address.endswith(f"-{case.dtype}/{case.key}")
         and case.golden == "required"
         for case in matrix.cases
@@ -147,25 +65,40 @@ def _asks(matrix: Matrix, address: str) -> bool:
 
 
 class Goldens:
-    """The goldens of one run folder: each found once, compared with, proposed where missing."""
+    """Goldens of one run folder, each read once.
 
-    def __init__(self, folder: RunFolder, runs: Mapping[str, Run], pinned: bool = True) -> None:
+    Parameters
+    ----------
+    folder, runs
+        The run folder, and its runs that are over.
+    known
+        Digests that are as good as the pin of the matrix; ``None`` leaves the pin alone.
+
+    Raises
+    ------
+    ConfigError
+        If the store holds something else.
+    InfrastructureError
+        If it cannot be read.
+    """
+
+    def __init__(self, folder: RunFolder, runs: Mapping[str, Run], known: Collection[str] | None) -> None:
         self._folder = folder
         self._runs = runs
         self._found: dict[str, golden.Golden | GoldenError | None] = {}
         self._places: dict[str, Path] = {}
         self._store: Store | None = None
         matrix = folder.plan.matrix
-        if all(self.policy(case) == "off" for case in matrix.cases):
+        if all(_is_off(folder, case) for case in matrix.cases):
             return  # and the store is not touched
         self._store = store_of(matrix)
         look = self._store.look(_keys(matrix), fresh=False)
-        if pinned:
-            check_pin(matrix, look, known_digests(folder))
+        if known is not None:
+            check_pin(matrix, look, known)
 
     def _of(self, case: Case) -> golden.Golden | GoldenError | None:
         """The golden of a case, or what is wrong with it; which one it is depends on who drew the baseline."""
-        if self._store is None or self.policy(case) == "off":
+        if self._store is None or _is_off(self._folder, case):
             return None
         if case.name not in self._found:
             try:
@@ -175,13 +108,9 @@ class Goldens:
                 self._found[case.name] = error
         return self._found[case.name]
 
-    def policy(self, case: Case) -> GoldenPolicy:
-        """Whether a case is held to a golden in this run."""
-        return "off" if self._folder.plan.golden == "off" else case.golden
-
     def platform(self, case: Case) -> str:
         """Platform of a case, from what its baseline reported."""
-        run = self._baseline(case)
+        run = baseline_of(self._folder, self._runs, case)
         return golden.platform_of(case, run.versions if run else {})
 
     def folders(self) -> dict[str, str]:
@@ -194,7 +123,7 @@ class Goldens:
 
     def is_missing(self, case: Case) -> bool:
         """Whether a golden is asked for and there is none."""
-        return self.policy(case) == "required" and self._of(case) is None
+        return not _is_off(self._folder, case) and self._of(case) is None
 
     def approved(self, row: Row) -> judge.Approved | None:
         """Figures approved for a row's variant."""
@@ -208,7 +137,7 @@ class Goldens:
         """
         if row.variant.cache != "none" or (found := self._of(row.case)) is None:
             return []
-        key = key_of(row.case)
+        key = sample_key(row.case)
         problem = None
         if isinstance(found, GoldenError):
             problem = str(found)
@@ -226,29 +155,12 @@ class Goldens:
     def notes(self) -> tuple[str, ...]:
         """What the report says about goldens as a whole."""
         cases = self._folder.plan.matrix.cases
-        if all(self.policy(case) == "off" for case in cases):
+        if all(_is_off(self._folder, case) for case in cases):
             return ("Goldens are off: nothing was held to an approved picture.",)
         if all(self._of(case) is None for case in cases):
             platforms = ", ".join(sorted({self.platform(case) for case in cases}))
             return (f"There are no goldens for the platform {platforms}; proposals lie in the run folder.",)
         return ()
-
-    def propose(self, report: Report) -> None:
-        """Leave a golden in ``proposals/`` for every case that lacks one and whose baseline was drawn."""
-        for case in self._folder.plan.matrix.cases:
-            baseline = self._baseline(case)
-            if self.is_missing(case) and baseline is not None and baseline.failure is None:
-                golden.write(
-                    golden.folder_of(self._folder.path / "proposals", case, self.platform(case)),
-                    baseline,
-                    self._folder.folder_of(baseline.spec),
-                    approvable(report, case),
-                    self.platform(case),
-                    {"run": report.name},
-                )
-
-    def _baseline(self, case: Case) -> Run | None:
-        return baseline_of(self._folder, self._runs, case)
 
 
 class GoldensAhead:
@@ -264,14 +176,32 @@ class GoldensAhead:
         if self._in_vain:
             return
         try:
-            self._goldens = self._goldens or Goldens(self._folder, runs)
+            self._goldens = self._goldens or Goldens(self._folder, runs, None)  # the pin is for who judges
             self._goldens.comparisons(row, measurer)
         except Exception:  # a store that is gone or being written; what remains of it is told when rows are judged
             traceback.print_exc()
             self._in_vain = True
 
 
-def key_of(case: Case) -> str:
+def propose(folder: RunFolder, report: Report) -> None:
+    """Write a golden into ``proposals/`` of a run folder for every case that lacks one and whose baseline was drawn."""
+    cases = [case for case in folder.plan.matrix.cases if not _is_off(folder, case)]
+    if not cases:
+        return
+    found = store_of(folder.plan.matrix).look(_keys(folder.plan.matrix), fresh=False).descriptions
+    for case in cases:
+        run = baseline_of(folder, report.runs, case)
+        if run is None or run.failure is not None:
+            continue
+        platform = golden.platform_of(case, run.versions)
+        if golden.address_of(case, platform) not in found:
+            place = golden.folder_of(folder.path / "proposals", case, platform)
+            figures = approvable(report, case)
+            with naming(folder.path):
+                golden.write(place, run, folder.folder_of(run.spec), figures, platform, {"run": report.name})
+
+
+def sample_key(case: Case) -> str:
     """Name of a case's golden among samples."""
     return f"golden:{case.key}"
 
@@ -311,6 +241,11 @@ def latents_db(comparison: Comparison | None) -> float | None:
     return round(figure.value, 3) if figure and figure.value is not None else None
 
 
+def _is_off(folder: RunFolder, case: Case) -> bool:
+    """Whether a case is held to no golden in this run."""
+    return folder.plan.golden == "off" or case.golden == "off"
+
+
 def _keys(matrix: Matrix) -> tuple[str, ...]:
     """What to look for; a plan of older days names cases alone."""
-    return matrix.golden_keys or tuple(f"{golden.model_of(case)}/{case.key}" for case in matrix.cases)
+    return matrix.golden_keys or tuple(key_of(case) for case in matrix.cases)

@@ -8,7 +8,6 @@ for large ones, whose comparison goes by their full-size latents. ``approve`` is
 from __future__ import annotations
 
 import hashlib
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from harness import codec
 from harness.errors import GoldenError
+from harness.matrix.golden_store import model_of, slug
 from harness.runs import sample
 from harness.runs.sample import Sample
 from harness.types import SCHEMA, Case, Run
@@ -45,24 +45,10 @@ class Golden:
     schema: int = SCHEMA
 
 
-def slug(text: str) -> str:
-    """Turn a model's or device's name into a folder name.
-
-    >>> slug("Tongyi-MAI/Z-Image-Turbo")
-    'tongyi-mai--z-image-turbo'
-    """
-    return re.sub(r"[^a-z0-9.-]+", "-", text.lower().replace("/", "--")).strip("-.") or "model"
-
-
 def platform_of(case: Case, versions: Mapping[str, str]) -> str:
     """Name the platform a picture is valid for: ``cpu-float32``, ``cuda-nvidia-h200-bfloat16``."""
     device = versions.get("device", "")
     return "-".join(part for part in (case.device, slug(device) if device else "", case.dtype) if part)
-
-
-def model_of(case: Case) -> str:
-    """Name a case's model as a store does; a local model goes by its folder's last name."""
-    return slug(Path(case.model).name if Path(case.model).is_absolute() else case.model.lstrip("./"))
 
 
 def address_of(case: Case, platform: str) -> str:

@@ -15,32 +15,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from harness import codec
-from harness.errors import ConfigError, FileError, GoldenError, HarnessError, InfrastructureError, did_you_mean
+from harness.errors import ConfigError, FileError, GoldenError, HarnessError, InfrastructureError
 from harness.goldens import golden
-from harness.goldens.folder_store import Look, Make
 from harness.goldens.golden import DESCRIPTION, Golden, sha256
+from harness.goldens.store import Look, Make
+from harness.matrix.golden_store import check_protocol
 from harness.types import SCHEMA
 
 AT_ONCE = 8
 """Files read side by side."""
-
-
-def check_protocol(url: str) -> None:
-    """Refuse a URL whose protocol fsspec does not know; its package need not be installed.
-
-    Raises
-    ------
-    ConfigError
-        Naming what was probably meant.
-    """
-    import fsspec
-
-    known = fsspec.available_protocols()
-    for protocol in url.partition("://")[0].split("::"):
-        if protocol not in known:
-            usual = [name for name in ("s3", "gs", "hf", "abfs", "file") if name in known]
-            hint = did_you_mean(protocol, known) if len(protocol) > 2 else did_you_mean("", usual)
-            raise ConfigError(f"{url!r}: no file system is called {protocol!r}; {hint}")
 
 
 class UrlStore:

@@ -15,10 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness import plugins
-from harness.errors import ConfigError, did_you_mean
-from harness.goldens.folder_store import is_url
-from harness.goldens.golden import model_of
-from harness.goldens.url_store import check_protocol
+from harness.errors import ConfigError, UsageError, did_you_mean
+from harness.matrix.golden_store import check_protocol, is_url, key_of
 from harness.matrix.schema import CaseTable, MatrixTables, Shared, VariantTable, read_tables
 from harness.types import Bound, Case, Matrix, Relation, Size, Variant
 
@@ -46,8 +44,29 @@ def read_matrix(path: Path) -> Matrix:
         metrics=tuple(table.metrics),
         declared=declared,
         golden_digest=table.golden_digest,
-        golden_keys=tuple(f"{model_of(case)}/{case.key}" for case in cases if case.golden == "required"),
+        golden_keys=tuple(key_of(case) for case in cases if case.golden == "required"),
     )
+
+
+def current_pin(matrix: Matrix) -> str | None:
+    """Read what the file of a matrix pins by now; ``None`` where it is gone or cannot be read."""
+    try:
+        return read_matrix(Path(matrix.path)).golden_digest
+    except UsageError:
+        return None
+
+
+def current_store(matrix: Matrix) -> str:
+    """Find the golden store on this machine: where it was, or where the matrix file that is here has it.
+
+    Raises
+    ------
+    ConfigError
+        If that file is wrong.
+    """
+    if Path(matrix.golden_store).is_dir() or not Path(matrix.path).is_file():
+        return matrix.golden_store
+    return read_matrix(Path(matrix.path)).golden_store
 
 
 def _golden_store(path: Path, table: MatrixTables) -> str:

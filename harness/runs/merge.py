@@ -14,7 +14,6 @@ from typing import Any
 
 from harness import codec
 from harness.errors import UsageError
-from harness.matrix.loader import read_matrix
 from harness.planning.graph import case_groups
 from harness.planning.partition import Merged, divide
 from harness.runs.folder import Plan, RunFolder
@@ -60,7 +59,7 @@ class _Source:
         return (shard.index if shard else 0, self.folder.plan.started_at, self.folder.plan.name)
 
 
-def merge(paths: Sequence[Path], out: Path, mixed: bool = False) -> RunFolder:
+def merge(paths: Sequence[Path], out: Path, mixed: bool = False, golden_store: str | None = None) -> RunFolder:
     """Make a new run folder with the runs of others, which stay as they are.
 
     Parameters
@@ -72,6 +71,8 @@ def merge(paths: Sequence[Path], out: Path, mixed: bool = False) -> RunFolder:
         Where the new folder goes.
     mixed
         Take runs of different devices and library versions together.
+    golden_store
+        Where the goldens are on this machine; by default where the first shard had them.
 
     Raises
     ------
@@ -94,7 +95,8 @@ def merge(paths: Sequence[Path], out: Path, mixed: bool = False) -> RunFolder:
     _check_one_machine_for_a_case(first.whole, chosen)
     merged = Merged(first.of, tuple(sorted({name for source in sources for name in source.names})))
     started_at = min(source.whole.started_at for source in sources)
-    plan = replace(first.whole, merged=merged, started_at=started_at, matrix=_here(first.whole.matrix))
+    matrix = replace(first.whole.matrix, golden_store=golden_store or first.whole.matrix.golden_store)
+    plan = replace(first.whole, merged=merged, started_at=started_at, matrix=matrix)
     folder = RunFolder.of(out, plan)
     try:
         _fill(folder, sources, chosen)
@@ -223,13 +225,6 @@ def _agree(first: _Source, other: _Source, digest: str) -> bool:
 
 
 # ---------------------------------------------------------------- the new folder
-
-
-def _here(matrix: Matrix) -> Matrix:
-    """Find the goldens on this machine: where the shards had them, or beside the same matrix file."""
-    if not Path(matrix.golden_store).is_dir() and Path(matrix.path).is_file():
-        return replace(matrix, golden_store=read_matrix(Path(matrix.path)).golden_store)
-    return matrix
 
 
 def _fill(folder: RunFolder, sources: Sequence[_Source], chosen: Mapping[str, _Source]) -> None:

@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 from harness import codec
 from harness.execution.gpus import is_shareable
-from harness.goldens.for_run import GoldensAhead, key_of
+from harness.goldens.for_run import GoldensAhead, sample_key
 from harness.judging.comparisons import EDGES, KEPT_BYTES, Measurer, Names
 from harness.reporting.difference_images import Differences, Picture
 from harness.reporting.difference_index import SHOWN_IMAGES, DifferenceIndex, name_of, shown_pairs
@@ -251,7 +251,7 @@ def _told() -> Iterator[None]:
 
 
 def _samples_of(row: Row) -> set[str]:
-    return {*row.runs.values(), key_of(row.case)}
+    return {*row.runs.values(), sample_key(row.case)}
 
 
 def _device(gpu: int | None) -> str | None:

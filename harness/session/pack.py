@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from harness.errors import InfrastructureError, UsageError
-from harness.goldens.for_run import APPROVED
+from harness.goldens.pin import APPROVED
 from harness.reporting.difference_index import REDUCED, Difference, DifferenceIndex, write_jpeg
 from harness.runs.folder import read_report
 from harness.session import steps

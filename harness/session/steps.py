@@ -23,7 +23,8 @@ from harness.errors import (
 from harness.execution import locks
 from harness.execution.events import Event, Finished, Started, Stepped, Waiting
 from harness.execution.executor import Executor
-from harness.goldens.for_run import Goldens, check_store
+from harness.goldens.for_run import Goldens
+from harness.goldens.pin import known_digests
 from harness.judging import judge
 from harness.judging.comparisons import Measurer
 from harness.matrix.loader import read_matrix
@@ -34,7 +35,6 @@ from harness.runs.machines import mixed
 from harness.runs.merge import division_notes
 from harness.types import (
     Case,
-    GoldenPolicy,
     Matrix,
     ModelSpec,
     Outcome,
@@ -46,19 +46,15 @@ from harness.types import (
 OnEvent = Callable[[Event], None]
 
 
-def prepare(path: Path, selection: Selection = EVERYTHING, golden: GoldenPolicy = "required") -> tuple[Matrix, Graph]:
+def prepare(path: Path, selection: Selection = EVERYTHING) -> tuple[Matrix, Graph]:
     """Read a matrix and plan it; finds, and where needed builds, its checkpoints.
 
     Parameters
     ----------
     path, selection
         The matrix file, and which rows of it to take.
-    golden
-        ``off`` leaves the golden store alone: it may lie beyond a network.
     """
     matrix = select(read_matrix(path), selection)
-    if golden == "required":
-        check_store(matrix)
     return matrix, plan(matrix)
 
 
@@ -131,9 +127,10 @@ def conclude(
     measurer: Measurer | None = None,
     rows: Sequence[Row] | None = None,
     complete: bool = True,
+    pin: str | None = None,
     pinned: bool = True,
 ) -> Report:
-    """Compare and judge what a run folder holds; leaves proposals for missing goldens, writes no report.
+    """Compare and judge what a run folder holds; writes nothing.
 
     Parameters
     ----------
@@ -145,16 +142,18 @@ def conclude(
         Rows to judge; all by default.
     complete
         Whether everything planned was computed.
+    pin
+        Digest that the matrix file pins by now; the golden store may hold this, or what the plan pins.
     pinned
-        Whether the golden store has to hold what the matrix pins; approving changes what it holds.
+        Whether the golden store is held to a pin at all; approving changes what it holds.
     """
     matrix, runs = folder.plan.matrix, folder.runs()
     measurer = measurer or Measurer(folder)
-    goldens = Goldens(folder, runs, pinned)
+    goldens = Goldens(folder, runs, known_digests(folder, pin) if pinned else None)
     planned = folder.plan.rows if rows is None else rows
     apart = mixed(folder.plan.specs.values(), runs)
     judged = tuple(_concluded(row, runs, measurer, goldens, folder, apart) for row in planned)
-    report = Report(
+    return Report(
         name=folder.plan.name,
         matrix=matrix,
         rows=judged,
@@ -169,9 +168,6 @@ def conclude(
         environment=_environment(runs),
         golden_dirs=goldens.folders(),
     )
-    with naming(folder.path):
-        goldens.propose(report)
-    return report
 
 
 def write_reports(report: Report, folder: Path) -> dict[str, Path]:

@@ -63,6 +63,8 @@ class TestMissing:
         assert outcomes(report) == {Outcome.NO_GOLDEN}
         assert report.exit_code == 1
         assert report.notes == ("There are no goldens for the platform cpu-float32; proposals lie in the run folder.",)
+        assert not (folder.path / "proposals").exists()  # judging writes nothing
+        for_run.propose(folder, report)
         for case in folder.plan.matrix.cases:
             proposal = golden.load(golden.folder_of(folder.path / "proposals", case, "cpu-float32"))
             assert proposal is not None
@@ -73,12 +75,15 @@ class TestMissing:
     def test_a_proposal_needs_a_picture(self, bench: Any, small: str) -> None:
         folder = bench.plan(small)
         bench.fail(folder, folder.plan.specs[folder.plan.rows[0].runs["baseline"]])
-        steps.conclude(folder)
+        for_run.propose(*judged(folder))
         assert not (folder.path / "proposals").exists()
 
     def test_one_of_two(self, bench: Any, small: str) -> None:
         bench.approved(small)
-        _, report = judged(bench.drawn())
+        folder, report = judged(bench.drawn())
+        for_run.propose(folder, report)
+        proposed = {path.parent.name for path in (folder.path / "proposals").rglob("golden.json")}
+        assert proposed == {case_of(report, "128x128").key}
         by_case = {row.case.name: row.verdict.outcome for row in report.rows if row.verdict}
         assert by_case == {"144x144": Outcome.PASS, "128x128": Outcome.NO_GOLDEN}
         assert report.notes == ()
@@ -93,6 +98,7 @@ class TestOff:
         assert outcomes(report) == {Outcome.PASS}
         assert report.notes == ("Goldens are off: nothing was held to an approved picture.",)
         assert report.rows[0].comparison(Relation.GOLDEN_BASELINE) is None
+        for_run.propose(folder, report)
         assert not (folder.path / "proposals").exists()
 
     def test_an_approved_picture_is_not_looked_at(self, bench: Any, small: str, repaint: Edit) -> None:

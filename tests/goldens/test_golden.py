@@ -16,7 +16,9 @@ from safetensors.numpy import save_file
 from harness import codec
 from harness.cli import golden_command
 from harness.errors import FileError, GoldenError
-from harness.goldens import folder_store, golden
+from harness.goldens import golden
+from harness.goldens import verify as verification
+from harness.goldens.folder_store import FolderStore
 from harness.types import Case, Run, RunSpec, Size
 
 SMALL = Case("64x48", "fake", Size(64, 48), ("a ball",))
@@ -178,9 +180,9 @@ class TestAltered:
 
 def verify(root: Path, wanted: list[Path]) -> list[str]:
     """What is wrong with a folder of goldens of which some are asked for."""
-    folder = folder_store.FolderStore(root)
+    folder = FolderStore(root)
     asked = {path.relative_to(root).as_posix() for path in wanted}
-    return list(folder_store.verify(folder, asked, asked & folder.everything()))
+    return list(verification.problems(folder, asked, asked & folder.everything()))
 
 
 class TestVerify:

@@ -21,9 +21,11 @@ import pytest
 from harness import codec, models
 from harness.cli import commands, golden_command
 from harness.errors import ConfigError, FileError, GoldenError, InfrastructureError
-from harness.goldens import approve, folder_store, for_run, golden
+from harness.goldens import approve, for_run, golden
+from harness.goldens.open_store import open_store, store_of
 from harness.goldens.url_store import UrlStore
-from harness.matrix.loader import read_matrix
+from harness.goldens.verify import verify
+from harness.matrix.loader import current_pin, read_matrix
 from harness.matrix.selection import Selection
 from harness.runs.folder import RunFolder
 from harness.session import steps
@@ -52,7 +54,7 @@ BOTH = '["128x128", "144x144"]'
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of this test's own, and no store that is still open."""
     monkeypatch.setenv("SP_HARNESS_CACHE", str(tmp_path / "cache"))
-    folder_store.open_store.cache_clear()
+    open_store.cache_clear()
     return tmp_path / "cache" / "goldens"
 
 
@@ -73,13 +75,21 @@ class Nights:
 
     def run(self, pin: str | None = None, sizes: str = BOTH, **kwargs: Any) -> tuple[RunFolder, Report]:
         """What a night does, in another process than the one before it."""
-        folder_store.open_store.cache_clear()
-        folder = self.bench.drawn(self.text(pin, sizes), **kwargs)
-        return folder, steps.conclude(folder)
+        folder = self.drawn(pin, sizes, **kwargs)
+        report = steps.conclude(folder)
+        for_run.propose(folder, report)
+        return folder, report
+
+    def drawn(self, pin: str | None = None, sizes: str = BOTH, **kwargs: Any) -> RunFolder:
+        open_store.cache_clear()
+        text = self.text(pin, sizes)
+        for_run.fetch(read_matrix(self.bench.matrix_file(text)))
+        folder: RunFolder = self.bench.drawn(text, **kwargs)
+        return folder
 
     def approve(self, folder: RunFolder, report: Report, *names: str) -> str:
         pending = approve.changes(folder, report, names)
-        approve.check_known(folder)
+        approve.check_known(folder, None)
         for change in pending:
             approve.approve(folder, report, change, by="a person")
         digest = approve.pin(folder)
@@ -151,8 +161,7 @@ class TestNights:
     ) -> None:
         """What is drawn takes hours: a network that fails meanwhile must not cost the report."""
         pin = nights.approve(*nights.run())
-        folder_store.open_store.cache_clear()
-        folder = nights.bench.drawn(nights.text(pin))
+        folder = nights.drawn(pin)
         go_offline(nights, monkeypatch)
         assert outcomes(steps.conclude(folder)) == {Outcome.PASS}
 
@@ -163,8 +172,7 @@ class TestNights:
         for path in nights.files().values():
             if path.endswith("image.png"):
                 nights.fs.pipe_file(path, b"painted over")
-        folder_store.open_store.cache_clear()
-        folder = nights.bench.drawn(nights.text(pin))
+        folder = nights.drawn(pin)
         go_offline(nights, monkeypatch)
         report = steps.conclude(folder)
         assert (outcomes(report), report.exit_code) == ({Outcome.FAIL}, 1)
@@ -200,12 +208,11 @@ class TestNights:
         assert sorted(asked) == ["image.png", "latents.safetensors"]
         assert golden.load(folder) is not None
 
-    def test_goldens_off_leaves_the_store_alone(self, nights: Nights) -> None:
+    def test_planning_leaves_the_store_alone(self, nights: Nights) -> None:
         """Also where the pin is wrong: nothing is held to it."""
-        matrix = nights.bench.matrix_file(nights.text("sha256:" + "0" * 64))
-        steps.prepare(matrix, golden="off")
+        matrix, _ = steps.prepare(nights.bench.matrix_file(nights.text("sha256:" + "0" * 64)))
         with pytest.raises(ConfigError):
-            steps.prepare(matrix)
+            for_run.fetch(matrix)
 
 
 def go_offline(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,7 +254,7 @@ class TestPin:
         for change in approve.changes(folder, first):
             approve.approve(folder, first, change, by="a person")
         assert outcomes(nights.run()[1]) == {Outcome.PASS}
-        look = for_run.store_of(first.matrix).look(first.matrix.golden_keys)
+        look = store_of(first.matrix).look(first.matrix.golden_keys)
         assert approve.pin(folder) == look.digest
         (bench.root / "matrices" / ".git").mkdir()
         assert approve.pin(folder) == look.digest  # beside the checkout
@@ -297,7 +304,7 @@ class TestAltered:
         told = json.loads(nights.fs.cat_file(path))
         told["files"] = {"../../escaped": hashlib.sha256(b"").hexdigest()}
         nights.fs.pipe_file(path, json.dumps(told).encode())
-        opened = folder_store.open_store(nights.url, models.cache_dir())
+        opened = open_store(nights.url, models.cache_dir())
         matrix = read_matrix(nights.bench.matrix_file(nights.text(sizes='"128x128"')))
         (address,) = opened.look(matrix.golden_keys).descriptions
         with pytest.raises(GoldenError, match="is no plain file name"):
@@ -332,7 +339,7 @@ class TestApprove:
         nights.fs.pipe_file(path, json.dumps(told | {"weights": "others"}).encode())
         assert [change.what for change in approve.changes(folder, report)] == ["other weights"]
         with pytest.raises(ConfigError, match="restore the store") as error:
-            approve.check_known(folder)
+            approve.check_known(folder, current_pin(folder.plan.matrix))
         assert pin in str(error.value)
 
     def test_replacing_leaves_no_file_of_the_old_golden(self, nights: Nights, repaint: Callable[..., Any]) -> None:
@@ -397,24 +404,28 @@ class TestApprove:
             with pytest.raises(InfrastructureError, match="approve again"):
                 golden_command.approve(folder.path, [], yes=True, by="a person")
         assert len([name for name in nights.files() if name.endswith("golden.json")]) == (2 if upload == 3 else 1)
-        folder_store.open_store.cache_clear()
+        open_store.cache_clear()
         golden_command.approve(folder.path, [], yes=True, by="a person")
-        look = for_run.store_of(report.matrix).look(report.matrix.golden_keys)
+        look = store_of(report.matrix).look(report.matrix.golden_keys)
         assert outcomes(nights.run(look.digest, edit=repaint(by=0.1))[1]) == {Outcome.PASS}
 
     def test_a_run_that_was_approved_can_be_judged_and_finished_again(self, nights: Nights) -> None:
         """Its plan pins what the store held before."""
         folder, first = nights.run()
         pin = nights.approve(folder, first)
-        folder_store.open_store.cache_clear()
+        open_store.cache_clear()
         assert outcomes(steps.conclude(RunFolder.open(folder.path))) == {Outcome.PASS}
         assert commands.resume(folder.path).missing() == []
         elsewhere = nights.bench.drawn(nights.text(pin))  # the file holds the pin by now, this run's plan does not
         codec.write_json(elsewhere.path / "plan.json", replace(elsewhere.plan, matrix=first.matrix))
-        assert outcomes(steps.conclude(RunFolder.open(elsewhere.path))) == {Outcome.PASS}
+        unpinned = RunFolder.open(elsewhere.path)
+        assert outcomes(steps.conclude(unpinned, pin=pin)) == {Outcome.PASS}
+        with pytest.raises(ConfigError, match="nothing pins them"):
+            steps.conclude(unpinned)
+        assert commands.compare(elsewhere.path) == 0  # the command reads the pin
         nights.bench.matrix_file(nights.text())
         with pytest.raises(ConfigError, match="nothing pins them"):
-            steps.conclude(RunFolder.open(elsewhere.path))
+            commands.compare(elsewhere.path)
 
     def test_a_file_system_that_makes_no_folders_unasked(
         self, bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -422,7 +433,7 @@ class TestApprove:
         """Such as sftp."""
         nights = Nights(bench, f"file://{tmp_path}/bucket/goldens")
         folder, report = nights.run(sizes='"128x128"')
-        opened: Any = for_run.store_of(report.matrix)
+        opened: Any = store_of(report.matrix)
         monkeypatch.setattr(opened._fs, "auto_mkdir", False)
         nights.approve(folder, report)
         assert len([name for name in nights.files() if name.endswith("golden.json")]) == 1
@@ -449,8 +460,8 @@ class TestApprove:
 
 class TestVerify:
     def verify(self, nights: Nights, pin: str | None, sizes: str = BOTH) -> tuple[int, list[str]]:
-        folder_store.open_store.cache_clear()
-        return for_run.verify([read_matrix(nights.bench.matrix_file(nights.text(pin, sizes)))])
+        open_store.cache_clear()
+        return verify([read_matrix(nights.bench.matrix_file(nights.text(pin, sizes)))])
 
     def test_all_well(self, nights: Nights) -> None:
         pin = nights.approve(*nights.run())
@@ -505,7 +516,7 @@ class TestVerify:
     def test_of_a_gpu_what_is_there_is_verified_and_nothing_missed(self, nights: Nights) -> None:
         text = nights.text(sizes='"128x128"').replace("steps = 2", 'steps = 2\ndevice = "cuda"\ndtype = "bfloat16"')
         matrix = read_matrix(nights.bench.matrix_file(text))
-        assert for_run.verify([matrix]) == (0, [])
+        assert verify([matrix]) == (0, [])
         folder, _ = nights.run(sizes='"128x128"')
         proposal = next((folder.path / "proposals").rglob("golden.json")).parent
         (key,) = matrix.golden_keys
@@ -514,9 +525,9 @@ class TestVerify:
             target = f"{fsspec.core.url_to_fs(nights.url)[1]}/{address}/{file.name}"
             nights.fs.makedirs(target.rpartition("/")[0], exist_ok=True)
             nights.fs.pipe_file(target, file.read_bytes() + (b"x" if file.name == "image.png" else b""))
-        folder_store.open_store.cache_clear()
-        look = for_run.store_of(matrix).look(matrix.golden_keys)
-        count, (line,) = for_run.verify([replace(matrix, golden_digest=look.digest)])
+        open_store.cache_clear()
+        look = store_of(matrix).look(matrix.golden_keys)
+        count, (line,) = verify([replace(matrix, golden_digest=look.digest)])
         assert count == 1
         assert line.startswith(f"altered: {nights.url}/{address}/image.png: does not match")
 
@@ -533,7 +544,7 @@ class TestCannotBeRead:
         path = bench.matrix_file(MATRIX.format(url="s3://bucket/goldens", pin="", sizes=BOTH))
         assert read_matrix(path).golden_store == "s3://bucket/goldens"  # planning needs no package
         with pytest.raises(ConfigError, match=r"golden_store s3://bucket/goldens: .*; install it: pip install s3fs$"):
-            steps.prepare(path)
+            for_run.fetch(steps.prepare(path)[0])
 
     def test_no_network_is_one_line(self, bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         def offline(*args: Any, **kwargs: Any) -> Any:
@@ -542,7 +553,7 @@ class TestCannotBeRead:
         monkeypatch.setattr(type(fsspec.filesystem("memory")), "ls", offline)
         path = bench.matrix_file(MATRIX.format(url="memory://x", pin="", sizes=BOTH))
         with pytest.raises(InfrastructureError) as error:
-            steps.prepare(path)
+            for_run.fetch(steps.prepare(path)[0])
         assert str(error.value) == (
             "golden_store memory://x: cannot be read (TimeoutError: no route to host); "
             "check the address, the network and the credentials"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from harness import codec, plugins
 from harness.errors import ConfigError
-from harness.matrix.loader import read_matrix
+from harness.matrix.loader import current_pin, current_store, read_matrix
 from harness.types import Bound, Matrix, Relation, Size
 
 GOOD = """
@@ -210,6 +211,29 @@ def test_prompts_are_any_text_and_never_part_of_a_path(read: Read, prompt: str) 
     ).cases
     assert only.prompts == (prompt,)
     assert re.fullmatch(r"64x64-[0-9a-f]{8}", only.key)
+
+
+class TestByNow:
+    """A matrix as a run folder remembers it, and what its file holds by now."""
+
+    def test_a_pin_that_was_written_after_the_run(self, read: Read, tmp_path: Path) -> None:
+        then = read(GOOD)
+        assert current_pin(then) is None
+        pin = "sha256:" + "0" * 64
+        read(f'golden_digest = "{pin}"\n{GOOD}')
+        assert current_pin(then) == pin
+        Path(then.path).write_text("[[case", encoding="utf-8")
+        assert current_pin(then) is None
+        assert current_pin(replace(then, path=str(tmp_path / "none.toml"))) is None
+
+    def test_goldens_are_where_they_were_or_where_the_file_that_is_here_has_them(
+        self, read: Read, tmp_path: Path
+    ) -> None:
+        here = read(GOOD)
+        moved = replace(here, golden_store="/there/golden")
+        assert current_store(moved) == str(tmp_path / "golden")
+        assert current_store(replace(moved, path="/there/m.toml")) == "/there/golden"
+        assert current_store(replace(moved, golden_store=str(tmp_path))) == str(tmp_path)
 
 
 def test_two_prompts_are_two_keys(read: Read) -> None:

@@ -125,7 +125,7 @@ class TestPullRequests:
 
 
 def test_the_night_draws_the_sizes_of_the_report_and_many_others_full_size() -> None:
-    matrix, graph = steps.prepare(MATRICES / "nightly.toml", golden="off")
+    matrix, graph = steps.prepare(MATRICES / "nightly.toml")
     assert {case.model for case in matrix.cases} == {"z-image-random"}
     assert {(case.device, case.dtype, case.steps) for case in matrix.cases} == {("cuda", "bfloat16", 8)}
     sizes = {str(case.size) for case in matrix.cases}
@@ -138,5 +138,5 @@ def test_the_night_draws_the_sizes_of_the_report_and_many_others_full_size() -> 
 
 def test_goldens_of_the_night_lie_outside_the_checkout() -> None:
     """A runner empties it before every night."""
-    store = Path(steps.prepare(MATRICES / "nightly.toml", golden="off")[0].golden_store)
+    store = Path(steps.prepare(MATRICES / "nightly.toml")[0].golden_store)
     assert not store.resolve().is_relative_to(MATRICES.parent)

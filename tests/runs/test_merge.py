@@ -12,6 +12,7 @@ import pytest
 
 from harness import codec
 from harness.errors import FileError, UsageError
+from harness.goldens.for_run import propose
 from harness.planning.partition import Shard
 from harness.runs.folder import Plan, RunFolder
 from harness.runs.merge import merge
@@ -149,10 +150,9 @@ class TestTheMergedReport:
 
     def test_leaves_the_same_proposals(self, bench: Any) -> None:
         whole = bench.drawn(MATRIX)
-        steps.conclude(whole)
         shards = [drawn(bench, index, golden="required") for index in (1, 2, 3)]
-        for each in shards:
-            steps.conclude(each)
+        for each in (whole, *shards):
+            propose(each, steps.conclude(each))
         folder, report = merged(bench, *shards)
         assert {row.verdict.outcome for row in report.rows if row.verdict} == {Outcome.NO_GOLDEN}
         ours, expected = (
@@ -311,7 +311,12 @@ class TestWhatDoesNotBelongTogether:
             return replace(plan, matrix=replace(plan.matrix, path="/there/m.toml", golden_store="/there/golden"))
 
         moved = edit_whole(drawn(bench, 2), elsewhere)
-        assert merged(bench, drawn(bench, 1), moved, drawn(bench, 3))[1].exit_code == 0
+        shards = [drawn(bench, 1), moved, drawn(bench, 3)]
+        assert merged(bench, *shards)[1].exit_code == 0
+        paths = [folder.path for folder in shards]
+        store = str(bench.store)
+        assert merge(paths, bench.root / "merged").plan.matrix.golden_store == store  # where the first shard had it
+        assert merge(paths, bench.root / "merged", golden_store="/here").plan.matrix.golden_store == "/here"
 
     def test_another_division(self, bench: Any) -> None:
         message = self.refused(bench, drawn(bench, 1, of=2), drawn(bench, 2, of=3))

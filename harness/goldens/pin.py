@@ -1,0 +1,73 @@
+"""Pins: the digest that a store's goldens of a matrix have to come to."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from harness.errors import ConfigError, UsageError
+from harness.goldens.store import Look
+from harness.matrix.golden_store import is_url
+from harness.runs.folder import RunFolder
+from harness.types import Matrix
+
+APPROVED = "approved.txt"
+"""File of a run folder: what its goldens' store came to by approvals of it, line by line."""
+
+
+def is_pinned(matrix: Matrix) -> bool:
+    """Whether a matrix's goldens need a pin, or have one."""
+    return is_url(matrix.golden_store) or matrix.golden_digest is not None
+
+
+def check_pin(matrix: Matrix, look: Look, known: Collection[str] = ()) -> None:
+    """Hold what a store was seen to hold to the matrix' pin, or to digests that are as good.
+
+    Raises
+    ------
+    ConfigError
+        If they differ, or if a URL store has goldens and no pin.
+    """
+    if look.digest in known:
+        return
+    where = f"{matrix.path}: golden_store {matrix.golden_store}"
+    count = len(look.descriptions)
+    if matrix.golden_digest not in (None, look.digest):
+        raise ConfigError(
+            f"{where} holds {count} goldens of this matrix that come to {look.digest}, but golden_digest says "
+            f"{matrix.golden_digest}; restore the store, or write the new digest if a person approved what it holds"
+        )
+    if matrix.golden_digest is None and is_url(matrix.golden_store) and count:
+        raise ConfigError(
+            f"{where} holds {count} goldens of this matrix and nothing pins them; if a person approved what it "
+            f'holds, write: golden_digest = "{look.digest}"'
+        )
+
+
+def known_digests(folder: RunFolder, pin: str | None) -> set[str]:
+    """Digests that the store of a run may come to.
+
+    Parameters
+    ----------
+    folder
+        The run; its plan has the pin of the day it was planned, and approving it adds to them.
+    pin
+        What the matrix file pins by now.
+    """
+    noted = folder.path / APPROVED
+    left = noted.read_text(encoding="utf-8").split() if noted.is_file() else []
+    return {digest for digest in (folder.plan.matrix.golden_digest, pin, *left) if digest}
+
+
+def note_approved(folder: RunFolder, *digests: str) -> None:
+    """Add digests that approving leaves in the store: judging and approving again accept them.
+
+    Raises
+    ------
+    UsageError
+        If the run folder cannot be written.
+    """
+    try:
+        with (folder.path / APPROVED).open("a", encoding="utf-8") as noted:
+            noted.writelines(f"{digest}\n" for digest in digests)
+    except OSError as error:
+        raise UsageError(f"{folder.path}: cannot be written ({error.strerror}); copy the run folder first") from None

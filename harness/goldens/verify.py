@@ -1,0 +1,69 @@
+"""Verification of stored goldens: missing, altered, unused, or not what is pinned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from harness.errors import ConfigError
+from harness.goldens import golden
+from harness.goldens.for_run import may_ask
+from harness.goldens.open_store import store_of
+from harness.goldens.pin import check_pin
+from harness.goldens.store import Store
+from harness.types import Matrix
+
+
+def verify(matrices: Sequence[Matrix], is_all: bool = True) -> tuple[int, list[str]]:
+    """Count the goldens that matrices ask for, and say in a line each what is wrong with them.
+
+    Which GPU will draw is not known here: of a ``cuda`` case every platform that is there is looked at, and
+    none is missed.
+
+    Parameters
+    ----------
+    matrices
+        What asks for goldens.
+    is_all
+        Whether no other matrix asks for goldens of theirs, so that one that is not asked for is unused.
+    """
+    asked, lines = 0, []
+    for place in dict.fromkeys(matrix.golden_store for matrix in matrices):
+        its = [matrix for matrix in matrices if matrix.golden_store == place]
+        store = store_of(its[0])
+        looks = [(matrix, store.look(matrix.golden_keys)) for matrix in its]
+        wanted = {
+            golden.address_of(case, golden.platform_of(case, {}))
+            for matrix in its
+            for case in matrix.cases
+            if case.golden == "required" and case.device == "cpu"
+        }
+        found = {address for matrix, look in looks for address in look.descriptions if may_ask(matrix, address)}
+        asked += len(wanted | found)
+        for matrix, look in looks:
+            try:
+                check_pin(matrix, look)
+            except ConfigError as error:
+                lines.append(f"pin: {error}")
+        lines += problems(store, wanted, found, is_all)
+    return asked, lines
+
+
+def problems(store: Store, wanted: set[str], found: set[str], is_all: bool = True) -> Iterator[str]:
+    """Yield a line for each golden that is missing, unused, or altered.
+
+    Parameters
+    ----------
+    store
+        The golden store.
+    wanted
+        Addresses that the known matrices ask for.
+    found
+        Addresses of theirs that the store was seen to hold, on any platform.
+    is_all
+        Whether nobody else asks for goldens here, so that one that is not asked for is unused.
+    """
+    yield from (f"missing: {store.name(address)}" for address in sorted(wanted - found))
+    strangers = store.everything() - wanted - found if is_all and not store.shared else set()
+    yield from (f"unused: {store.name(address)}" for address in sorted(strangers))
+    for address in sorted(found | strangers):
+        yield from store.problems(address)
