@@ -222,8 +222,7 @@ def _modules(specs: Sequence[RunSpec]) -> tuple[str, ...]:
     """What the engines of these runs ask to have imported before their ranks are forked."""
     found: dict[str, None] = {}
     for spec in specs:
-        preload = getattr(plugins.load("engines", spec.engine), "preload", None)
-        found |= dict.fromkeys(preload(spec) if preload else ())
+        found |= dict.fromkeys(plugins.load("engines", spec.engine).preload(spec))
     return tuple(found)
 
 
