@@ -88,17 +88,17 @@ class Worker:
 
 @dataclass
 class Drawing:
-    """Result of a request, returned on rank 0 (other ranks return ``None``).
-
-    ``images`` are PIL pictures; ``latents`` is a float32 array ``B,C,H,W``; ``trajectory`` holds the
-    latents after each step, ``T,B,C,H,W``.
-    """
+    """Result of a request."""
 
     images: list[Any]
+    """PIL pictures."""
     latents: Any
-    trajectory: Any
+    """Final latents, float32 ``B,C,H,W``."""
+    trajectory: Any = None
+    """Latents after each step, ``T,B,C,H,W``; without them no verdict names the step where a difference begins."""
     times: Times = field(default_factory=Times)
     caption_tokens: tuple[int, ...] = ()
+    """Tokens of each prompt, without fill."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ class Engine(ABC):
 
     @abstractmethod
     def draw(self, spec: RunSpec) -> Drawing | None:
-        """Serve one request; called on all ranks at once.
+        """Serve one request; called on all ranks at once. The drawing of rank 0 counts, others may return ``None``.
 
         An engine that is another's ``baseline`` also has to honour ``spec.image_pad_tokens`` (pads of the image
         sequence, for replays) and ``spec.token_order`` (for the noise floor).

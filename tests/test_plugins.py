@@ -10,9 +10,13 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+from PIL import Image
 
 from harness import plugins
-from harness.errors import UsageError
+from harness.errors import ConfigError, UsageError
+from harness.execution.events import Finished
+from harness.execution.pool import Pool
+from harness.session import steps
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -136,29 +140,30 @@ def test_a_name_like_no_other_is_answered_with_all(monkeypatch: pytest.MonkeyPat
         plugins.load("metrics", "qqqq")
 
 
-def add_distribution(monkeypatch: pytest.MonkeyPatch, folder: Path, point: str, source: str) -> None:
-    """Install a distribution with one reporter, ``their_reporter:Sound``, under an entry point's name."""
-    (folder / "their_reporter.py").write_text(source, encoding="utf-8")
+def add_distribution(monkeypatch: pytest.MonkeyPatch, folder: Path, kind: str, point: str, source: str) -> None:
+    """Install a distribution with one plugin, the class of ``their_module``; child processes find it too."""
+    (folder / "their_module.py").write_text(source, encoding="utf-8")
     info = folder / "their_package-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-package\nVersion: 1.0\n", encoding="utf-8")
-    entry = f"[sp_harness.reporters]\n{point} = their_reporter:Sound\n"
-    (info / "entry_points.txt").write_text(entry, encoding="utf-8")
+    (named,) = re.findall(r"^class (\w+)", source, re.MULTILINE)
+    (info / "entry_points.txt").write_text(f"[sp_harness.{kind}]\n{point} = their_module:{named}\n", encoding="utf-8")
     monkeypatch.syspath_prepend(folder)
-    monkeypatch.setitem(sys.modules, "their_reporter", None)  # so that monkeypatch forgets the module afterwards
-    del sys.modules["their_reporter"]
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setitem(sys.modules, "their_module", None)  # so that monkeypatch forgets the module afterwards
+    del sys.modules["their_module"]
 
 
 def test_other_distributions_add_plugins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    add_distribution(monkeypatch, tmp_path, "theirs", sound("theirs"))
+    add_distribution(monkeypatch, tmp_path, "reporters", "theirs", sound("theirs"))
     assert "theirs" in plugins.names("reporters")
-    assert "their_reporter" not in sys.modules
+    assert "their_module" not in sys.modules
     assert plugins.load("reporters", "theirs").name == "theirs"
 
 
 def test_an_entry_point_bears_the_name_of_its_class(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    add_distribution(monkeypatch, tmp_path, "theirs", sound("ours"))
-    says = r"^reporter 'theirs' \(their_reporter:Sound\) calls itself 'ours': class and entry point need one name$"
+    add_distribution(monkeypatch, tmp_path, "reporters", "theirs", sound("ours"))
+    says = r"^reporter 'theirs' \(their_module:Sound\) calls itself 'ours': class and entry point need one name$"
     with pytest.raises(UsageError, match=says):
         plugins.load("reporters", "theirs")
 
@@ -181,3 +186,29 @@ def test_the_examples_of_contributing_are_plugins(
     add_file(monkeypatch, tmp_path, kind, name, source)
     plugin = plugins.load(kind, name.replace("_", "-"))
     assert issubclass(plugin, plugins.KINDS[kind])
+
+
+def test_the_engine_of_contributing_draws_from_a_distribution_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (source,) = (source for kind, _, source in examples() if kind == "engines")
+    (tmp_path / "site").mkdir()
+    add_distribution(monkeypatch, tmp_path / "site", "engines", "flat", source)
+    matrix = tmp_path / "own.toml"
+    text = (
+        'schema = 1\nmodel = "fake"\ngolden_store = "golden"\n[[case]]\nsize = "48x32"\nprompt = "x"\n'
+        '[[variant]]\nengine = "flat"\naxis = "none"\nulysses = 2\noptions = { colour = COLOUR }\n'
+    )
+    matrix.write_text(text.replace("COLOUR", "7"), encoding="utf-8")
+    with pytest.raises(ConfigError, match="flat takes no colour = 7; write a text"):
+        steps.prepare(matrix)
+
+    matrix.write_text(text.replace("COLOUR", '"navy"'), encoding="utf-8")
+    _, graph = steps.prepare(matrix)
+    candidate = graph.specs[graph.rows[0].runs["candidate"]]
+    with Pool(tmp_path / "logs") as workers:
+        events = list(workers.execute([candidate], lambda run: tmp_path / "run"))
+    (run,) = (event.run for event in events if isinstance(event, Finished))
+    assert (run.failure, run.spec.world_size, sorted(run.versions)) == (None, 2, ["numpy", "pillow", "python"])
+    with Image.open(tmp_path / "run" / run.images[0]) as picture:
+        assert (picture.size, picture.getpixel((0, 0))) == ((48, 32), (0, 0, 128))

@@ -82,7 +82,7 @@ class Rank:
         done = Done(
             peak_memory_bytes(self.start.device), dict(self.worker.counters), tuple(self.worker.cache_decisions)
         )
-        if drawing is not None:
+        if drawing is not None and self.start.rank == 0:  # on every rank the same, where an engine gathers
             with writing(folder):
                 done = _save(drawing, folder, done)
         self.reply(done)
@@ -213,7 +213,7 @@ def _save(drawing: Drawing, folder: Path, done: Done) -> Done:
         images.append(name)
     arrays = {"latents": drawing.latents, "trajectory": drawing.trajectory}
     save_file(
-        {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in arrays.items()},
+        {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in arrays.items() if array is not None},
         folder / "latents.safetensors",
     )
     return replace(
