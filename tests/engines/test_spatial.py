@@ -57,7 +57,7 @@ class Split:
         drawn = case(size)
         baseline = RunSpec(drawn, "diffusers", model.path, model.weights, "test")
         plan = cut.cut(drawn.size, num_ranks, axis)
-        replay = replace(baseline, image_pad_tokens=cut.pad_tokens) if cut.surplus_pad_tokens else baseline
+        replay = replace(baseline, image_pad_tokens=plan.pad_tokens) if plan.surplus_pad_tokens else baseline
         control = replace(baseline, engine="spatial", plan=cut.cut(drawn.size, 1, "h"))
         return cls(baseline, replay, control, replace(control, ulysses=num_ranks, plan=plan))
 
