@@ -34,7 +34,7 @@ WARMUP_STEPS = 2
 
 @dataclass(frozen=True)
 class CacheSettings:
-    """How steps are chosen: by a mask where one is given, else by a threshold."""
+    """Choice of the steps that are served: by a mask where one is given, else by a threshold."""
 
     mask: tuple[int, ...] | None = None
     """One figure a step: 1 computes, 0 is served from the cache."""
@@ -81,7 +81,7 @@ OPTIONS = {
 
 
 def limits(cache: str, options: Mapping[str, Any], num_steps: int) -> str | None:
-    """Why a variant's cache cannot be had; the text of a skip, or ``None``."""
+    """Give the reason why a variant's cache is not available (the text of a skip), or ``None``."""
     if cache == "none":
         return None
     if importlib.util.find_spec("cache_dit") is None:
@@ -94,7 +94,7 @@ def limits(cache: str, options: Mapping[str, Any], num_steps: int) -> str | None
 
 
 def preload(cache: str) -> tuple[str, ...]:
-    """Modules that a variant's cache needs."""
+    """Name the modules that a variant's cache needs."""
     return () if cache == "none" else ("cache_dit",)
 
 
@@ -105,7 +105,7 @@ class CacheLog:
         self._context = context
 
     def decisions(self) -> tuple[bool, ...]:
-        """For each step so far, whether the cache served it."""
+        """List for each step so far whether the cache served it."""
         served = set(self._context.get_cached_steps())
         return tuple(step in served for step in range(self._context.get_current_step() + 1))
 

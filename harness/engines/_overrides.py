@@ -1,4 +1,4 @@
-"""What the baseline's transformer may be told: another number of image pads, another order of tokens.
+"""Overrides of the baseline's transformer: another number of image pads, another order of tokens.
 
 Both override methods on the instance alone and call the originals; the class shows again afterwards.
 """
@@ -97,5 +97,5 @@ def _overridden(instance: Any, name: str, method: Callable[..., Any]) -> Iterato
 
 
 def _is_caption(pos_start: Any) -> bool:
-    """Captions start at frame 1, images behind the caption."""
+    """Test for a caption: captions start at frame 1, images behind the caption."""
     return bool(pos_start[0] == 1)

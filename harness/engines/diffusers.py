@@ -27,18 +27,18 @@ class DiffusersEngine(Engine):
 
     @classmethod
     def limits(cls, case: Case, variant: Variant, model: ModelSpec) -> str | None:
-        """It draws on one device."""
+        """Refuse more than one device, and a cache that is not available."""
         if variant.degree > 1:
             return f"diffusers draws on one device, not on {variant.degree}"
         return _cache.limits(variant.cache, variant.options, case.steps)
 
     @classmethod
     def preload(cls, spec: RunSpec) -> Sequence[str]:
-        """What loading and drawing import."""
+        """Name what loading and drawing import."""
         return (*PRELOAD, *_cache.preload(spec.cache))
 
     def load(self, worker: Worker) -> None:
-        """Load the checkpoint once."""
+        """Load the checkpoint."""
         self.worker = worker
         self.pipeline = load_pipeline(worker.model_path, worker.dtype, worker.device)
 

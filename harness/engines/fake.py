@@ -32,7 +32,7 @@ _WAITING_FAULTS = ("crash", "hang", "out-of-memory", "nccl-out-of-memory", "disk
 
 
 class FakeEngine(Engine):
-    """Draws waves; ``fault`` breaks them the way a split breaks a picture."""
+    """Waves; ``fault`` breaks them the way a split breaks a picture."""
 
     name = "fake"
     baseline = "fake"
@@ -43,7 +43,7 @@ class FakeEngine(Engine):
 
     @classmethod
     def limits(cls, case: Case, variant: Variant, model: ModelSpec) -> str | None:
-        """It draws the model ``fake`` alone, with a degree that divides its heads."""
+        """Refuse other models than ``fake``, and heads that the Ulysses degree does not divide."""
         if model.name != "fake":
             return f"the engine fake draws the model 'fake', not {model.name!r}"
         if model.num_heads % variant.ulysses:
@@ -52,11 +52,11 @@ class FakeEngine(Engine):
 
     @classmethod
     def faults(cls) -> Sequence[str]:
-        """What can be broken."""
+        """List what can be broken."""
         return (*_PICTURE_FAULTS, *_WAITING_FAULTS, "wrong-size", "nan")
 
     def load(self, worker: Worker) -> None:
-        """Nothing to load."""
+        """Remember the rank; there is nothing to load."""
         self.worker = worker
 
     def draw(self, spec: RunSpec) -> Drawing | None:

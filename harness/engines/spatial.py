@@ -38,19 +38,19 @@ class SpatialEngine(Engine):
 
     @classmethod
     def limits(cls, case: Case, variant: Variant, model: ModelSpec) -> str | None:
-        """Heads must divide by the Ulysses degree, and a cache must be installed and set sensibly."""
+        """Refuse heads that the Ulysses degree does not divide, and a cache that is not available."""
         if model.num_heads % variant.ulysses:
             return f"Ulysses degree {variant.ulysses} does not divide the {model.num_heads} heads of {model.name}"
         return _cache.limits(variant.cache, variant.options, case.steps)
 
     @classmethod
     def faults(cls) -> Sequence[str]:
-        """Every planted bug in ``harness/faults``."""
+        """List every planted bug in ``harness/faults``."""
         return plugins.names("faults")
 
     @classmethod
     def preload(cls, spec: RunSpec) -> Sequence[str]:
-        """What loading and drawing import."""
+        """Name what loading and drawing import."""
         return (*PRELOAD, *_cache.preload(spec.cache))
 
     def load(self, worker: Worker) -> None:
@@ -81,7 +81,7 @@ class SpatialEngine(Engine):
             return drawing
 
     def _pipeline(self, spec: RunSpec) -> SpatialPipeline:
-        """The resident pipeline for a split; process groups are built once for each."""
+        """Return the resident pipeline for a split; process groups are built once for each."""
         from harness.spatial.group import SequenceGroup, build
         from harness.spatial.pipeline import SpatialPipeline
 

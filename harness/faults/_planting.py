@@ -48,5 +48,5 @@ def together(*bugs: AbstractContextManager[Any]) -> Iterator[None]:
 
 
 def is_last(worker: Worker) -> bool:
-    """Whether this is the last of several ranks."""
+    """Test for the last of several ranks."""
     return worker.world_size > 1 and worker.rank == worker.world_size - 1

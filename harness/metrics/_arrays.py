@@ -1,4 +1,4 @@
-"""What the metrics share: data ranges, decibels, and the way from an array back to pixels."""
+"""Shared parts of metrics: data ranges, decibels, and the way from an array back to pixels."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _difference(reference: Any, candidate: Any) -> Array:
 
 
 def strip_edges(length: int, domain: Domain) -> npt.NDArray[np.intp]:
-    """Where strips begin along one side, and where the last one ends.
+    """Find the starts of strips along one side, and the end of the last one.
 
     At every token, and where tiles that end at the far border begin: all that is asked for lies between two edges.
     """

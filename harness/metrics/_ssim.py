@@ -1,4 +1,4 @@
-"""Structural similarity: what is the same on processors and GPUs."""
+"""Structural similarity: the parts that CPU and GPU share."""
 
 from __future__ import annotations
 

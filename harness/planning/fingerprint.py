@@ -12,7 +12,7 @@ from harness.types import digest_of
 
 WORKER_SOURCES = (
     "types",
-    "plugins.py",
+    "plugins",
     "codec.py",
     "planning/cut.py",
     "worker",

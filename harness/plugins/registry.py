@@ -1,0 +1,84 @@
+"""Plugins found by their place or by an entry point, and imported on use."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from harness.errors import UsageError, did_you_mean
+from harness.plugins.engine import Engine, Fault
+from harness.plugins.evaluation import Metric, Reporter
+
+KINDS: Mapping[str, type[Any]] = {"engines": Engine, "metrics": Metric, "faults": Fault, "reporters": Reporter}
+"""Base class of each kind of plugin."""
+
+
+def names(kind: str) -> list[str]:
+    """List the names of all plugins of a kind, sorted; nothing is imported."""
+    return sorted({*_own(kind), *_foreign(kind)})
+
+
+def load(kind: str, name: str) -> Any:
+    """Import one plugin and return its class.
+
+    Raises
+    ------
+    UsageError
+        If there is no such plugin (the message offers the closest name), if it cannot be imported, or if it is
+        not what its base class asks for.
+    """
+    own, foreign = _own(kind), _foreign(kind)
+    if name not in own and name not in foreign:
+        raise UsageError(f"there is no {kind.removesuffix('s')} {name!r}; {did_you_mean(name, names(kind))}")
+    place = f"harness.{kind}.{name.replace('-', '_')}" if name in own else foreign[name].value
+    try:
+        found = _class_in(importlib.import_module(place), name) if name in own else foreign[name].load()
+    except Exception as error:
+        if isinstance(error, UsageError):
+            raise
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UsageError(f"{kind.removesuffix('s')} {name!r} ({place}) cannot be imported: {reason}") from error
+    if problem := _problem(found, KINDS[kind], name):
+        raise UsageError(f"{kind.removesuffix('s')} {name!r} ({place}) {problem}")
+    return found
+
+
+def load_all(kind: str) -> list[Any]:
+    """Import every plugin of a kind, in the order of their names."""
+    return [load(kind, name) for name in names(kind)]
+
+
+def _own(kind: str) -> list[str]:
+    package = importlib.import_module(f"harness.{kind}")
+    return [m.name.replace("_", "-") for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")]
+
+
+def _foreign(kind: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=f"sp_harness.{kind}")}
+
+
+def _class_in(module: Any, name: str) -> Any:
+    own = [
+        member
+        for _, member in inspect.getmembers(module, inspect.isclass)
+        if member.__module__ == module.__name__ and getattr(member, "name", None) == name
+    ]
+    if len(own) != 1:
+        raise UsageError(f"{module.__name__} must hold one class with name = {name!r}, found {len(own)}")
+    return own[0]
+
+
+def _problem(found: Any, base: type[Any], name: str) -> str | None:
+    """Say how a class falls short of its base class, or ``None``."""
+    if not (inspect.isclass(found) and issubclass(found, base)):
+        return f"is no {base.__name__}: derive its class from harness.plugins.{base.__name__}"
+    if getattr(found, "name", None) != name:
+        return f"calls itself {getattr(found, 'name', None)!r}: class and entry point need one name"
+    declared = [attribute for attribute in inspect.get_annotations(base) if not hasattr(found, attribute)]
+    if lacking := [*sorted(getattr(found, "__abstractmethods__", ())), *declared]:
+        return f"lacks {', '.join(lacking)}"
+    return None
