@@ -16,6 +16,7 @@ from harness import plugins
 from harness.errors import ConfigError, UsageError
 from harness.execution.events import Finished
 from harness.execution.pool import Pool
+from harness.plugins import Option
 from harness.session import steps
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,6 +53,33 @@ def test_every_plugin_is_of_its_base_class(kind: str) -> None:
     for name, plugin in zip(plugins.names(kind), plugins.load_all(kind), strict=True):
         assert plugin.name == name
         assert issubclass(plugin, plugins.KINDS[kind])
+
+
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        (Option(bool, False), "true or false"),
+        (Option(int, 2, ge=1, le=8), "an integer at least 1 and at most 8"),
+        (Option(float, 0.5, gt=0, lt=1), "a number above 0 and below 1"),
+        (Option(str), "a text"),
+        (Option(str, "a", choices=("a", "b")), "one of a, b"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_an_option_describes_its_values_and_takes_its_default(option: Option, values: str) -> None:
+    assert option.values() == values
+    assert option.default is None or option.problem(option.default) is None
+    assert option.problem([1]) is not None
+
+
+def test_a_default_that_is_not_allowed_is_a_mistake_of_the_plugin(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    source = "from harness.plugins import Option\nOPTION = Option(int, 0, ge=1)\n"
+    add_file(monkeypatch, tmp_path, "engines", "wrong", source)
+    says = r"^engine 'wrong' .*ValueError: an option's default is 0; write an integer at least 1$"
+    with pytest.raises(UsageError, match=says):
+        plugins.load("engines", "wrong")
 
 
 def test_names_import_no_plugin() -> None:

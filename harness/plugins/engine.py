@@ -101,7 +101,7 @@ class Engine(ABC):
         """Serve one request; called on all ranks at once. The drawing of rank 0 counts, others may return ``None``.
 
         An engine that is another's ``baseline`` also has to honour ``spec.image_pad_tokens`` (pads of the image
-        sequence, for replays) and ``spec.token_order`` (for the noise floor).
+        sequence, for replays) and ``spec.token_order`` (for the noise floor), and to compute each ``spec.repeat`` anew.
         """
 
 

@@ -36,6 +36,10 @@ class Option:
     pattern: str = ""
     """Regular expression that the whole text must match; ``help`` says it in words."""
 
+    def __post_init__(self) -> None:
+        if self.default is not None and (problem := self.problem(self.default)) is not None:
+            raise ValueError(f"an option's default is {self.default!r}; {problem}")
+
     def problem(self, value: Any) -> str | None:
         """Say what to write instead of ``value``, or ``None`` where it is allowed."""
         if self.choices:
