@@ -1,10 +1,13 @@
-"""What a run says on the terminal: live progress, plain lines where there is none, the closing table."""
+"""Terminal output: live progress, plain lines where there is no terminal, and tables."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -14,7 +17,11 @@ from rich.text import Text
 from harness.diagnose.sentence import describe
 from harness.execution.events import Event, Finished, Started, Stepped, Waiting
 from harness.planning.graph import cost_of
+from harness.reporting import cost_table
 from harness.types import AxisChoice, Outcome, Relation, Report, Row, RunSpec
+
+if TYPE_CHECKING:
+    from harness.fuzz.search import Tally
 
 STYLES = {
     Outcome.PASS: "green",
@@ -28,12 +35,16 @@ NAMED_AT_MOST = 3
 """Rows named in a line that speaks of several."""
 PLAIN_WIDTH = 200
 """Columns where the output is no terminal: logs wrap badly."""
+LINE_EVERY_S = 10.0
+"""Time between lines about fuzzing where there is no terminal."""
 
 
 def make_console(stderr: bool = False) -> Console:
     """Make a console that keeps its tables readable in a log file."""
-    console = Console(stderr=stderr, highlight=False)
-    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=PLAIN_WIDTH)
+    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
+    return console
 
 
 def name_of(spec: RunSpec) -> str:
@@ -48,11 +59,24 @@ def name_of(spec: RunSpec) -> str:
 
 
 class LiveProgress:
-    """A bar with the time left on a terminal, one line for each finished run elsewhere."""
+    """A bar with the time left on a terminal, one line for each finished run elsewhere.
 
-    def __init__(self, console: Console, specs: Mapping[str, RunSpec], done: int = 0) -> None:
+    Parameters
+    ----------
+    console
+        Where it is shown.
+    specs
+        All runs, by digest.
+    missing
+        Those still to be computed; all by default.
+    """
+
+    def __init__(
+        self, console: Console, specs: Mapping[str, RunSpec], missing: Collection[RunSpec] | None = None
+    ) -> None:
+        missing = specs.values() if missing is None else missing
         self._console = console
-        self._count, self._total = done, len(specs)
+        self._count, self._total = len(specs) - len(missing), len(specs)
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),  # a fault stands in brackets
             BarColumn(),
@@ -63,12 +87,8 @@ class LiveProgress:
             console=console,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task("starting", total=1.0)
+        self._task = self._bar.add_task("starting", total=max(sum(map(cost_of, missing)), 1.0))
         self._reached: dict[str, float] = {}
-
-    def expect(self, cost: float) -> None:
-        """Set the whole cost of what is to be computed."""
-        self._bar.update(self._task, total=max(cost, 1.0))
 
     def __enter__(self) -> LiveProgress:
         self._bar.start()
@@ -104,6 +124,36 @@ class LiveProgress:
             self._console.print(Text(f"{line}{run.outcome}: {run.failure.message}", style="bold red"))
         elif not self._console.is_terminal:
             self._console.print(Text(f"{line}{run.wall_s:.1f} s"))
+
+
+class FuzzProgress:
+    """Examples done and seconds left: a bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), console=console, disable=not console.is_terminal
+        )
+        self._task = self._bar.add_task("starting", total=1.0)
+        self._said = time.monotonic()
+
+    def __enter__(self) -> FuzzProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, tally: Tally) -> None:
+        """Show where the fuzzing stands after an example."""
+        doing = f"shrinking {tally.found.outcome.value}, " if tally.found else ""
+        line = f"{doing}{tally.examples} examples, {tally.left_s:.0f} s left"
+        self._bar.update(self._task, description=line, completed=tally.elapsed_s, total=tally.seconds)
+        if not self._console.is_terminal and time.monotonic() - self._said >= LINE_EVERY_S:
+            self._said = time.monotonic()
+            self._console.print(line)
 
 
 def print_report(console: Console, report: Report, files: Mapping[str, Path]) -> None:
@@ -172,6 +222,17 @@ def _figure(row: Row, relation: Relation) -> Text:
     failing = row.verdict and any(j.relation == relation and j.ok is False for j in row.verdict.judgements)
     text = "problem" if comparison.problem else describe(comparison)
     return Text(text, style="bold red" if failing else "")
+
+
+def print_costs(console: Console, report: Report, lines: Sequence[cost_table.Line]) -> None:
+    """Print what splitting costs, a line for each cut."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for head in cost_table.HEADS.values():
+        table.add_column(head.replace(" (", "\n("), no_wrap=True)
+    for line in lines:
+        table.add_row(*(Text(cell) for cell in astuple(line)))
+    console.print(table)
+    console.print(Text(f"{report.name}, {report.platform}. {cost_table.KEY}"), soft_wrap=True)
 
 
 def print_choice(console: Console, choice: AxisChoice) -> None:

@@ -89,11 +89,13 @@ def left_out(folder: RunFolder, report: Report) -> list[str]:
     return [name for name, run in runs if run is not None and run.failure is None and folder.lost(run)]
 
 
-def approve(folder: RunFolder, report: Report, change: Change, by: str | None = None) -> None:
-    """Write one approved golden into the store.
+def approve(folder: RunFolder, report: Report, change: Change, by: str | None = None) -> str:
+    """Write one approved golden into the store and return its place there.
 
     Raises
     ------
+    UsageError
+        If a folder store cannot be written.
     InfrastructureError
         If a URL store cannot be written; it then holds the golden as a whole or not at all.
     """
@@ -122,7 +124,12 @@ def approve(folder: RunFolder, report: Report, change: Change, by: str | None = 
             written = golden.sha256((place / golden.DESCRIPTION).read_bytes())
             note_approved(folder, Look(others).digest, Look({**others, change.address: written}).digest)
 
-    store.write(change.address, make)
+    place = store.name(change.address)
+    try:
+        store.write(change.address, make)
+    except OSError as error:
+        raise UsageError(f"{place}: cannot be written ({error.strerror}); see golden_store") from None
+    return place
 
 
 def check_known(folder: RunFolder, pin: str | None) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+from harness import codec
 from harness.kill_score.other_gates import Word
 from harness.kill_score.score import FaultScore, HealthyScore, KillScore
 
@@ -14,6 +16,14 @@ ALARM = "fails anyway"
 def markdown(score: KillScore) -> str:
     """Summary, planted bugs, and healthy rows, a table each."""
     return "\n".join(_lines(score)) + "\n"
+
+
+def write(score: KillScore, folder: Path) -> Path:
+    """Write ``killscore.json`` and ``killscore.md`` into a run folder; returns the latter."""
+    codec.write_json(folder / "killscore.json", score)
+    page = folder / "killscore.md"
+    page.write_text(markdown(score), encoding="utf-8")
+    return page
 
 
 def _lines(score: KillScore) -> Iterator[str]:

@@ -131,6 +131,10 @@ class RunFolder:
         run = codec.read_json(description, Run, SCHEMA) if description.is_file() else None
         return run if run and run.spec.digest == digest else None
 
+    def is_complete(self) -> bool:
+        """Whether every planned run is over, drawn or failed."""
+        return self.plan.specs.keys() <= self.runs().keys()
+
     def replan(self, graph: Graph) -> None:
         """Take a new run graph for the same matrix, for the whole of it where this is a shard.
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness import codec
+from harness.execution.events import Event, Finished, Holding
 from harness.execution.rank import ForkedRank
 from harness.judging.comparisons import Measurer, Names
 from harness.runs.folder import MEASURED, RunFolder
@@ -44,6 +45,13 @@ class AheadMeasurer:
         self._learnt: list[tuple[Names, Comparison]] = []
         self._cost: dict[str, Any] | None = None
         self._measurer: Measurer | None = None
+
+    def on_event(self, event: Event) -> None:
+        """Take note of runs that are over, and of GPUs that the run holds from now on."""
+        if isinstance(event, Finished):
+            self.finished(event.run)
+        elif isinstance(event, Holding):
+            self.holding(event.devices)
 
     def holding(self, devices: Sequence[int]) -> None:
         """Take note of the GPUs that the run holds from now on: metrics may use one of them, and no other."""

@@ -8,7 +8,7 @@ again, anywhere, knows it.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ from harness.diagnose import divergence, records, token_ledger
 from harness.diagnose.cause import first_failing
 from harness.errors import UsageError, did_you_mean
 from harness.execution import locks
-from harness.execution.events import Event, Finished
-from harness.execution.executor import Executor
+from harness.execution.events import Finished
+from harness.execution.executor import Make
+from harness.execution.pool import Pool
 from harness.runs.folder import RunFolder
 from harness.types import Comparison, Explanation, Relation, Row, Run, RunSpec
 
@@ -72,9 +73,7 @@ def why_not(row: Row) -> str:
     return "its candidate and its reference are one run"
 
 
-def explain(
-    folder: RunFolder, rows: Iterable[Row], executor: Executor, on_event: Callable[[Event], None] = lambda event: None
-) -> list[str]:
+def explain(folder: RunFolder, rows: Iterable[Row], make: Make = Pool) -> list[str]:
     """Draw the comparisons of rows once more with a probe, and keep what it shows in the run folder.
 
     Parameters
@@ -83,10 +82,8 @@ def explain(
         The run folder, with all runs of these rows.
     rows
         From :func:`select`.
-    executor
-        Where runs are computed.
-    on_event
-        Told of each event.
+    make
+        Makes the executor that computes them.
 
     Returns
     -------
@@ -102,11 +99,10 @@ def explain(
     place = folder.path / "explained" / "runs"
     drawn: dict[str, Run] = {}
     needed = {spec.digest: spec for chain in chains.values() for spec in chain}
-    with locks.claimed(folder.path, "explaining"):
+    with make(folder.path / "logs" / "explained") as executor, locks.claimed(folder.path, "explaining"):
         for event in executor.execute(list(needed.values()), lambda spec: place / spec.digest):
             if isinstance(event, Finished):
                 drawn[event.run.spec.digest] = event.run
-            on_event(event)
     problems = []
     for file, (comparison, row) in wanted.items():
         probed = [drawn[chains[digest][-1].digest] for digest in (comparison.reference, comparison.candidate)]

@@ -56,7 +56,6 @@ class TestProgress:
     def test_plain_lines_where_there_is_no_terminal(self) -> None:
         console, text = screen()
         with LiveProgress(console, specs(BASELINE, CANDIDATE)) as progress:
-            progress.expect(cost_of(BASELINE) + cost_of(CANDIDATE))
             for spec in (BASELINE, CANDIDATE):
                 progress(Started(spec))
                 for step in range(1, 5):
@@ -76,7 +75,7 @@ class TestProgress:
 
     def test_a_resumed_run_counts_on(self) -> None:
         console, text = screen()
-        with LiveProgress(console, specs(BASELINE, CANDIDATE), done=1) as progress:
+        with LiveProgress(console, specs(BASELINE, CANDIDATE), [CANDIDATE]) as progress:
             progress(Finished(Run(CANDIDATE, "ok")))
         assert text.getvalue().startswith("[2/2]")
 
@@ -92,7 +91,6 @@ class TestProgress:
         console, text = screen(terminal=True)
         faulty = replace(CANDIDATE, fault="gather-swapped")
         with LiveProgress(console, specs(faulty, BASELINE)) as progress:
-            progress.expect(cost_of(faulty) + cost_of(BASELINE))
             progress(Started(faulty))
             progress(Stepped(faulty, 4))
         shown = text.getvalue()
@@ -103,7 +101,6 @@ class TestProgress:
     def test_ends_at_a_hundred_percent_however_many_steps_were_told(self) -> None:
         console, text = screen(terminal=True)
         with LiveProgress(console, specs(BASELINE, CANDIDATE)) as progress:
-            progress.expect(cost_of(BASELINE) + cost_of(CANDIDATE))
             for spec, told in ((BASELINE, 4), (CANDIDATE, 1)):
                 progress(Started(spec))
                 for step in range(told):

@@ -72,8 +72,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
         steps.record(made, pool)
     first = steps.conclude(made)
     rows = [*explain.select(first.rows), *explain.select(first.rows, [HEALTHY])]
-    with Pool(made.path / "logs" / "explained") as pool:
-        assert explain.explain(made, rows, pool) == []
+    assert explain.explain(made, rows) == []
     return made
 
 

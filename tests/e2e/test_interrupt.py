@@ -12,7 +12,6 @@ import psutil
 import pytest
 
 from harness import codec
-from harness.matrix.selection import Selection
 from harness.runs.folder import Plan
 from harness.types import Report
 
@@ -242,20 +241,3 @@ def test_runs_of_other_code_are_computed_anew(start: Start, write: Write, out: P
     report = codec.read_json(run / "report.json", Report)
     assert {found.spec.source for found in report.runs.values()} != {"another"}
     assert set(report.runs) == set(specs)
-
-
-def test_what_is_interrupted_while_it_is_judged_can_be_judged_later(
-    write: Write, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from harness.cli import commands
-    from harness.session import steps
-
-    def interrupt(*arguments: object) -> None:
-        raise KeyboardInterrupt
-
-    folder = commands.create(write(HEAD + case("only") + VARIANT), out, Selection(), "required")
-    monkeypatch.setattr(steps, "write_reports", interrupt)
-    assert commands.run(folder) == 130
-    assert f"judge what is there with: sp-harness compare {folder.path}" in capsys.readouterr().out
-    monkeypatch.undo()
-    assert commands.compare(folder.path) == 0

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, configuration, given, settings
 from typer.testing import CliRunner
 
 from harness import plugins
-from harness.cli import fuzz_command
+from harness.cli import fuzz
 from harness.cli.app import app
 from harness.errors import InfrastructureError, UsageError
 from harness.execution import failures, pool
@@ -166,9 +166,9 @@ def test_what_was_found_is_written_however_the_search_ends(
     monkeypatch.setattr(search, "fuzz", flaky)
     if end:
         with pytest.raises(type(end)):
-            fuzz_command.search(FAKE, tmp_path, 1.0, 5)
+            fuzz.search(FAKE, tmp_path, 1.0, 5)
     else:
-        assert fuzz_command.search(FAKE, tmp_path, 1.0, 5) == 1
+        assert fuzz.search(FAKE, tmp_path, 1.0, 5) == 1
         assert "passes by itself" in capsys.readouterr().out
     (file,) = tmp_path.glob("fuzz-*.toml")
     head, _, body = file.read_text().partition("model = ")

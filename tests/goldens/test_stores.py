@@ -17,9 +17,12 @@ from typing import Any
 
 import fsspec
 import pytest
+from typer import Exit
 
 from harness import codec, models
-from harness.cli import commands, golden_command
+from harness.cli.approve import approve as approve_command
+from harness.cli.compare import compare
+from harness.cli.run import resumed
 from harness.errors import ConfigError, FileError, GoldenError, InfrastructureError
 from harness.goldens import approve, for_run, golden
 from harness.goldens.open_store import open_store, store_of
@@ -402,10 +405,10 @@ class TestApprove:
         with monkeypatch.context() as patch:
             patch.setattr(type(nights.fs), "put_file", breaks)
             with pytest.raises(InfrastructureError, match="approve again"):
-                golden_command.approve(folder.path, [], yes=True, by="a person")
+                approve_command(folder.path, [], yes=True, by="a person")
         assert len([name for name in nights.files() if name.endswith("golden.json")]) == (2 if upload == 3 else 1)
         open_store.cache_clear()
-        golden_command.approve(folder.path, [], yes=True, by="a person")
+        approve_command(folder.path, [], yes=True, by="a person")
         look = store_of(report.matrix).look(report.matrix.golden_keys)
         assert outcomes(nights.run(look.digest, edit=repaint(by=0.1))[1]) == {Outcome.PASS}
 
@@ -415,17 +418,19 @@ class TestApprove:
         pin = nights.approve(folder, first)
         open_store.cache_clear()
         assert outcomes(steps.conclude(RunFolder.open(folder.path))) == {Outcome.PASS}
-        assert commands.resume(folder.path).missing() == []
+        assert resumed(folder.path).missing() == []
         elsewhere = nights.bench.drawn(nights.text(pin))  # the file holds the pin by now, this run's plan does not
         codec.write_json(elsewhere.path / "plan.json", replace(elsewhere.plan, matrix=first.matrix))
         unpinned = RunFolder.open(elsewhere.path)
         assert outcomes(steps.conclude(unpinned, pin=pin)) == {Outcome.PASS}
         with pytest.raises(ConfigError, match="nothing pins them"):
             steps.conclude(unpinned)
-        assert commands.compare(elsewhere.path) == 0  # the command reads the pin
+        with pytest.raises(Exit) as end:
+            compare(elsewhere.path)  # the command reads the pin
+        assert end.value.exit_code == 0
         nights.bench.matrix_file(nights.text())
         with pytest.raises(ConfigError, match="nothing pins them"):
-            commands.compare(elsewhere.path)
+            compare(elsewhere.path)
 
     def test_a_file_system_that_makes_no_folders_unasked(
         self, bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -440,7 +445,7 @@ class TestApprove:
 
     def test_the_command_says_what_to_write(self, nights: Nights, capsys: pytest.CaptureFixture[str]) -> None:
         folder, _ = nights.run()
-        golden_command.approve(folder.path, [], yes=True, by="a person")
+        approve_command(folder.path, [], yes=True, by="a person")
         *approved, last = capsys.readouterr().out.splitlines()
         assert f"approved {nights.url}/fake/cpu-float32/" in approved[-1]
         (pin,) = [word.strip('"') for word in last.split() if "sha256:" in word]
@@ -454,7 +459,7 @@ class TestApprove:
         for row in report.rows:
             for latents in (folder.path / "runs" / row.runs["candidate"]).glob("*.safetensors"):
                 latents.unlink()
-        golden_command.approve(folder.path, [], yes=True, by="a person")
+        approve_command(folder.path, [], yes=True, by="a person")
         assert len([name for name in nights.files() if name.endswith("golden.json")]) == 2
 
 

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from harness import codec
-from harness.cli import history_command
 from harness.errors import UsageError
 from harness.history import files, page, words
 from harness.history.changes import EXACT, Changes, Limits, changes, table
 from harness.history.entry import Entry, EntryRow, entry_of
+from harness.history.issue import issue
+from harness.history.update import update
 from harness.session import steps
 from harness.types import Report
 
@@ -298,8 +299,8 @@ class TestIssue:
         for edit in (None, repaint("candidate"), repaint("candidate")):
             folder = bench.drawn(golden="off", edit=edit)
             steps.write_reports(steps.conclude(folder), folder.path)
-        history_command.history([bench.root / "reports"], past, 1e9, 1.0)
-        title, empty, *rest = history_command.issue(bench.root / "reports", past, None, "https://x/1").splitlines()
+        update([bench.root / "reports"], past, Limits(1e9, 1.0))
+        title, empty, *rest = issue(bench.root / "reports", past, link="https://x/1").splitlines()
         assert title.startswith("bench: Splitting damages the picture at 128x128 on ")
         assert empty == ""
         text = "\n".join(rest)
@@ -310,9 +311,7 @@ class TestIssue:
     def test_without_a_report_the_log_has_to_do(self, tmp_path: Path) -> None:
         log = tmp_path / "run.log"
         log.write_text("setting up\nsp-harness: matrices/nightly.toml: golden_store s3://b holds 3 goldens\n")
-        title, _, *rest = history_command.issue(tmp_path, None, log, None).splitlines()
+        title, _, *rest = issue(tmp_path, log=log).splitlines()
         assert title == "The run ended without a report: matrices/nightly.toml: golden_store s3://b holds 3 goldens"
         assert "    setting up" in rest
-        assert history_command.issue(tmp_path / "absent", None, None, None).startswith(
-            "The run ended without a report\n"
-        )
+        assert issue(tmp_path / "absent").startswith("The run ended without a report\n")

@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 from harness import codec
-from harness.cli import commands, golden_command
+from harness.cli.approve import approve
+from harness.cli.compare import compare
+from harness.cli.run import resumed
 from harness.errors import FileError, InfrastructureError, UsageError
 from harness.reporting.difference_index import DifferenceIndex
 from harness.runs.folder import RunFolder
@@ -116,7 +118,7 @@ def test_a_case_without_a_golden_can_be_approved_from_what_was_kept(bench: Any, 
     folder = bench.drawn()
     judged(folder)
     pack.pack(folder.path, tmp_path / "kept", PX)
-    golden_command.approve(tmp_path / "kept", [], yes=True, by="a person")
+    approve(tmp_path / "kept", [], yes=True, by="a person")
     assert steps.conclude(bench.drawn()).exit_code == 0
 
 
@@ -127,13 +129,13 @@ def test_a_case_that_passes_is_left_out_when_a_packed_run_is_approved(
     folder = bench.drawn()
     judged(folder)
     pack.pack(folder.path, tmp_path / "kept", PX)
-    golden_command.approve(tmp_path / "kept", [], yes=True, by="a person")
+    approve(tmp_path / "kept", [], yes=True, by="a person")
     said = capsys.readouterr().out
     assert "128x128: new" in said
     assert "left out, their pictures are in the run folder that was packed: 144x144" in said
     assert steps.conclude(bench.drawn()).exit_code == 0
     with pytest.raises(UsageError, match=r"holds no picture of case '144x144'.* approve it from the run folder"):
-        golden_command.approve(tmp_path / "kept", ["144x144"], yes=True, by="a person")
+        approve(tmp_path / "kept", ["144x144"], yes=True, by="a person")
 
 
 def test_what_needs_every_picture_says_where_they_are(bench: Any, tmp_path: Path) -> None:
@@ -141,7 +143,7 @@ def test_what_needs_every_picture_says_where_they_are(bench: Any, tmp_path: Path
     judged(folder)
     kept = tmp_path / "kept"
     pack.pack(folder.path, kept, PX)
-    for use in (commands.compare, commands.resume, lambda path: merge([path], tmp_path / "merged")):
+    for use in (compare, resumed, lambda path: merge([path], tmp_path / "merged")):
         with pytest.raises(FileError, match=r"image-0\.png: is missing; .* use the run folder that was packed"):
             use(kept)
     assert not (tmp_path / "merged").exists()

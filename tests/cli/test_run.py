@@ -10,15 +10,17 @@ from typing import Any
 
 import psutil
 import pytest
+from typer import Exit
 
 from harness import codec
-from harness.cli import commands
+from harness.cli.compare import compare
+from harness.cli.run import compute
 from harness.errors import InfrastructureError
 from harness.execution.events import Event, FolderOf
 from harness.execution.pool import Pool
 from harness.reporting import difference_images
 from harness.runs.folder import RunFolder
-from harness.session import explain
+from harness.session import explain, steps
 from harness.types import Outcome, Report, RunSpec
 from tests.waiting import until
 
@@ -48,7 +50,7 @@ def test_a_report_is_there_before_failing_rows_are_explained(
 ) -> None:
     monkeypatch.setattr(explain, "_can_be_probed", lambda row: True)  # the fake engine cannot
     folder = bench.drawn(golden="off", edit=repaint("candidate"))
-    assert commands.run(folder, executor=lambda logs: Breaks(logs, error)) == code  # type: ignore[arg-type, return-value]
+    assert compute(folder, lambda logs: Breaks(logs, error)) == code
     report = codec.read_json(folder.path / "report.json", Report)
     assert Outcome.FAIL in {row.verdict.outcome for row in report.rows if row.verdict}
     assert (report.complete, report.exit_code) == (True, 1)
@@ -60,13 +62,29 @@ def test_everything_is_measured_and_drawn_while_runs_are_drawn(bench: Any, monke
     folder = bench.plan(golden="off")
     monkeypatch.setattr(RunFolder, "sample", None)
     monkeypatch.setattr(difference_images, "load_picture", None)
-    assert commands.run(folder) == 0
+    assert compute(folder, Pool) == 0
     report = codec.read_json(folder.path / "report.json", Report)
     assert {row.verdict.outcome for row in report.rows if row.verdict} == {Outcome.PASS}
     assert any(comparison.figures for row in report.rows for comparison in row.comparisons)
     assert list((folder.path / "diffs").glob("*.jpg"))
     (line,) = [line for line in journal(folder) if line["event"] == "measured"]
     assert line["samples_read"] == len(folder.runs())
+
+
+def test_what_is_interrupted_while_it_is_judged_can_be_judged_later(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    folder = bench.drawn(golden="off")
+    with monkeypatch.context() as patch:
+        patch.setattr(steps, "write_reports", interrupt)
+        assert compute(folder, Pool) == 130
+    assert f"judge what is there with: sp-harness compare {folder.path}" in capsys.readouterr().out
+    with pytest.raises(Exit) as end:
+        compare(folder.path)
+    assert end.value.exit_code == 0
 
 
 def test_nothing_more_is_measured_when_the_machine_fails(bench: Any) -> None:
@@ -82,7 +100,7 @@ def test_nothing_more_is_measured_when_the_machine_fails(bench: Any) -> None:
 
     folder = bench.plan(golden="off")
     with pytest.raises(InfrastructureError, match="the disk is full"):
-        commands.run(folder, executor=lambda logs: Fails(logs, KeyboardInterrupt()))  # type: ignore[arg-type, return-value]
+        compute(folder, lambda logs: Fails(logs, KeyboardInterrupt()))
     assert len(measuring) == 1
     gone, alive = psutil.wait_procs(measuring, timeout=30)
     assert (len(gone), alive) == (1, [])

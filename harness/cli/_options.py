@@ -1,0 +1,42 @@
+"""Arguments that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.errors import UsageError, did_you_mean
+from harness.types import Size
+
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, such as reports/pr-20260101-120000.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def check_known(option: str, value: str, known: Iterable[str]) -> None:
+    """Refuse a value that is none of those known, and name the nearest.
+
+    Raises
+    ------
+    UsageError
+        If it is not known.
+    """
+    known = list(known)
+    if value not in known:
+        raise UsageError(f"{option} {value!r}: {did_you_mean(value, known)}")
+
+
+def parse_size(text: str) -> Size:
+    """Parse ``WIDTHxHEIGHT``.
+
+    Raises
+    ------
+    UsageError
+        If it is no size.
+    """
+    try:
+        return Size.parse(text)
+    except ValueError as error:
+        raise UsageError(str(error)) from None

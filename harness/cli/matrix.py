@@ -1,0 +1,44 @@
+"""``sp-harness matrix``: look into matrix files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli._options import Json
+from harness.errors import EXIT_OK, EXIT_VERDICT
+
+app = typer.Typer(name="matrix", no_args_is_help=True, help="Look into matrix files.")
+
+
+@app.command(
+    epilog="Examples: `sp-harness matrix cover matrices/pr.toml` | "
+    "`sp-harness matrix cover matrices/pr.toml matrices/features.toml --json`"
+)
+def cover(
+    matrices: Annotated[list[Path], typer.Argument(metavar="MATRIX...", help="Matrix files, taken together.")],
+    as_json: Json = False,
+) -> None:
+    """Say which classes of shapes and features matrices meet, and what to add for the rest; exit 1 if any lacks."""
+    from harness.cli.console import make_console, print_coverage
+    from harness.matrix import coverage, suggest
+    from harness.matrix.schema import read_tables
+    from harness.session import steps
+
+    planned = [steps.prepare(path) for path in matrices]
+    found = coverage.cover(planned)
+    last = planned[-1][0]
+    added = suggest.additions(last, found.missing)
+    text = suggest.as_toml(added, last, read_tables(matrices[-1])) if found.missing else ""
+    if as_json:
+        classes = [{"class": name, "count": len(rows), "rows": rows} for name, rows in found.rows.items()]
+        document = {"matrices": list(map(str, matrices)), "classes": classes, "missing": found.missing}
+        typer.echo(json.dumps(document | {"additions": text}, indent=2))
+    else:
+        print_coverage(make_console(), found.rows)
+        if text:
+            typer.echo(f"\n# to be added at the end of {matrices[-1]}:\n\n{text}", nl=False)
+    raise typer.Exit(EXIT_VERDICT if found.missing else EXIT_OK)

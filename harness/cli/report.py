@@ -1,0 +1,19 @@
+"""``sp-harness report``."""
+
+from __future__ import annotations
+
+import typer
+
+from harness.cli._options import RunPath
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: `sp-harness report reports/pr-20260101-120000`")
+def report(run_folder: RunPath) -> None:
+    """Write all report formats again from a run's report.json."""
+    from harness.runs.folder import read_report
+    from harness.session import steps
+
+    for file in steps.write_reports(read_report(run_folder), run_folder).values():
+        typer.echo(file)

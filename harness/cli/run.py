@@ -1,0 +1,186 @@
+"""``sp-harness run``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast, get_args
+
+import typer
+
+from harness.cli._options import check_known, parse_size
+from harness.errors import EXIT_INTERRUPTED, EXIT_OK, InfrastructureError, UsageError
+from harness.types import Axis, GoldenPolicy, Report
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from harness.execution.events import Event
+    from harness.execution.executor import Executor, Make
+    from harness.runs.folder import RunFolder
+    from harness.session.background import AheadMeasurer
+
+app = typer.Typer()
+
+EXPLAINED_AT_MOST = 12
+"""Failing rows that are explained unasked: enough to see what is wrong, and no second run of everything."""
+
+
+@app.command(
+    epilog="Examples: `sp-harness run matrices/pr.toml` | `sp-harness run matrices/pr.toml --case 720x720 --axis h` | "
+    "`sp-harness run --resume reports/pr-20260101-120000` | `sp-harness run matrices/pr.toml --shard 1/4`"
+)
+def run(
+    matrix: Annotated[Path | None, typer.Argument(metavar="MATRIX", help="Matrix file.")] = None,
+    out: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("reports"),
+    case: Annotated[list[str] | None, typer.Option(help="Only cases of this name (shell pattern).")] = None,
+    size: Annotated[list[str] | None, typer.Option(help="Only this size, WIDTHxHEIGHT.")] = None,
+    axis: Annotated[list[str] | None, typer.Option(help="Only this axis: auto, h, w, none.")] = None,
+    engine: Annotated[list[str] | None, typer.Option(help="Only this engine.")] = None,
+    golden: Annotated[str, typer.Option(help="'off' holds nothing to a golden; 'required' as the matrix says.")] = (
+        "required"
+    ),
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Finish this run folder.")] = None,
+    judge: Annotated[bool, typer.Option("--judge/--no-judge", help="Record only; judge later by compare.")] = True,
+    explain: Annotated[
+        bool, typer.Option("--explain/--no-explain", help="Draw failing rows once more, and look inside.")
+    ] = True,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Only the I-th of N parts, for N machines; then sp-harness merge.")
+    ] = None,
+    executor: Annotated[str, typer.Option(help="Where runs are computed: local, or ray for a Ray cluster.")] = "local",
+    ray_address: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="The Ray cluster; found as ray finds it, or started here.")
+    ] = None,
+) -> None:
+    """Run a matrix: draw every case with and without SP, compare, judge, report."""
+    from harness import plugins
+    from harness.execution import executor as executors
+    from harness.goldens import for_run
+    from harness.matrix.loader import read_matrix
+    from harness.matrix.selection import Selection, select
+    from harness.planning.partition import Shard, divide
+    from harness.runs.folder import RunFolder
+    from harness.session import steps
+
+    if resume and (case or size or axis or engine or shard or golden != "required"):
+        raise UsageError(
+            "--resume finishes what was planned; leave out --case, --size, --axis, --engine, --shard and --golden"
+        )
+    for name in axis or ():
+        check_known("--axis", name, get_args(Axis))
+    for name in engine or ():
+        check_known("--engine", name, plugins.names("engines"))
+    for name in size or ():
+        parse_size(name)
+    check_known("--golden", golden, get_args(GoldenPolicy))
+    if (matrix is None) == (resume is None):
+        raise UsageError("name either a matrix file or --resume RUN, for example: sp-harness run matrices/pr.toml")
+    part = Shard.parse(shard) if shard is not None else None
+    make = executors.maker(executor, ray_address)
+    if matrix is None:
+        folder = resumed(cast(Path, resume))
+    else:
+        selected = select(read_matrix(matrix), Selection(case or (), size or (), axis or (), engine or ()))
+        if golden == "required":
+            for_run.fetch(selected)
+        graph = steps.plan(selected)
+        if part and not divide(graph, part.of)[part.index - 1]:
+            typer.echo(f"shard {part} of {matrix} has no case: there is less to divide than there are shards")
+            return
+        folder = RunFolder.create(out, selected, graph, cast(GoldenPolicy, golden), part)
+    raise typer.Exit(compute(folder, make, judge, explain))
+
+
+def resumed(path: Path) -> RunFolder:
+    """Open a run folder and plan it anew: runs of older code or weights count no more."""
+    from harness.execution import locks
+    from harness.goldens import for_run
+    from harness.goldens.pin import known_digests
+    from harness.matrix.loader import current_pin
+    from harness.runs.folder import RunFolder
+    from harness.session import steps
+
+    folder = RunFolder.open(path)
+    folder.check_whole()
+    matrix = folder.plan.matrix
+    if folder.plan.golden == "required":
+        for_run.fetch(matrix, known_digests(folder, current_pin(matrix)))
+    with locks.claimed(path, "planning"):
+        folder.replan(steps.plan((folder.plan.whole or folder.plan).matrix))
+    return folder
+
+
+def compute(folder: RunFolder, make: Make, judge: bool = True, explained: bool = True) -> int:
+    """Compute what a run folder lacks, explain what fails, report, and return the exit code.
+
+    Ctrl-C ends the computing; what is there is judged and reported all the same.
+    """
+    from harness.cli.console import make_console
+    from harness.session.background import AheadMeasurer
+
+    console = make_console()
+    measurer = AheadMeasurer(folder) if judge else None
+    complete = True
+    try:
+        with make(folder.path / "logs") as executor:
+            _record(folder, executor, measurer, console)
+    except KeyboardInterrupt:
+        complete = False
+        console.print(f"interrupted; finish it with: sp-harness run --resume {folder.path}")
+    except BaseException:
+        if measurer:
+            measurer.abandon()  # nobody will ask for it
+        raise
+    if measurer is None:
+        console.print(f"recorded; judge it with: sp-harness compare {folder.path}")
+        return EXIT_OK if complete else EXIT_INTERRUPTED
+    try:
+        return _report(folder, measurer, console, complete, make if explained and complete else None).exit_code
+    except KeyboardInterrupt:
+        measurer.abandon()
+        console.print(f"interrupted; judge what is there with: sp-harness compare {folder.path}")
+        return EXIT_INTERRUPTED
+
+
+def _record(folder: RunFolder, executor: Executor, measurer: AheadMeasurer | None, console: Console) -> None:
+    """Compute with live progress; what is finished is measured at once."""
+    from harness.cli.console import LiveProgress
+    from harness.session import steps
+
+    def on_event(event: Event) -> None:
+        progress(event)
+        if measurer:
+            measurer.on_event(event)
+
+    with LiveProgress(console, folder.plan.specs, folder.missing()) as progress:
+        steps.record(folder, executor, on_event=on_event)
+
+
+def _report(folder: RunFolder, measurer: AheadMeasurer, console: Console, complete: bool, make: Make | None) -> Report:
+    """Judge and report; with an executor, failing rows are drawn once more in between."""
+    from harness.cli.console import print_report
+    from harness.goldens import for_run
+    from harness.matrix.loader import current_pin
+    from harness.session import explain, steps
+
+    pin = current_pin(folder.plan.matrix)
+    report = steps.conclude(folder, measurer.wait(), complete=complete, pin=pin)
+    for_run.propose(folder, report)
+    failing = explain.select(report.rows) if make else []
+    if make and failing:
+        steps.write_reports(report, folder.path)  # what is judged stays, whatever becomes of the explaining
+        chosen = failing[:EXPLAINED_AT_MOST]
+        console.print(f"explaining {len(chosen)} of {len(failing)} failing rows")
+        if len(chosen) < len(failing):
+            console.print(f"the rest: sp-harness explain {folder.path}")
+        try:
+            for problem in explain.explain(folder, chosen, make):
+                console.print(problem)
+        except InfrastructureError as error:
+            console.print(f"not explained: {error}")
+        report = steps.conclude(folder, measurer.wait(), pin=pin)
+    if not complete:
+        report = replace(report, exit_code=EXIT_INTERRUPTED)
+    print_report(console, report, steps.write_reports(report, folder.path))
+    return report
