@@ -1,1 +1,1 @@
-"""Golden outputs: one golden, the stores that keep them, those of a run, and their approval."""
+"""Golden outputs: format, stores, pins, use in a run, verification and approval."""

@@ -1,4 +1,4 @@
-"""Approving: what it would change, and the only way in for a golden."""
+"""Approval of goldens: preview of the changes, and writing to the store."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Figures = Mapping[str, judge.Approved]
 
 @dataclass(frozen=True)
 class Change:
-    """What approving one case would do."""
+    """Change that approving one case would make."""
 
     case: Case
     address: str
@@ -41,7 +41,7 @@ class Change:
 
 
 def changes(folder: RunFolder, report: Report, names: Sequence[str] = ()) -> list[Change]:
-    """List what approving a run's baselines would change; cases whose pictures were left out go unlisted.
+    """List the changes that approving a run's baselines would make, without cases whose pictures were packed away.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def changes(folder: RunFolder, report: Report, names: Sequence[str] = ()) -> lis
 
 
 def left_out(folder: RunFolder, report: Report) -> list[str]:
-    """Cases held to a golden whose baseline was drawn, and whose pictures are not in this folder."""
+    """List the cases with a golden whose baseline was drawn and whose pictures are missing in this folder."""
     cases = [case for case in folder.plan.matrix.cases if case.golden == "required"]
     runs = [(case.name, baseline_of(folder, report.runs, case)) for case in cases]
     return [name for name, run in runs if run is not None and run.failure is None and folder.lost(run)]
@@ -120,7 +120,7 @@ def approve(folder: RunFolder, report: Report, change: Change, by: str | None = 
     def make(place: Path) -> None:
         golden.write(place, run, folder.folder_of(run.spec), figures, platform, provenance)
         if is_pinned(matrix):
-            # An upload that breaks leaves the store without this golden, or, at its very end, with it.
+            # A failed upload leaves the store without this golden, or, at its very end, with it.
             written = golden.sha256((place / golden.DESCRIPTION).read_bytes())
             note_approved(folder, Look(others).digest, Look({**others, change.address: written}).digest)
 
@@ -133,17 +133,16 @@ def approve(folder: RunFolder, report: Report, change: Change, by: str | None = 
 
 
 def check_known(folder: RunFolder, pin: str | None) -> None:
-    """Refuse to approve on top of goldens that nobody pinned: the new pin would cover them too.
+    """Refuse to approve beside goldens that are not pinned: the new pin would cover them too.
 
-    A store is known if it holds what the run was held to, what the matrix file pins by now, or what an
-    earlier approval of this run left.
+    The store has to match the run's pin, the present pin of the matrix file, or an earlier approval of this run.
 
     Parameters
     ----------
     folder
         The run.
     pin
-        What the matrix file pins by now.
+        Present pin of the matrix file.
 
     Raises
     ------
@@ -161,7 +160,7 @@ def check_known(folder: RunFolder, pin: str | None) -> None:
 
 
 def pin(folder: RunFolder) -> str | None:
-    """Digest to be written into the matrix file after approving; ``None`` where version control guards the store."""
+    """Return the new value of ``golden_digest``; ``None`` where the store is under version control."""
     matrix = folder.plan.matrix
     if not is_pinned(matrix) and _lies_beside(Path(matrix.path), Path(matrix.golden_store)):
         return None
@@ -169,13 +168,13 @@ def pin(folder: RunFolder) -> str | None:
 
 
 def _lies_beside(matrix: Path, store: Path) -> bool:
-    """Whether a store lies in the checkout that the matrix file is of."""
+    """Whether a store is in the same checkout as the matrix file."""
     checkout = next((parent for parent in matrix.absolute().parents if (parent / ".git").exists()), None)
     return checkout is not None and store.absolute().is_relative_to(checkout)
 
 
 def _what_changes(folder: RunFolder, run: Run, address: str, figures: Figures) -> tuple[str, Figures]:
-    """Say what approving changes and by how much; and which old figures stay approved."""
+    """Describe the change that approving makes, and return the old figures that stay approved."""
     try:
         place = store_of(folder.plan.matrix).fetch(address)
         old = golden.load(place)
@@ -212,12 +211,12 @@ def _user() -> str:
     name = _git("config", "user.name")
     try:
         return name or getpass.getuser()
-    except (KeyError, OSError):  # in a container a user may have a number and no name
+    except (KeyError, OSError):  # a container's user may have no name
         return f"uid {os.getuid()}"
 
 
 def _commit() -> str:
-    """Where the approver's checkout stands; what drew the picture is told by the digest of its source."""
+    """Return the commit of the approver's checkout; the code that drew the picture is in the run's source digest."""
     return _git("rev-parse", "HEAD") or "unknown"
 
 

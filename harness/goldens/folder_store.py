@@ -14,7 +14,7 @@ from harness.types import SCHEMA
 
 
 class FolderStore:
-    """A folder on this machine."""
+    """Golden store in a folder."""
 
     shared = False
 
@@ -46,7 +46,7 @@ class FolderStore:
         return str(self._root / address)
 
     def everything(self) -> set[str]:
-        """Every folder with a ``golden.json``."""
+        """Return every folder with a ``golden.json``."""
         found = self._root.rglob(DESCRIPTION) if self._root.is_dir() else ()
         return {path.parent.relative_to(self._root).as_posix() for path in found}
 
@@ -58,5 +58,5 @@ class FolderStore:
         except (GoldenError, FileError) as error:
             yield f"altered: {error}"
             return
-        strangers = {file.name for file in folder.iterdir()} - {*(known.files if known else ()), DESCRIPTION}
-        yield from (f"unused: {folder / name}" for name in sorted(strangers))
+        unknown = {file.name for file in folder.iterdir()} - {*(known.files if known else ()), DESCRIPTION}
+        yield from (f"unused: {folder / name}" for name in sorted(unknown))

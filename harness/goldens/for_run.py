@@ -22,22 +22,22 @@ from harness.types import Case, Comparison, Matrix, Outcome, Relation, Report, R
 def fetch(matrix: Matrix, known: Collection[str] = ()) -> None:
     """Read every golden's description, check the pin, and copy URL goldens into the cache.
 
-    Done before anything is drawn: a network that fails hours later then costs nothing. An altered golden is
-    left to the verdict of its row.
+    To be called before anything is drawn, so that a network failure hours later does no harm. An altered golden
+    is left to the verdict of its row.
 
     Parameters
     ----------
     matrix
         The matrix.
     known
-        Digests that are as good as the pin.
+        Digests accepted beside the pin (:func:`harness.goldens.pin.known_digests`).
 
     Raises
     ------
     FileError
-        If one is no golden.json, or of a newer schema.
+        If a golden.json is malformed or of a newer schema.
     ConfigError
-        If the store does not hold what the matrix pins.
+        If the store does not match the pin.
     InfrastructureError
         If the store cannot be read.
     """
@@ -55,7 +55,7 @@ def fetch(matrix: Matrix, known: Collection[str] = ()) -> None:
 
 
 def may_ask(matrix: Matrix, address: str) -> bool:
-    """Whether a matrix may ask for a golden on some machine: its device and dtype are those of a case."""
+    """Whether a matrix may need a golden on some machine, by device and dtype of its cases."""
     return any(
         address.startswith(f"{model_of(case)}/{case.device}-")
         and address.endswith(f"-{case.dtype}/{case.key}")
@@ -70,14 +70,14 @@ class Goldens:
     Parameters
     ----------
     folder, runs
-        The run folder, and its runs that are over.
+        The run folder, and its finished runs.
     known
-        Digests that are as good as the pin of the matrix; ``None`` leaves the pin alone.
+        Digests accepted beside the pin; ``None`` skips the check of the pin.
 
     Raises
     ------
     ConfigError
-        If the store holds something else.
+        If the store does not match the pin.
     InfrastructureError
         If it cannot be read.
     """
@@ -90,14 +90,14 @@ class Goldens:
         self._store: Store | None = None
         matrix = folder.plan.matrix
         if all(_is_off(folder, case) for case in matrix.cases):
-            return  # and the store is not touched
+            return  # without opening the store
         self._store = store_of(matrix)
         look = self._store.look(_keys(matrix), fresh=False)
         if known is not None:
             check_pin(matrix, look, known)
 
     def _of(self, case: Case) -> golden.Golden | GoldenError | None:
-        """The golden of a case, or what is wrong with it; which one it is depends on who drew the baseline."""
+        """Return the golden of a case on its baseline's platform, or the error in it."""
         if self._store is None or _is_off(self._folder, case):
             return None
         if case.name not in self._found:
@@ -109,12 +109,12 @@ class Goldens:
         return self._found[case.name]
 
     def platform(self, case: Case) -> str:
-        """Platform of a case, from what its baseline reported."""
+        """Return the platform of a case, from the versions its baseline reported."""
         run = baseline_of(self._folder, self._runs, case)
         return golden.platform_of(case, run.versions if run else {})
 
     def folders(self) -> dict[str, str]:
-        """Case key to golden folder, where there is a golden."""
+        """Map case keys to golden folders, where there is a golden."""
         return {
             case.key: str(self._places[case.name])
             for case in self._folder.plan.matrix.cases
@@ -122,18 +122,18 @@ class Goldens:
         }
 
     def is_missing(self, case: Case) -> bool:
-        """Whether a golden is asked for and there is none."""
+        """Whether a golden is required and there is none."""
         return not _is_off(self._folder, case) and self._of(case) is None
 
     def approved(self, row: Row) -> judge.Approved | None:
-        """Figures approved for a row's variant."""
+        """Return the figures approved for a row's variant."""
         found = self._of(row.case)
         return found.approved.get(row.variant.label) if isinstance(found, golden.Golden) else None
 
     def comparisons(self, row: Row, measurer: Measurer) -> list[Comparison]:
-        """Baseline and candidate, each against the golden.
+        """Compare baseline and candidate with the golden.
 
-        A cached row has none: the golden is the picture drawn without a cache.
+        A cached row has no such comparison, as goldens are drawn without a cache.
         """
         if row.variant.cache != "none" or (found := self._of(row.case)) is None:
             return []
@@ -153,7 +153,7 @@ class Goldens:
         ]
 
     def notes(self) -> tuple[str, ...]:
-        """What the report says about goldens as a whole."""
+        """Return the report's notes on goldens as a whole."""
         cases = self._folder.plan.matrix.cases
         if all(_is_off(self._folder, case) for case in cases):
             return ("Goldens are off: nothing was held to an approved picture.",)
@@ -164,7 +164,7 @@ class Goldens:
 
 
 class GoldensAhead:
-    """Compares a row with its golden while later rows are still being drawn: its samples are then at hand."""
+    """Compares rows with their goldens while later rows are still being drawn, as their samples are in memory then."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
@@ -176,9 +176,11 @@ class GoldensAhead:
         if self._in_vain:
             return
         try:
-            self._goldens = self._goldens or Goldens(self._folder, runs, None)  # the pin is for who judges
+            self._goldens = self._goldens or Goldens(
+                self._folder, runs, None
+            )  # the pin is checked when rows are judged
             self._goldens.comparisons(row, measurer)
-        except Exception:  # a store that is gone or being written; what remains of it is told when rows are judged
+        except Exception:  # such as a store that is being written; judging reports what remains of it
             traceback.print_exc()
             self._in_vain = True
 
@@ -202,12 +204,12 @@ def propose(folder: RunFolder, report: Report) -> None:
 
 
 def sample_key(case: Case) -> str:
-    """Name of a case's golden among samples."""
+    """Return the name of a case's golden among samples."""
     return f"golden:{case.key}"
 
 
 def baseline_of(folder: RunFolder, runs: Mapping[str, Run], case: Case) -> Run | None:
-    """The baseline run of a case, drawn without a cache, if it is over."""
+    """Return the baseline run of a case, drawn without a cache, if it is finished."""
     for row in folder.plan.rows:
         if row.case == case and row.runs and row.variant.cache == "none":
             return runs.get(row.runs["baseline"])
@@ -215,9 +217,10 @@ def baseline_of(folder: RunFolder, runs: Mapping[str, Run], case: Case) -> Run |
 
 
 def approvable(report: Report, case: Case) -> dict[str, dict[str, float | None]]:
-    """Figures of a case's variants that may be approved: of rows whose split is sound.
+    """Collect the figures of a case's variants that may be approved.
 
-    A row that fails only against what was approved before is sound: approving anew is its cure.
+    Rows whose control or exchange fails are left out. A row that fails against earlier approved figures only is
+    taken: approving anew is the remedy.
     """
     figures = {}
     for row in report.rows:
@@ -236,7 +239,7 @@ def _is_sound(row: Row) -> bool:
 
 
 def latents_db(comparison: Comparison | None) -> float | None:
-    """Latents PSNR of a comparison in dB; ``None`` where it is exact."""
+    """Return the latents PSNR of a comparison in dB, rounded to 0.001; ``None`` where it is exact."""
     figure = comparison.figure("psnr", "latents") if comparison and not comparison.exact_latents else None
     return round(figure.value, 3) if figure and figure.value is not None else None
 
@@ -247,5 +250,5 @@ def _is_off(folder: RunFolder, case: Case) -> bool:
 
 
 def _keys(matrix: Matrix) -> tuple[str, ...]:
-    """What to look for; a plan of older days names cases alone."""
+    """Return the ``MODEL/CASE`` to look for; plans of older versions have no ``golden_keys``."""
     return matrix.golden_keys or tuple(key_of(case) for case in matrix.cases)

@@ -2,7 +2,7 @@
 
 ``golden/MODEL/PLATFORM/CASE/`` holds ``golden.json``, ``latents.safetensors`` and the picture: whole
 (``image.png``, ``image-1.png``, ...) for small sizes, reduced (``image-reduced.png``, for the eye alone)
-for large ones, whose comparison goes by their full-size latents. ``approve`` is the only way in.
+for large ones, which are compared by their full-size latents. Goldens are written by ``approve`` alone.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LATENTS = "latents.safetensors"
 
 @dataclass(frozen=True)
 class Golden:
-    """``golden.json``: whose picture this is, what was approved, and by whom."""
+    """``golden.json``: case, platform, approved figures and provenance."""
 
     case: Case
     platform: str
@@ -46,18 +46,18 @@ class Golden:
 
 
 def platform_of(case: Case, versions: Mapping[str, str]) -> str:
-    """Name the platform a picture is valid for: ``cpu-float32``, ``cuda-nvidia-h200-bfloat16``."""
+    """Return the platform a picture is valid for: ``cpu-float32``, ``cuda-nvidia-h200-bfloat16``."""
     device = versions.get("device", "")
     return "-".join(part for part in (case.device, slug(device) if device else "", case.dtype) if part)
 
 
 def address_of(case: Case, platform: str) -> str:
-    """Address of a case's golden inside a store, ``MODEL/PLATFORM/CASE``."""
+    """Return the address of a case's golden in a store, ``MODEL/PLATFORM/CASE``."""
     return f"{model_of(case)}/{platform}/{case.key}"
 
 
 def folder_of(store: Path, case: Case, platform: str) -> Path:
-    """Folder of a case's golden below a folder."""
+    """Return the folder of a case's golden below ``store``."""
     return store / address_of(case, platform)
 
 
@@ -67,7 +67,7 @@ def load(folder: Path) -> Golden | None:
     Raises
     ------
     GoldenError
-        If a file is missing or is not what was approved.
+        If a file is missing or differs from its recorded digest.
     """
     if not (folder / DESCRIPTION).is_file():
         return None
@@ -82,7 +82,7 @@ def load(folder: Path) -> Golden | None:
 
 
 def load_sample(folder: Path, golden: Golden) -> Sample:
-    """Load what candidates are compared with."""
+    """Load the sample of a golden; pictures are ``None`` where only reduced ones are kept."""
     names = _picture_names(golden.case.num_images)
     whole = all(name in golden.files for name in names)
     return sample.load_sample(f"golden:{golden.case.key}", folder, names if whole else None, LATENTS)
@@ -98,7 +98,7 @@ def write(
 ) -> Golden:
     """Write a baseline run as a golden, replacing what the folder held.
 
-    Used for proposals inside a report and, after approval, for the store.
+    Used for proposals in a run folder and, on approval, for the store.
     """
     building = folder.with_name(f".{folder.name}.building")
     shutil.rmtree(building, ignore_errors=True)
@@ -132,5 +132,5 @@ def _picture_names(count: int) -> list[str]:
 
 
 def sha256(content: bytes) -> str:
-    """Digest of a file's content in hexadecimal."""
+    """Return the SHA-256 of a file's content in hexadecimal."""
     return hashlib.sha256(content).hexdigest()

@@ -1,4 +1,4 @@
-"""Pins: the digest that a store's goldens of a matrix have to come to."""
+"""Pins: ``golden_digest``, the digest that the goldens of a matrix in its store have to match."""
 
 from __future__ import annotations
 
@@ -11,16 +11,23 @@ from harness.runs.folder import RunFolder
 from harness.types import Matrix
 
 APPROVED = "approved.txt"
-"""File of a run folder: what its goldens' store came to by approvals of it, line by line."""
+"""File of a run folder: digests of the store after each approval of this run, one a line."""
 
 
 def is_pinned(matrix: Matrix) -> bool:
-    """Whether a matrix's goldens need a pin, or have one."""
+    """Whether the goldens of a matrix have a pin, or need one as a URL store does."""
     return is_url(matrix.golden_store) or matrix.golden_digest is not None
 
 
 def check_pin(matrix: Matrix, look: Look, known: Collection[str] = ()) -> None:
-    """Hold what a store was seen to hold to the matrix' pin, or to digests that are as good.
+    """Check the goldens found in a store against the pin of the matrix.
+
+    Parameters
+    ----------
+    matrix, look
+        The matrix, and its goldens in the store.
+    known
+        Digests accepted beside the pin.
 
     Raises
     ------
@@ -44,14 +51,14 @@ def check_pin(matrix: Matrix, look: Look, known: Collection[str] = ()) -> None:
 
 
 def known_digests(folder: RunFolder, pin: str | None) -> set[str]:
-    """Digests that the store of a run may come to.
+    """Collect the digests that the store of a run may match.
 
     Parameters
     ----------
     folder
-        The run; its plan has the pin of the day it was planned, and approving it adds to them.
+        The run: its plan holds the pin at planning time, and ``approved.txt`` those of its approvals.
     pin
-        What the matrix file pins by now.
+        Present pin of the matrix file.
     """
     noted = folder.path / APPROVED
     left = noted.read_text(encoding="utf-8").split() if noted.is_file() else []
@@ -59,7 +66,7 @@ def known_digests(folder: RunFolder, pin: str | None) -> set[str]:
 
 
 def note_approved(folder: RunFolder, *digests: str) -> None:
-    """Add digests that approving leaves in the store: judging and approving again accept them.
+    """Append digests of the store after an approval of this run, which later judging and approving accept.
 
     Raises
     ------

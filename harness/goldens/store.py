@@ -20,7 +20,7 @@ Make = Callable[[Path], object]
 
 @dataclass(frozen=True)
 class Look:
-    """Goldens that were found at one moment."""
+    """Goldens found in a store at one moment."""
 
     descriptions: Mapping[str, str]
     """``MODEL/PLATFORM/CASE`` to the SHA-256 of its ``golden.json``, which holds those of all other files."""
@@ -35,13 +35,13 @@ class Store(Protocol):
     """Golden store; a golden is addressed by ``MODEL/PLATFORM/CASE``."""
 
     shared: bool
-    """Whether others keep goldens here too, so that one nobody asks for is no mistake."""
+    """Whether several projects may use the store, so that an unneeded golden is no error."""
 
     def look(self, wanted: Iterable[str], fresh: bool = True) -> Look:
-        """Find the goldens of some ``MODEL/CASE`` on every platform; an older look may do if not ``fresh``."""
+        """Find the goldens of some ``MODEL/CASE`` on every platform; may return an earlier look if not ``fresh``."""
 
     def read(self, address: str) -> Golden:
-        """Read the description of a golden that was seen."""
+        """Read the description of a golden that a look found."""
 
     def fetch(self, address: str) -> Path:
         """Return the folder on this machine that holds a golden; an empty or absent one where there is none."""
@@ -50,10 +50,10 @@ class Store(Protocol):
         """Put a golden in place of what was there."""
 
     def name(self, address: str) -> str:
-        """Return an address as a person finds it."""
+        """Return the path or URL of an address, for messages."""
 
     def everything(self) -> set[str]:
         """Return the addresses of all goldens."""
 
     def problems(self, address: str) -> Iterator[str]:
-        """Read a golden to the last byte and say what is wrong with it."""
+        """Read a golden completely and yield a line for each problem."""

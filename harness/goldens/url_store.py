@@ -1,7 +1,7 @@
 """Goldens at an fsspec URL: ``s3://``, ``gs://``, ``hf://``, ``file://``, ...
 
-A golden *is* its ``golden.json``: it goes first when a golden is replaced and comes last, so that a reader
-meets a whole golden or none, in stores that know no transactions.
+A golden exists while its ``golden.json`` does. That file is deleted first and uploaded last when a golden is
+replaced, so that a reader finds a whole golden or none, although object stores have no transactions.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from harness.matrix.golden_store import check_protocol
 from harness.types import SCHEMA
 
 AT_ONCE = 8
-"""Files read side by side."""
+"""Number of files read concurrently."""
 
 
 class UrlStore:
-    """A place that fsspec reaches; goldens are copied once into the cache, addressed by their content."""
+    """Golden store at an fsspec URL; goldens are copied once into a cache addressed by content."""
 
     shared = True
 
@@ -40,20 +40,20 @@ class UrlStore:
         self._altered: dict[str, GoldenError] = {}
 
     def look(self, wanted: Iterable[str], fresh: bool = True) -> Look:
-        """Read the ``golden.json`` of every golden that is asked for."""
+        """Read the ``golden.json`` of every golden that is wanted."""
         key = tuple(sorted(set(wanted)))
         if fresh or key not in self._looks:
             self._looks[key] = self._look(key)
         return self._looks[key]
 
     def read(self, address: str) -> Golden:
-        """Parse a ``golden.json`` that was seen."""
+        """Parse a ``golden.json`` that a look found."""
         return codec.parse_json(self._seen[address], f"{self.name(address)}/{DESCRIPTION}", Golden, SCHEMA)
 
     def fetch(self, address: str) -> Path:
         """Copy a golden into the cache, if it is not there, and return its folder.
 
-        Once a golden was fetched, or found altered, the network is not asked again until the next look.
+        After a golden was fetched, or found altered, there is no request for it until the next look.
         """
         text = self._seen.get(address)
         if text is None:
@@ -70,7 +70,7 @@ class UrlStore:
         return folder
 
     def write(self, address: str, make: Make) -> None:
-        """Make a golden here, then upload it with its description last."""
+        """Build a golden locally, then upload it with its description last."""
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "golden"
             make(folder)
@@ -83,7 +83,7 @@ class UrlStore:
         return f"{self._url}/{address}"
 
     def everything(self) -> set[str]:
-        """Nothing: what others keep here is not counted."""
+        """Return nothing: goldens of other projects are not counted."""
         return set()
 
     def problems(self, address: str) -> Iterator[str]:
@@ -114,7 +114,7 @@ class UrlStore:
         return Look({address: sha256(text) for address, text in found.items()})
 
     def _names(self, folder: str) -> list[str]:
-        """What lies in a folder; nothing where there is none: a new store is empty."""
+        """List the names in a folder; none where it does not exist, as in a new store."""
         try:
             paths = self._fs.ls(f"{self._root}/{folder}", detail=False)
         except (FileNotFoundError, NotADirectoryError):
@@ -128,19 +128,19 @@ class UrlStore:
             return None
 
     def _download(self, address: str, folder: Path) -> None:
-        """Make a copy whose ``golden.json`` was seen; all of it or nothing, and one run at a time."""
+        """Copy a golden whose ``golden.json`` a look found, atomically and by one process at a time."""
         from filelock import FileLock
 
         with self._scratch() as building, FileLock(self._cache / f".{folder.name}.lock", mode=0o666):
             if _is_whole(folder):
-                return  # another run was faster, and may be reading it
+                return  # copied by another process, which may be reading it
             self._fill(building, address)
             shutil.rmtree(folder, ignore_errors=True)
             building.replace(folder)
 
     @contextmanager
     def _scratch(self) -> Iterator[Path]:
-        """Empty folder on the file system of the cache, for as long as it takes to fill."""
+        """Provide an empty temporary folder on the cache's file system."""
         try:
             self._cache.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self._cache, prefix=".", ignore_cleanup_errors=True) as scratch:
@@ -152,7 +152,7 @@ class UrlStore:
             raise InfrastructureError(f"{self._cache}: cannot be written ({error.strerror or error}); {hint}") from None
 
     def _fill(self, folder: Path, address: str) -> None:
-        """Write a golden into an empty folder, as far as every file is what its description says."""
+        """Write a golden into an empty folder, checking every file against its digest."""
         (folder / DESCRIPTION).write_bytes(self._seen[address])
         for name, expected in self.read(address).files.items():
             (folder / name).write_bytes(self._checked(address, name, expected))
@@ -180,7 +180,7 @@ class UrlStore:
                 self._fs.put_file(str(file), f"{folder}/{file.name}")
             except FileNotFoundError:
                 if not self._fs.exists(PurePosixPath(self._root or "/").parts[0]):
-                    raise  # a bucket is for its owner to make
+                    raise  # buckets are created by their owner
                 self._fs.makedirs(folder, exist_ok=True)
                 self._fs.put_file(str(file), f"{folder}/{file.name}")
 
@@ -190,7 +190,7 @@ class UrlStore:
 
     @contextmanager
     def _explained(self, done: str, so: str = "") -> Iterator[None]:
-        """Whatever a file system of others raises becomes one line; their errors share no base class."""
+        """Turn any exception of a file system plugin into one line; they share no base class."""
         try:
             yield
         except HarnessError:
@@ -202,13 +202,13 @@ class UrlStore:
 
 
 def _file_system(url: str) -> tuple[Any, str]:
-    """Return fsspec's file system for a URL, and the path in it."""
+    """Open the fsspec file system of a URL and return it with the path in it."""
     import fsspec
     from fsspec.registry import known_implementations
 
     check_protocol(url)
     protocol = url.partition("://")[0].split("::")[-1]
-    # Object stores know no folders; of the others, fsspec's local one makes none unasked.
+    # Object stores have no folders; fsspec's local file system creates them only with this option.
     options = {"auto_mkdir": True} if protocol in ("file", "local") else {}
     try:
         file_system, root = fsspec.core.url_to_fs(url, **options)
@@ -223,7 +223,7 @@ def _file_system(url: str) -> tuple[Any, str]:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether a copy in the cache is what it was; one that is not is copied again."""
+    """Whether a cached copy is undamaged."""
     try:
         return golden.load(folder) is not None and sha256((folder / DESCRIPTION).read_bytes())[:32] == folder.name
     except (GoldenError, FileError):

@@ -14,17 +14,17 @@ from harness.types import Matrix
 
 
 def verify(matrices: Sequence[Matrix], is_all: bool = True) -> tuple[int, list[str]]:
-    """Count the goldens that matrices ask for, and say in a line each what is wrong with them.
+    """Count the goldens that matrices need, and list their problems, a line each.
 
-    Which GPU will draw is not known here: of a ``cuda`` case every platform that is there is looked at, and
-    none is missed.
+    The kind of GPU is not known here: of a ``cuda`` case every platform in the store is verified, and none is
+    reported as missing.
 
     Parameters
     ----------
     matrices
-        What asks for goldens.
+        Matrices whose goldens are verified.
     is_all
-        Whether no other matrix asks for goldens of theirs, so that one that is not asked for is unused.
+        Whether these are all matrices, so that a golden none of them needs is reported as unused.
     """
     asked, lines = 0, []
     for place in dict.fromkeys(matrix.golden_store for matrix in matrices):
@@ -56,14 +56,14 @@ def problems(store: Store, wanted: set[str], found: set[str], is_all: bool = Tru
     store
         The golden store.
     wanted
-        Addresses that the known matrices ask for.
+        Addresses that the matrices need.
     found
-        Addresses of theirs that the store was seen to hold, on any platform.
+        Those that the store holds, on any platform.
     is_all
-        Whether nobody else asks for goldens here, so that one that is not asked for is unused.
+        Whether any other golden of the store is unused.
     """
     yield from (f"missing: {store.name(address)}" for address in sorted(wanted - found))
-    strangers = store.everything() - wanted - found if is_all and not store.shared else set()
-    yield from (f"unused: {store.name(address)}" for address in sorted(strangers))
-    for address in sorted(found | strangers):
+    unused = store.everything() - wanted - found if is_all and not store.shared else set()
+    yield from (f"unused: {store.name(address)}" for address in sorted(unused))
+    for address in sorted(found | unused):
         yield from store.problems(address)

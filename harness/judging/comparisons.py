@@ -1,8 +1,8 @@
 """Comparisons of a run folder: each pair of samples is loaded and measured once.
 
-Equal samples are told by the digest of their content: where a golden equals the baseline, a candidate's
-distance to both is one measurement. Samples themselves are kept while there is room, their digests for
-good. What another process has measured can be learnt (:mod:`harness.session.background`).
+Equal samples are recognised by the digest of their content: where a golden equals the baseline, a candidate's
+distance to both is one measurement. Samples are cached up to a number of bytes, digests and figures without limit.
+Comparisons made by another process can be added (:mod:`harness.session.background`).
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ EDGES = {
     Relation.FLOOR: ("baseline", "reordered"),
     Relation.REPEAT: ("baseline", "repeat"),
 }
-"""Roles each relation compares: reference, candidate."""
+"""Relation to the roles it compares: reference, candidate."""
 JUDGED_METRICS = ("psnr", "max-abs")
-"""Metrics that bounds speak of; measured whatever a matrix selects."""
+"""Metrics that bounds refer to; measured whatever a matrix selects."""
 KEPT_BYTES = 512 << 20
-"""Of samples in memory, beside the two that are compared: most are needed again soon, and none is worth more."""
+"""Bytes of cached samples, beyond the two that are compared."""
 
 
 Names = tuple[tuple[str, str], tuple[str, str]]
@@ -41,18 +41,18 @@ Names = tuple[tuple[str, str], tuple[str, str]]
 
 
 class Measurer:
-    """Measures samples by key; keys are run digests and whatever :meth:`add` names.
+    """Measures samples by key, a run's digest or a name given to :meth:`add`.
 
     Parameters
     ----------
     folder
         The run folder.
     device
-        GPU that metrics may use, as torch names it; none by default.
+        GPU that metrics may use, such as ``cuda:0``; none by default.
     kept_bytes
-        Of samples in memory; :data:`KEPT_BYTES` by default.
+        Bytes of cached samples; :data:`KEPT_BYTES` by default.
     on_measured
-        Told of each comparison of two samples, and of their names.
+        Called with the names of two samples and their comparison.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Measurer:
     ) -> None:
         self._folder = folder
         self.device = device
-        """May be changed: a GPU is a run's for a while."""
+        """May be changed at any time: a run holds a GPU for a while."""
         self._kept_bytes = KEPT_BYTES if kept_bytes is None else kept_bytes
         self._on_measured = on_measured
         self._plans: dict[str, ShardPlan | None] = {}
@@ -73,12 +73,12 @@ class Measurer:
         self._samples: OrderedDict[str, Sample] = OrderedDict()  # by last use
         self._contents: dict[str, str] = {}
         self._with_steps: set[str] = set()
-        self._measured: dict[tuple[object, ...], tuple[Comparison, bool]] = {}  # and whether both had their steps
+        self._measured: dict[tuple[object, ...], tuple[Comparison, bool]] = {}  # and whether both had a trajectory
         self._learnt: dict[Names, Comparison] = {}
         self.num_read = 0
-        """Samples read from disk, each time that one is."""
+        """Number of times that a sample was read from disk."""
         self.comparing_s = 0.0
-        """Processor seconds of this thread spent on comparing samples, once they are in memory."""
+        """CPU seconds that this thread spent comparing samples, without loading them."""
 
     @cached_property
     def _metrics(self) -> list[Metric]:
@@ -88,14 +88,14 @@ class Measurer:
         return [plugins.load("metrics", name)() for name in dict.fromkeys(names)]
 
     def add(self, key: str, load: Callable[[], Sample], version: str = "") -> None:
-        """Make a sample known; it is loaded when it is first needed.
+        """Register a sample, which is loaded when it is first needed.
 
         Parameters
         ----------
         key, load
-            Its name, and what loads it.
+            Its name, and the function that loads it.
         version
-            Tells samples apart that bear the same name one after the other, as a golden that is approved anew.
+            Distinguishes successive samples of the same name, such as a golden that is approved anew.
         """
         if self._versions.get(key) != version:
             self._versions[key], self._loaders[key] = version, load
@@ -103,7 +103,7 @@ class Measurer:
             self._contents.pop(key, None)
 
     def of_row(self, row: Row, runs: Mapping[str, Run]) -> list[Comparison]:
-        """The relations of :data:`EDGES` between a row's runs, all of which must have been drawn, and a cache's."""
+        """Compare a row's runs, all of which must have been drawn, by :data:`EDGES`, and a cache's decisions."""
         for role in row.runs:
             self.add_run(runs[row.runs[role]])
         figures = [
@@ -125,11 +125,11 @@ class Measurer:
         return replace(found, relation=relation, reference=reference, candidate=candidate)
 
     def learn(self, names: Names, comparison: Comparison) -> None:
-        """Take what was measured elsewhere, of samples that bear these names."""
+        """Add a comparison that was made elsewhere, of samples of these names."""
         self._learnt[names] = comparison
 
     def sample(self, key: str) -> Sample:
-        """A sample, loaded again where it has had to make room."""
+        """Return a sample from the cache, or load it."""
         if key not in self._samples:
             self._samples[key] = self._loaders[key]()
             self.num_read += 1
@@ -139,11 +139,11 @@ class Measurer:
         return self._samples[key]
 
     def let_go(self, key: str) -> None:
-        """Keep a sample in memory no longer; what is known of it stays known."""
+        """Drop a sample from the cache; its digest and figures stay."""
         self._samples.pop(key, None)
 
     def add_run(self, run: Run) -> None:
-        """Make a run known by its digest."""
+        """Register a run under its digest."""
         self._plans[run.spec.digest] = run.spec.plan
         self.add(run.spec.digest, lambda: self._folder.sample(run), f"{run.started_at} {run.wall_s}")
 
@@ -156,7 +156,7 @@ class Measurer:
         key = (self._content(reference), self._content(candidate), borders)
         with_steps = {reference, candidate} <= self._with_steps
         found, had_steps = self._measured.get(key, (None, False))
-        # A golden has no trajectory. What was measured of it serves a run of the same content, but for the steps.
+        # A golden has no trajectory: its figures hold for a run of the same content, but for the steps.
         if found is None or (with_steps and not had_steps):
             pair = self.sample(reference), self.sample(candidate)
             before = time.thread_time()
@@ -166,7 +166,7 @@ class Measurer:
         return found
 
     def _content(self, key: str) -> str:
-        """Digest of a sample, which is loaded for it at most once."""
+        """Digest a sample's content, loading it at most once for that."""
         if key not in self._contents:
             sample = self.sample(key)
             self._contents[key] = _content(sample)
@@ -180,10 +180,10 @@ def _num_bytes(sample: Sample) -> int:
 
 
 def _content(sample: Sample) -> str:
-    """Digest of pictures and latents, shapes included."""
+    """Digest pictures and latents, with dtypes and shapes."""
     digest = hashlib.sha256()
     for array in (*(sample.images or ()), *(() if sample.latents is None else (sample.latents,))):
         digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(array.ravel().data)  # a copy only where values are not in order
+        digest.update(array.ravel().data)  # copies only an array that is not contiguous
     digest.update(b"no images" if sample.images is None else b"")
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Verdicts: figures held to bounds, without a look at any picture."""
+"""Verdicts: figures held to bounds; a pure function of a row, its runs and its bounds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from harness.diagnose import cause, noise_floor, sentence
 from harness.types import Bound, Comparison, Judgement, Outcome, Relation, Row, Run, Verdict
 
 MARGIN_DB = 1.0
-"""Taken off an approved figure. Another CPU moves a figure of tens of decibels in its third decimal only."""
+"""Subtracted from an approved figure. Another CPU moves a figure of tens of decibels in its third decimal only."""
 
 HELD_TO_FLOOR = (Relation.EXCHANGE, Relation.CONTROL, Relation.REPEAT, Relation.GOLDEN_BASELINE)
 """Relations whose two sides compute the same mathematics."""
@@ -25,7 +25,7 @@ def judge(
     golden_missing: bool = False,
     mixed: str = "",
 ) -> Verdict:
-    """Come to the verdict of a row whose comparisons are made.
+    """Judge a row whose comparisons are made.
 
     Parameters
     ----------
@@ -34,34 +34,17 @@ def judge(
     runs
         The runs it names, by digest.
     declared
-        Bounds the matrix states.
+        Bounds declared in the matrix.
     approved
         Figures approved with the golden for this row's variant, if there are any.
     golden_missing
-        True where a golden is required and there is none.
+        Whether a golden is required and there is none.
     mixed
-        How the machines that drew the row's runs differ, if they do: then its figures say nothing.
+        Difference between the machines that drew the row's runs; not empty makes the row an error.
     """
-    if row.skip is not None:
-        return Verdict(Outcome.SKIP, row.skip)
-    failed = _failed_run(row, runs)
-    if failed is not None:
-        return failed
-    if mixed:
-        return Verdict(
-            Outcome.ERROR,
-            f"Its runs are of different machines ({mixed}) and cannot be compared; draw the case anew in a run of its "
-            f"own: sp-harness run MATRIX --case {row.case.name}",
-            cause="environment",
-            infrastructure=True,
-        )
-    if row.variant.cache != "none" and not any(map(any, runs[row.runs["candidate"]].cache_decisions)):
-        return Verdict(
-            Outcome.ERROR,
-            "The cache never served a step, so this row says nothing about it; "
-            "raise cache_threshold or set cache_mask.",
-            cause="cache",
-        )
+    unjudged = _unjudged(row, runs, mixed)
+    if unjudged is not None:
+        return unjudged
     judgements = tuple(
         judgement
         for comparison in row.comparisons
@@ -82,8 +65,33 @@ def judge(
     )
 
 
+def _unjudged(row: Row, runs: Mapping[str, Run], mixed: str) -> Verdict | None:
+    """Return the verdict of a row whose figures are missing or meaningless; ``None`` for any other row."""
+    if row.skip is not None:
+        return Verdict(Outcome.SKIP, row.skip)
+    failed = _failed_run(row, runs)
+    if failed is not None:
+        return failed
+    if mixed:
+        return Verdict(
+            Outcome.ERROR,
+            f"Its runs are of different machines ({mixed}) and cannot be compared; draw the case anew in a run of its "
+            f"own: sp-harness run MATRIX --case {row.case.name}",
+            cause="environment",
+            infrastructure=True,
+        )
+    if row.variant.cache != "none" and not any(map(any, runs[row.runs["candidate"]].cache_decisions)):
+        return Verdict(
+            Outcome.ERROR,
+            "The cache never served a step, so this row says nothing about it; "
+            "raise cache_threshold or set cache_mask.",
+            cause="cache",
+        )
+    return None
+
+
 def _failed_run(row: Row, runs: Mapping[str, Run]) -> Verdict | None:
-    """The verdict where a run has no picture: the candidate's own failure first, then whose it waits for."""
+    """Judge a row of which a run has no picture: the candidate's own failure is named first; else ``None``."""
     for role in ("candidate", "control", "baseline", "replay", "reordered", "repeat"):
         if role not in row.runs:
             continue
@@ -125,7 +133,7 @@ def _judge_one(
             yield Judgement(relation, True, "equal to the last bit", bound)
             continue
         if exact is None:
-            continue  # one side has no such output, as goldens that keep latents only
+            continue  # one side lacks this output, such as a golden that keeps latents only
         figure = comparison.figure(bound.metric, bound.domain)
         if figure is None or figure.value is None:
             yield Judgement(relation, False, f"{bound.metric} of {bound.domain} could not be measured", bound)
@@ -136,7 +144,7 @@ def _judge_one(
 
 
 def _own_bounds(relation: Relation, row: Row, approved: Approved) -> list[Bound]:
-    """Bounds that hold without being declared; see ``docs/words.md`` for the reasons."""
+    """List the bounds that hold without being declared (``docs/words.md`` gives the reasons)."""
     floor = noise_floor.bounds(row.comparison(Relation.FLOOR))
     if relation in HELD_TO_FLOOR:
         return floor
@@ -146,7 +154,7 @@ def _own_bounds(relation: Relation, row: Row, approved: Approved) -> list[Bound]
         return []
     figure = approved[name]
     latents = [bound for bound in floor if bound.domain == "latents"]
-    # An approved figure at the floor is noise, and noise may move: the floor itself is asked for then.
+    # An approved figure at the floor is noise, which may move: the floor itself is the bound then.
     if figure is None or any(bound.metric == "psnr" and figure - MARGIN_DB > bound.value for bound in latents):
         return latents
     return [Bound("psnr", "latents", round(figure - MARGIN_DB, 2), "dB", "approved", MARGIN_DB)]

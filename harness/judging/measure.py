@@ -1,4 +1,4 @@
-"""Figures of two samples: pure functions of their arrays."""
+"""Measurement of two samples: pure functions of their arrays."""
 
 from __future__ import annotations
 
@@ -16,16 +16,26 @@ Array = np.ndarray[Any, Any]
 Pair = tuple[Array, Array]
 
 FIRST_VALUES = 4096
-"""Looked at first: pictures that are not equal mostly differ there already."""
+"""Compared first: arrays that differ mostly differ there already."""
 
 
 def measure(
     relation: Relation, reference: Sample, candidate: Sample, metrics: Sequence[Metric], context: Context
 ) -> Comparison:
-    """Compare two samples by every metric; for several pictures a figure is that of the worst.
+    """Compare two samples by every metric; of several pictures the worst figure counts.
 
-    Sizes that differ and values that are not finite are problems of their own: nothing is resized or
-    replaced to get a figure.
+    Different sizes and values that are not finite make ``Comparison.problem``: nothing is resized or replaced.
+
+    Parameters
+    ----------
+    relation
+        Relation of the two.
+    reference, candidate
+        The samples. Only what both have, pictures or latents, is compared.
+    metrics
+        Metrics to measure, each on the domains it knows.
+    context
+        Shard plan and device for the metrics.
     """
     result = Comparison(relation, reference.key, candidate.key, same_run=reference.key == candidate.key)
     if result.same_run:
@@ -49,7 +59,7 @@ def measure(
 
 
 def find_problem(reference: Sample, candidate: Sample) -> str | None:
-    """Say why two samples cannot be compared, or return ``None``."""
+    """Return the reason why two samples cannot be compared, or ``None``."""
     if not any(_domains(reference, candidate)):
         return "nothing to compare: no pictures and no latents that both sides have"
     for domain, left, right in _domains(reference, candidate):
@@ -82,13 +92,13 @@ def _domains(reference: Sample, candidate: Sample) -> Iterator[tuple[Domain, Seq
 
 
 def _equal(first: Array, second: Array) -> bool:
-    """Whether all values are equal; arrays that differ mostly do so at once, and are not read to their end."""
+    """Whether all values are equal; the first values are compared alone, as they mostly decide it."""
     start = slice(FIRST_VALUES)
     return np.array_equal(first.ravel()[start], second.ravel()[start]) and np.array_equal(first, second)
 
 
 def _fixed(array: Array) -> Array:
-    """The same array, for reading alone: a metric cannot spoil it for the next, and may keep what it made of it."""
+    """Return a read-only view: no metric can change it for the next, and metrics may cache by identity."""
     view = array.view()
     view.flags.writeable = False
     return view
@@ -99,7 +109,7 @@ def _unequal(left: Sequence[Array], right: Sequence[Array]) -> list[Pair]:
 
 
 def _figures(metrics: Sequence[Metric], domain: Domain, pairs: Sequence[Pair], context: Context) -> list[Figure]:
-    """The figures of pictures that are not equal: none where all of them are."""
+    """Measure the pairs of unequal arrays; no figures where there are none."""
     figures = []
     for metric in metrics if pairs else ():
         if domain in metric.domains:
@@ -123,14 +133,14 @@ def _steps_db(
 
 def _worst(figures: list[Figure], higher_is_better: bool) -> Figure:
     unknown = [figure for figure in figures if figure.value is None]
-    if unknown:  # unequal, and no number says by how much: nothing is worse
+    if unknown:  # unequal by an amount that could not be measured counts as the worst
         return unknown[0]
     choose = min if higher_is_better else max
     return choose(figures, key=lambda figure: figure.value or 0.0)
 
 
 def compare_decisions(reference: Run, candidate: Run) -> Comparison:
-    """Compare what a cache decided at each step: on all ranks alike, and as the reference decided.
+    """Compare a cache's decisions at each step: equal on all ranks, and equal to the reference's.
 
     Where decisions differ, figures of the pictures say nothing about the split.
     """
@@ -148,5 +158,5 @@ def compare_decisions(reference: Run, candidate: Run) -> Comparison:
 
 
 def _steps(decisions: Sequence[bool]) -> str:
-    """Decisions in a line: ``C`` served from the cache, ``.`` computed."""
+    """Format decisions: ``C`` served from the cache, ``.`` computed."""
     return "".join("C" if served else "." for served in decisions) or "nothing"

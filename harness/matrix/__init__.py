@@ -1,1 +1,1 @@
-"""Matrix files: loading, schema, coverage and suggestions for it."""
+"""Matrix files: loading, schema, selection of rows, coverage and suggestions."""

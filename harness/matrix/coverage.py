@@ -1,7 +1,7 @@
-"""Which classes of shapes and features a matrix meets, and which it does not.
+"""Coverage: classes of shapes and features that a matrix meets.
 
-A class is a way in which a split can be right at one row and wrong at another. Only rows that are split
-over ranks and not skipped meet any. What would meet the rest is found by :mod:`harness.matrix.suggest`.
+A class is a way in which a split can be right at one row and wrong at another. Only rows that are split over ranks
+and not skipped meet any. :mod:`harness.matrix.suggest` finds additions that meet the others.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RANKS = (2, 3, 6)
 
 @dataclass(frozen=True)
 class Sight:
-    """A row as coverage sees it."""
+    """Properties of a row that decide its classes."""
 
     row: Row
     captions: tuple[int, ...]
@@ -31,12 +31,12 @@ class Sight:
 
     @property
     def aligned(self) -> ShardPlan | None:
-        """The cut, where its layout has pads of its own."""
+        """Plan of a row whose layout pads every rank; ``None`` for layout ``exact``."""
         return self.row.plan if self.row.variant.layout == "aligned" else None
 
     @property
     def rule(self) -> str:
-        """By which rule ``auto`` chose the axis, and which: ``lower cost, h``."""
+        """Rule by which ``auto`` chose the axis, and the axis: ``lower cost, h``."""
         choice = self.row.choice
         if choice is None or self.row.variant.axis != "auto" or self.aligned is None:
             return ""
@@ -115,7 +115,7 @@ class Coverage:
 def cover(planned: Sequence[tuple[Matrix, Graph]]) -> Coverage:
     """Sort the rows of one or several matrices into classes.
 
-    Rows are called ``CASE/VARIANT``, and where there are several matrices ``MATRIX: CASE/VARIANT``.
+    Rows are named ``CASE/VARIANT``, and with several matrices ``MATRIX: CASE/VARIANT``.
     """
     found: dict[str, list[str]] = {name: [] for name in CLASSES}
     for matrix, graph in planned:
@@ -127,12 +127,12 @@ def cover(planned: Sequence[tuple[Matrix, Graph]]) -> Coverage:
 
 
 def met_by(sight: Sight) -> tuple[str, ...]:
-    """Name the classes that a row meets."""
+    """Return the names of the classes that a row meets."""
     return tuple(name for name, meets in CLASSES.items() if meets(sight))
 
 
 def sights(graph: Graph) -> Iterator[Sight]:
-    """Look at every row that is split over ranks."""
+    """Collect every row that is split over ranks."""
     known: dict[tuple[str, str | None], ModelSpec] = {}
     for row in graph.rows:
         if row.skip is None and row.variant.degree > 1:
@@ -143,5 +143,5 @@ def sights(graph: Graph) -> Iterator[Sight]:
 
 
 def captions_of(case: Case, count: CountTokens) -> tuple[int, ...]:
-    """Tokens of each caption of a case: prompts, and with guidance the negative ones beside them."""
+    """Count the tokens of each caption of a case: prompts and, with guidance, negative prompts."""
     return tuple(count(prompt) for prompt in (*case.prompts, *case.negative_prompts))

@@ -1,4 +1,4 @@
-"""Names of a golden store, and of models in it, as a matrix file determines them; no store is opened."""
+"""Golden stores as a matrix names them: URL or folder, and the names of models and cases in it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.types import Case
 
 
 def is_url(place: str) -> bool:
-    """Tell ``s3://bucket/goldens`` from a folder."""
+    """Whether a store is a URL such as ``s3://bucket/goldens``; else it is a folder."""
     return "://" in place
 
 
@@ -20,7 +20,7 @@ def check_protocol(url: str) -> None:
     Raises
     ------
     ConfigError
-        Naming what was probably meant.
+        With the closest known protocol.
     """
     import fsspec
 
@@ -33,7 +33,7 @@ def check_protocol(url: str) -> None:
 
 
 def slug(text: str) -> str:
-    """Turn a model's or device's name into a folder name.
+    """Convert a model's or device's name to a folder name.
 
     >>> slug("Tongyi-MAI/Z-Image-Turbo")
     'tongyi-mai--z-image-turbo'
@@ -42,10 +42,10 @@ def slug(text: str) -> str:
 
 
 def model_of(case: Case) -> str:
-    """Name a case's model as a store does; a local model goes by its folder's last name."""
+    """Return a case's model as a folder name; of a local model, the last part of its path."""
     return slug(Path(case.model).name if Path(case.model).is_absolute() else case.model.lstrip("./"))
 
 
 def key_of(case: Case) -> str:
-    """Name a case in a store on whatever platform, ``MODEL/CASE``."""
+    """Return ``MODEL/CASE``, a case in a store without its platform."""
     return f"{model_of(case)}/{case.key}"

@@ -1,7 +1,7 @@
 """Matrix files: TOML to :class:`harness.types.Matrix`.
 
-Data selects, code does: a matrix names sizes, prompts and variants, and everything is checked here
-before anything is computed. The schema is described in ``docs/matrix.md``.
+A matrix names sizes, prompts and variants. Everything in it is checked here, before anything is computed. The schema
+is described in ``docs/matrix.md``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def read_matrix(path: Path) -> Matrix:
     Raises
     ------
     ConfigError
-        For anything that is wrong with the file; the message names file and key, and what to write.
+        For any mistake in the file; the message names file and key, and what to write instead.
     """
     table = read_tables(path)
     _check_names(path, table)
@@ -49,7 +49,7 @@ def read_matrix(path: Path) -> Matrix:
 
 
 def current_pin(matrix: Matrix) -> str | None:
-    """Read what the file of a matrix pins by now; ``None`` where it is gone or cannot be read."""
+    """Return the present pin of a matrix's file, which may be newer than the run; ``None`` if it cannot be read."""
     try:
         return read_matrix(Path(matrix.path)).golden_digest
     except UsageError:
@@ -57,12 +57,12 @@ def current_pin(matrix: Matrix) -> str | None:
 
 
 def current_store(matrix: Matrix) -> str:
-    """Find the golden store on this machine: where it was, or where the matrix file that is here has it.
+    """Return the golden store on this machine: the recorded one, or that of the matrix file in this place.
 
     Raises
     ------
     ConfigError
-        If that file is wrong.
+        If that file has a mistake.
     """
     if Path(matrix.golden_store).is_dir() or not Path(matrix.path).is_file():
         return matrix.golden_store
@@ -70,7 +70,7 @@ def current_store(matrix: Matrix) -> str:
 
 
 def _golden_store(path: Path, table: MatrixTables) -> str:
-    """A URL, or a folder relative to the matrix file; by default ``golden/`` beside the matrix' folder."""
+    """Return a URL, or the absolute path of a folder; by default ``golden/`` beside the folder of the matrix."""
     if table.golden_store is None:
         return str(path.absolute().parent.parent / "golden")
     if is_url(table.golden_store):
@@ -79,7 +79,7 @@ def _golden_store(path: Path, table: MatrixTables) -> str:
         except ConfigError as error:
             raise ConfigError(f"{path}: golden_store: {error}") from None
         return table.golden_store
-    # Absolute, as a run folder may be judged later from another place.
+    # Absolute, as a run folder may be judged from another working directory.
     return os.path.normpath(path.absolute().parent / Path(table.golden_store).expanduser())
 
 
@@ -128,7 +128,7 @@ def _cases(path: Path, table: MatrixTables) -> Iterator[Case]:
         for text in _as_list(entry.size):
             case = _case(where, table, entry, text)
             identity = repr(case.identity())
-            if case.sequence:  # requests of a sequence are told by their place and may repeat
+            if case.sequence:  # requests of a sequence are named by position and may repeat
                 lengths[case.sequence] = lengths.get(case.sequence, 0) + 1
                 case = replace(case, name=f"{case.sequence}-{lengths[case.sequence]}-{case.name}")
             elif identity in identities:
@@ -165,7 +165,7 @@ def _case(where: str, table: MatrixTables, entry: CaseTable, size_text: str) -> 
 
 
 def _negative_prompts(where: str, entry: CaseTable, num_prompts: int) -> tuple[str, ...]:
-    """One negative prompt for each prompt: diffusers asserts on one for two."""
+    """Return one negative prompt for each prompt; diffusers asserts on one for two."""
     if entry.guidance_scale == 0:
         if entry.negative_prompt not in ("", []):
             raise ConfigError(f"{where}.negative_prompt: has no effect; set guidance_scale above 0 or remove it")
@@ -206,7 +206,7 @@ def _met_cases(where: str, entry: VariantTable, cases: tuple[Case, ...]) -> list
 
 
 def expand(entry: VariantTable) -> Iterator[Variant]:
-    """Make the variants of one table: one for each combination of its lists."""
+    """Yield the variants of one table: one for each combination of its lists."""
     for ulysses, axis, layout in product(_as_list(entry.ulysses), _as_list(entry.axis), _as_list(entry.layout)):
         yield Variant(
             engine=entry.engine,

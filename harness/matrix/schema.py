@@ -1,7 +1,7 @@
-"""The schema of matrix files, and one line for each way in which a file may miss it.
+"""Schema of matrix files.
 
-Types, ranges and unknown keys are checked here by pydantic; what its complaints mean for the person who
-wrote the file is said by :func:`read_tables`. The keys are described in ``docs/matrix.md``.
+Types, ranges and unknown keys are checked by pydantic; :func:`read_tables` turns its errors into one line for the
+author of the file. The keys are described in ``docs/matrix.md``.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ Some = Annotated[list[T], Field(min_length=1)]
 
 
 class Table(BaseModel):
-    """A TOML table: unknown keys and values of another type are refused, and so are ``nan`` and ``inf``."""
+    """TOML table that refuses unknown keys, values of another type, ``nan`` and ``inf``."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Shared(Table):
-    """Keys that stand at the top of the file and may be set again in a case."""
+    """Keys at the top of the file that a case may override."""
 
     model: Text | None = None
     revision: Text | None = None
@@ -126,14 +126,14 @@ _TABLES: dict[str, type[BaseModel]] = {"case": CaseTable, "variant": VariantTabl
 
 
 def _most_telling(errors: Sequence[Any]) -> Any:
-    """Pydantic's first complaint; where a key may be a value or a list, that of the form the file uses."""
+    """Return pydantic's first error; of a union of value and list, the one for the form that the file uses."""
     first = _location(errors[0])
     rivals = [error for error in errors if _location(error)[: len(first)] == first]
     return min(rivals, key=lambda error: (-len(_location(error)), error["type"].endswith("_type")))
 
 
 def _explain(error: Any) -> str:
-    """One line for a complaint of pydantic's: the key, what is wrong, what to write."""
+    """Format an error of pydantic: key, mistake, and what to write instead."""
     location = _location(error)
     key = _key(location)
     if error["type"] in ("list_type", "model_type") and location[0] in _TABLES and len(location) <= 2:
@@ -152,14 +152,14 @@ def _explain(error: Any) -> str:
 
 
 def _location(error: Any) -> list[Any]:
-    """Keys and list positions that lead to the complaint, without the union's branch that pydantic adds."""
+    """Format the keys and list positions of an error, without the union branches that pydantic adds."""
     *way, last = error["loc"]
     kept = [part for part in way if not _is_union_tag(part)]
     return kept if _is_union_tag(last) and error["type"] != "extra_forbidden" else [*kept, last]
 
 
 def _is_union_tag(part: Any) -> bool:
-    """Tell ``int`` or ``list[constrained-int]`` from a key; no key of ours looks like that."""
+    """Whether a part of an error's location is a union branch such as ``int`` or ``list[constrained-int]``."""
     tag = r"str|int|float|bool|(list|literal|constrained)[\[-].*"
     return isinstance(part, str) and re.fullmatch(tag, part) is not None
 
@@ -176,7 +176,7 @@ def _key(location: Iterable[Any]) -> str:
 
 
 def to_toml(tables: Mapping[str, Any]) -> str:
-    """Write tables as a matrix file holds them: plain keys first, then each list of tables."""
+    """Format tables as a matrix file: plain keys first, then each list of tables."""
     plain = [f"{key} = {_toml(value)}" for key, value in tables.items() if not _is_tables(value)]
     blocks = ["\n".join(plain)] if plain else []
     for key, value in tables.items():

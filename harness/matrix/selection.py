@@ -1,4 +1,4 @@
-"""Rows of a matrix chosen by name, size, axis or engine."""
+"""Selection of rows of a matrix by name, size, axis or engine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.types import Case, Matrix, Variant
 
 @dataclass(frozen=True)
 class Selection:
-    """Rows to run: shell patterns on the case's name, exact sizes, axes and engines; empty means all."""
+    """Filters of rows: shell patterns on the case's name, exact sizes, axes and engines; an empty one takes all."""
 
     cases: Sequence[str] = ()
     sizes: Sequence[str] = ()
@@ -20,7 +20,7 @@ class Selection:
     engines: Sequence[str] = ()
 
     def takes(self, case: Case, variant: Variant) -> bool:
-        """Whether a row is selected."""
+        """Whether all filters take a row."""
         return (
             (not self.cases or any(fnmatchcase(case.name, pattern) for pattern in self.cases))
             and (not self.sizes or str(case.size) in self.sizes)
@@ -33,12 +33,12 @@ EVERYTHING = Selection()
 
 
 def select(matrix: Matrix, selection: Selection) -> Matrix:
-    """Keep the selected rows of a matrix.
+    """Restrict a matrix to the selected rows.
 
     Raises
     ------
     UsageError
-        If nothing is left.
+        If no row is left.
     """
     cases = {case.name: case for case in matrix.cases}
     variants = {variant.label: variant for variant in matrix.variants}
@@ -50,7 +50,7 @@ def select(matrix: Matrix, selection: Selection) -> Matrix:
 
 
 def narrowed(matrix: Matrix, pairs: Iterable[tuple[str, str]]) -> Matrix:
-    """Keep some rows of a matrix, with the cases and variants that they need."""
+    """Restrict a matrix to some rows, with the cases and variants that they need."""
     kept = tuple(pairs)
     return replace(
         matrix,

@@ -1,7 +1,7 @@
-"""The smallest additions to a matrix that meet the classes it does not meet yet, as TOML ready to paste.
+"""Suggestions: the smallest additions to a matrix that meet its missing classes, as TOML ready to paste.
 
-For classes of shapes a small search finds the size with the fewest tokens at the degrees that the matrix
-has; every other class is tried on the cases at hand, the smallest first.
+For classes of shapes a small search finds the size with the fewest tokens at the degrees of the matrix; every other
+class is tried on the cases of the matrix, the smallest first.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_SIDE_TOKENS = 40
 """The search ends at pictures of 640 pixels a side: every class has a smaller one at up to six ranks."""
 
 WORDS = ("a", "red", "ball", "left", "of", "a", "blue", "cube", "on", "grey", "tiles", "at", "day")
-"""What prompts are lengthened with."""
+"""Words that prompts are lengthened with."""
 
 CACHE_STEPS, CACHE_MASK = 8, "11101001"
 """Steps of a cached case, and which of them are computed: enough to be served, and nothing left to chance."""
@@ -31,7 +31,7 @@ CACHE_STEPS, CACHE_MASK = 8, "11101001"
 
 @dataclass(frozen=True)
 class Addition:
-    """A case (twice the same, where it takes a second request) under one variant."""
+    """Case (twice the same, where a second request is needed) and variant to add."""
 
     cases: tuple[Case, ...]
     variant: Variant
@@ -39,12 +39,12 @@ class Addition:
 
 
 def additions(matrix: Matrix, missing: Sequence[str]) -> list[Addition]:
-    """Find one addition after the other until nothing is missing that can be met.
+    """Find additions until no class is missing that can be met.
 
     Parameters
     ----------
     matrix
-        Says which model, prompts, sizes, engine and degrees to use.
+        Source of models, prompts, sizes, engines and degrees.
     missing
         Names of classes.
     """
@@ -61,7 +61,7 @@ def additions(matrix: Matrix, missing: Sequence[str]) -> list[Addition]:
 
 
 def _without_idle(found: list[Addition], missing: Sequence[str]) -> list[Addition]:
-    """Drop additions whose classes the others meet as well, as a later one often does for an earlier."""
+    """Drop additions whose classes the others meet too, as a later one often does."""
     kept = list(found)
     for addition in found:
         others = {name for other in kept if other is not addition for name in other.meets}
@@ -71,7 +71,7 @@ def _without_idle(found: list[Addition], missing: Sequence[str]) -> list[Additio
 
 
 def _smallest(name: str, matrix: Matrix, model: ModelSpec) -> Addition | None:
-    """Try drafts, the smallest first, until one meets the class."""
+    """Return the smallest draft that meets the class."""
     count = counter(model)
     for cases, variant in _drafts(name, matrix, model, count):
         pairs = tuple((case.name, variant.label) for case in cases)
@@ -108,7 +108,7 @@ def _drafts(
 
 
 def _changed(name: str, case: Case, count: CountTokens) -> Case:
-    """Make the least change to a case that may let it meet a class."""
+    """Return a case with the least change by which it may meet a class."""
     if name == "guidance":
         return replace(case, guidance_scale=4.0, negative_prompts=("",) * len(case.prompts))
     if name == "several images":
@@ -122,7 +122,7 @@ def _changed(name: str, case: Case, count: CountTokens) -> Case:
 
 
 def _prompts(name: str, case: Case, count: CountTokens) -> tuple[str, ...]:
-    """Prompts of the lengths that a class asks for: the case's own first, and longer and longer ones."""
+    """Return prompts of the lengths that a class needs: the case's own first, then longer ones."""
     first = case.prompts[0].split()
     stock = [" ".join([*first, *(WORDS[n % len(WORDS)] for n in range(extra))]) for extra in range(70)]
     groups = [(prompt,) for prompt in stock] if name.startswith("caption:") else list(combinations(stock, 2))
@@ -140,7 +140,7 @@ def _prompts(name: str, case: Case, count: CountTokens) -> tuple[str, ...]:
 
 
 def _variants(name: str, matrix: Matrix, model: ModelSpec) -> list[Variant]:
-    """Variants to try a class with, those of the fewest ranks first."""
+    """List the variants to try for a class, those of the fewest ranks first."""
     wanted = [variant.engine for variant in matrix.variants]
     named = next((engine for engine in wanted if "h" in plugins.load("engines", engine).axes), "spatial")
     engine = plugins.load("engines", named)
@@ -184,17 +184,16 @@ def _slug(name: str) -> str:
 
 
 def as_toml(found: Sequence[Addition], matrix: Matrix, tables: MatrixTables) -> str:
-    """Write additions so that they can be pasted at the end of a matrix file.
+    """Format additions for the end of a matrix file.
 
-    A case that the file draws already is not written again, and neither is a variant that meets every case
-    of the file anyway.
+    Cases that the file has already, and variants that apply to every case of it, are not repeated.
 
     Parameters
     ----------
     found
-        What to add.
+        The additions.
     matrix, tables
-        The file as read: what it draws, and what stands at its top.
+        The file as read: its rows, and the keys at its top.
     """
     known = {_identity(case): case.name for case in matrix.cases if not case.sequence}
     everywhere = [variant for entry in tables.variant if entry.cases is None for variant in expand(entry)]

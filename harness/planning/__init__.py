@@ -1,1 +1,1 @@
-"""Planning: how a picture is cut, which runs a matrix needs, how they are divided over CI shards."""
+"""Planning: sharding of a picture, run graph of a matrix, division of a matrix over CI jobs."""

@@ -1,4 +1,4 @@
-"""Which axis a picture is cut along, and how: pure arithmetic, no torch.
+"""Shard plans: axis, shards and pads of a picture, by arithmetic alone.
 
 The rules are those of SGLang's PR 21042 (``docs/words.md`` has the vocabulary):
 
@@ -21,7 +21,7 @@ from harness.types import AxisChoice, Layout, ShardPlan, Size
 
 AXES: tuple[Literal["h", "w"], ...] = ("h", "w")
 PAD_MULTIPLE = 32
-"""Z-Image pads caption and image sequences to a multiple of this many tokens."""
+"""Tokens; Z-Image pads caption and image sequences to a multiple of it."""
 
 
 def split_evenly(tokens: int, num_ranks: int) -> tuple[int, ...]:
@@ -35,7 +35,7 @@ def split_evenly(tokens: int, num_ranks: int) -> tuple[int, ...]:
 
 
 def pads_of(tokens: int, multiple: int = PAD_MULTIPLE) -> int:
-    """Pads that bring a sequence to the next multiple.
+    """Count the pads that bring a sequence to the next multiple.
 
     >>> pads_of(2025)
     23
@@ -105,7 +105,7 @@ def choose_axis(
 ) -> AxisChoice:
     """Plan both axes and choose one, or take the one asked for.
 
-    ``AxisChoice.rule`` says in words why; ``chosen_axis`` is ``None`` where no axis asked for is feasible.
+    ``AxisChoice.rule`` states the reason; ``chosen_axis`` is ``None`` where no requested axis is feasible.
     """
     num_ranks = ulysses * ring
     plans: dict[str, ShardPlan] = {name: cut(size, num_ranks, name, multiple, layout) for name in AXES}

@@ -21,22 +21,22 @@ WORKER_SOURCES = (
     "models",
     "spatial",
 )
-"""What runs inside a rank: a change here makes recorded runs stale."""
+"""Parts of the package that run inside a rank; a change in them makes recorded runs stale."""
 
 
 def source_of(engine: str, cache: str) -> str:
-    """Digest of what an engine's runs are computed with on this machine: our code, and its libraries."""
+    """Digest the code and library versions that an engine's runs are computed with on this machine."""
     return source_digest(packages_of(engine, cache))
 
 
 def packages_of(engine: str, cache: str) -> tuple[str, ...]:
-    """Libraries an engine's runs are computed with."""
+    """List the distributions an engine's runs are computed with."""
     return (*plugins.load("engines", engine).packages, *(() if cache == "none" else (cache,)))
 
 
 @cache
 def source_digest(packages: tuple[str, ...], more: tuple[str, ...] = ()) -> str:
-    """Digest of the code a rank runs: our own files and ``more`` of them, and the versions of the libraries named."""
+    """Digest the sources of :data:`WORKER_SOURCES` and ``more``, and the versions of some distributions."""
     root = Path(__file__).parent.parent
     files = sorted(file for name in (*WORKER_SOURCES, *more) for file in _python_files(root / name))
     contents = {str(file.relative_to(root)): sha256(file.read_bytes()).hexdigest() for file in files}

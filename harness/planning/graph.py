@@ -1,4 +1,4 @@
-"""The run graph: rows of a matrix, and the distinct runs that serve them.
+"""Run graph: rows of a matrix, and the distinct runs that serve them.
 
 Every row names up to four runs (baseline, replay, control, candidate) by digest. Equal digests are one
 run: a baseline shared by several variants, two replays with as many pads, ``auto`` and the axis it
@@ -22,13 +22,13 @@ ROLES = ("baseline", "replay", "control", "candidate", "reordered", "repeat")
 
 @dataclass(frozen=True)
 class Graph:
-    """Rows, and the runs they need by digest, in the order in which rows first ask for them."""
+    """Rows, and the runs they need by digest, in the order of their first use."""
 
     rows: tuple[Row, ...]
     specs: Mapping[str, RunSpec]
 
     def missing(self, settled: Container[str], rows: Iterable[Row] | None = None) -> list[RunSpec]:
-        """Runs that rows (all by default) need beyond the settled ones.
+        """List the runs that rows (all by default) need beyond the settled ones.
 
         A sequence is computed whole or not at all: its later requests depend on the earlier ones.
         """
@@ -61,7 +61,7 @@ def case_groups(specs: Iterable[RunSpec]) -> list[list[RunSpec]]:
 
 
 def cost_of(spec: RunSpec) -> float:
-    """Rough cost of a run, to compare with others: linear in tokens, attention quadratic, one decode."""
+    """Estimate a run's cost in arbitrary units: linear in tokens, attention quadratic, one decode."""
     tokens = spec.case.size.tokens
     return spec.case.num_images * (spec.case.steps * tokens * (1 + tokens / 4000) + tokens) / spec.world_size
 
@@ -74,7 +74,7 @@ def build(matrix: Matrix, resolve: Callable[[Case], ModelSpec]) -> Graph:
     matrix
         The checked matrix.
     resolve
-        Finds the checkpoint of a case.
+        Returns the checkpoint of a case.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def build(matrix: Matrix, resolve: Callable[[Case], ModelSpec]) -> Graph:
 
 
 def _with_repeats(graph: Graph) -> Graph:
-    """Draw one baseline of each model, dtype and device twice: the cheapest that is drawn without a cache."""
+    """Add a second run of one baseline of each model, dtype and device: the cheapest without a cache."""
     cheapest: dict[tuple[str, str, str], RunSpec] = {}
     for row in graph.rows:
         if row.runs and row.variant.cache == "none":

@@ -1,9 +1,9 @@
-"""A matrix divided over machines: which cases each of them draws.
+"""Division of a matrix over machines (``--shard I/N``).
 
-What is divided are groups of cases (:func:`harness.planning.graph.case_groups`), so that whatever is compared is
-drawn on one machine, and a sequence is served by one engine. The division follows from the plan alone:
-every machine plans the whole matrix, divides it alike, and takes its own part. It is called a shard on
-the command line, as test runners call it; a rank's share of a picture is another thing.
+Groups of cases (:func:`harness.planning.graph.case_groups`) are divided, so that whatever is compared is drawn on
+one machine, and a sequence is served by one engine. The division is a function of the plan: every machine plans
+the whole matrix, divides it alike, and takes its own part. Test runners call such a part a shard; it is not a
+rank's shard of a picture.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Merged:
-    """Where the runs of a merged folder come from."""
+    """Origin of the runs of a merged folder."""
 
     of: int
     """Shards that the matrix was divided into."""
@@ -52,9 +52,9 @@ class Merged:
 
 
 def divide(graph: Graph, of: int) -> tuple[tuple[str, ...], ...]:
-    """Give every case to one of ``of`` shards, so that each has about as much to compute.
+    """Assign every case to one of ``of`` shards of about equal cost.
 
-    The costliest group goes first, always to the shard that has least so far; equals keep the order of the
+    Greedy: the costliest group goes first, always to the shard of lowest cost so far; ties keep the order of the
     matrix. With more shards than groups of cases some shards stay empty.
 
     Returns
@@ -74,7 +74,7 @@ def divide(graph: Graph, of: int) -> tuple[tuple[str, ...], ...]:
 
 
 def _groups(graph: Graph) -> list[tuple[float, list[str]]]:
-    """Cost and case names of each group; a case that is skipped altogether costs nothing, and is one by itself."""
+    """List cost and case names of each group; a case that is skipped altogether is one of its own, at no cost."""
     runs = case_groups(graph.specs.values())
     groups = [(sum(map(cost_of, specs)), list[str]()) for specs in runs]
     group_of = {spec.digest: index for index, specs in enumerate(runs) for spec in specs}
@@ -88,7 +88,7 @@ def _groups(graph: Graph) -> list[tuple[float, list[str]]]:
 
 
 def part(graph: Graph, cases: Container[str]) -> Graph:
-    """Keep the rows of some cases, and the runs that serve them."""
+    """Restrict a graph to the rows of some cases and the runs that serve them."""
     rows = tuple(row for row in graph.rows if row.case.name in cases)
     wanted = {digest for row in rows for digest in row.runs.values()}
     return Graph(rows, {digest: spec for digest, spec in graph.specs.items() if digest in wanted})

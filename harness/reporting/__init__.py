@@ -1,1 +1,1 @@
-"""Parts of reports that several commands and formats share."""
+"""Parts of reports shared by several commands and formats."""

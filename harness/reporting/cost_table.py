@@ -1,4 +1,4 @@
-"""What splitting costs, a line for each cut: pads, fidelity of latents and pictures, seconds a step, memory."""
+"""Table of the cost of splitting, a line for each cut: pads, fidelity, seconds a step, peak memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HEADS = {
 
 @dataclass(frozen=True)
 class Line:
-    """One cut of one case, in the words of the table; figures of latents and pictures stand as ``A / B``."""
+    """Line of the table: one cut of one case; figures of latents and pictures are formatted ``A / B``."""
 
     case: str
     split: str
@@ -66,7 +66,7 @@ def lines(report: Report) -> list[Line]:
 
 
 def markdown(lines: Sequence[Line]) -> str:
-    """Lay the lines out as a Markdown table."""
+    """Format lines as a Markdown table."""
     rows = [list(HEADS.values()), ["---"] * len(HEADS), *(map(str, astuple(line)) for line in lines)]
     table = "".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |\n" for row in rows)
     return f"{table}\n{KEY}\n"
@@ -100,7 +100,7 @@ def _line(report: Report, row: Row) -> Line:
 
 
 def _split(variant: Variant) -> str:
-    """What a variant is beyond axis and layout, ``spatial-u2`` or ``spatial-u2-r2-cache-dit``."""
+    """Return a variant's label without axis and layout: ``spatial-u2``, ``spatial-u2-r2-cache-dit``."""
     plain = Variant(
         variant.engine,
         variant.ulysses,

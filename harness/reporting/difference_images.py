@@ -27,14 +27,14 @@ READABLE_PX = 480
 
 
 class Differences:
-    """Draws difference pictures into ``folder/diffs``, each once, and remembers them.
+    """Draws difference pictures into ``folder/diffs``, each once, and keeps an index of them.
 
     Parameters
     ----------
     folder
         Folder of the report.
     known
-        What was drawn earlier: it stays where the pictures are the same, or are no longer there.
+        Earlier differences, reused where the pictures are unchanged or no longer there.
     load
         Reads a picture, ``None`` if it is missing or unreadable; by default from disk, and the last few are kept.
     """
@@ -72,11 +72,11 @@ class Differences:
 
     @property
     def known(self) -> dict[str, Difference]:
-        """All whose two pictures were seen, now or earlier."""
+        """Differences whose two pictures were read, now or earlier."""
         return {stem: found for stem, found in self._done.items() if found != NOTHING_TO_COMPARE}
 
     def _find(self, stem: str, reference: Path, candidate: Path, plan: ShardPlan | None) -> Difference:
-        """What was drawn earlier of the same pictures, or what is drawn now."""
+        """Return the earlier difference of the same pictures, or draw it."""
         stamps = (DRAWN_AS, _stamp(reference), _stamp(candidate))
         earlier = self._known.differences.get(stem)
         if not all(stamps):
@@ -109,13 +109,13 @@ class Differences:
 
 
 class _Recent:
-    """The last few pictures read, since neighbouring rows compare the same ones."""
+    """Cache of the last few pictures read, as neighbouring rows compare the same ones."""
 
     def __init__(self) -> None:
         self._loaded: OrderedDict[Path, Picture | None] = OrderedDict()
 
     def load(self, path: Path) -> Picture | None:
-        """Read a picture, unless it is one of them."""
+        """Return a picture from the cache, or read it."""
         if path not in self._loaded:
             self._loaded[path] = load_picture(path)
             if len(self._loaded) > KEPT_PICTURES:
@@ -125,7 +125,7 @@ class _Recent:
 
 
 def _stamp(path: Path) -> str:
-    """Bytes of a file and when it was written; empty where there is none."""
+    """Return size and modification time of a file; empty where there is none."""
     try:
         found = path.stat()
     except OSError:
@@ -143,20 +143,20 @@ def load_picture(path: Path) -> Picture | None:
 
 
 def absolute_difference(first: Picture, second: Picture) -> Picture:
-    """Largest absolute difference over the channels, uint8 ``H,W``."""
+    """Return the largest absolute difference over the channels, uint8 ``H,W``."""
     difference: Picture = np.maximum(first, second) - np.minimum(first, second)
     return np.maximum(np.maximum(difference[..., 0], difference[..., 1]), difference[..., 2])
 
 
 def amplify(difference: Picture, largest: int) -> Picture:
-    """Stretch to 0..255, so that the largest difference is as bright as can be."""
+    """Scale to 0..255, so that the largest difference becomes 255."""
     table = np.clip(np.round(np.arange(256) * (255 / largest)), 0, 255).astype(np.uint8)
     stretched: Picture = table[difference]
     return stretched
 
 
 def colour(values: Picture) -> Image.Image:
-    """Map ``H,W`` through a ramp from dark to bright."""
+    """Map ``H,W`` through a colour map from dark to bright."""
     positions, *channels = zip(*RAMP, strict=True)
     table = [np.interp(np.arange(256), positions, channel) for channel in channels]
     image = Image.fromarray(values)
@@ -167,7 +167,7 @@ def colour(values: Picture) -> Image.Image:
 def draw_borders(picture: Image.Image, plan: ShardPlan, scale: int = 1) -> None:
     """Draw a dashed line where each shard but the first begins, and name the rank of each.
 
-    Dashes alternate between white and black, so that they show on any ground. A line covers the
+    Dashes alternate between white and black, so that they show on any background. A line covers the
     shard's first row or column of pixels: token ``origin`` times 16, times the picture's enlargement.
     """
     pen = ImageDraw.Draw(picture)

@@ -1,6 +1,6 @@
-"""What is known of difference pictures, kept beside them: they may outlive the pictures they were drawn from.
+"""Index of difference pictures, kept beside them: they may outlive the pictures they were drawn from.
 
-Which differences a report shows of a row is said here too, so that they can be drawn before there is a report.
+:func:`shown_pairs` lists the differences that a report shows of a row, so that they can be drawn ahead of it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SHOWN_IMAGES = 8
 
 
 def shown_pairs(row: Row) -> tuple[tuple[str, str, str], ...]:
-    """Relation, reference and candidate (by their roles) of each difference that is shown of a row."""
+    """List relation, reference role and candidate role of each difference that a report shows of a row."""
     split_reference = "replay" if "replay" in row.runs else "control"
     return (
         ("exchange", split_reference, "candidate"),
@@ -39,12 +39,12 @@ def shown_pairs(row: Row) -> tuple[tuple[str, str, str], ...]:
 
 
 def name_of(row: Row, reference: str, candidate: str, index: int) -> str:
-    """Name of the difference between two runs (by their roles) in one image: equal for equal pairs of pictures."""
+    """Return the name of the difference of two roles in one image, equal for equal pairs of pictures."""
     return f"{row.runs[reference]}-{row.runs[candidate]}-{index}"
 
 
 def write_jpeg(picture: Image.Image, to: Path) -> None:
-    """Write a picture for the eye alone, whole or with an error: Pillow itself overlooks that a full disk cut it."""
+    """Write a JPEG, raising ``OSError`` on a full disk, which Pillow's own writer may ignore."""
     packed = io.BytesIO()
     picture.save(packed, "JPEG", quality=JPEG_QUALITY)
     to.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def write_jpeg(picture: Image.Image, to: Path) -> None:
 
 @dataclass(frozen=True)
 class Difference:
-    """What became of one difference: a file, or words instead."""
+    """Difference of two pictures: a file, or a text instead."""
 
     words: str
     file: str | None = None
@@ -69,18 +69,18 @@ NOTHING_TO_COMPARE = Difference("no picture to compare")
 
 @dataclass(frozen=True)
 class DifferenceIndex:
-    """Differences of a report, each by the start of its file's name: ``REFERENCE-CANDIDATE-IMAGE[-CUT]``."""
+    """Differences of a report by the stem of their file, ``REFERENCE-CANDIDATE-IMAGE[-CUT]``."""
 
     differences: Mapping[str, Difference] = field(default_factory=dict)
 
     @classmethod
     def read(cls, report: Path) -> DifferenceIndex:
-        """Read that of a report's folder; empty where there is none, or none that can be read."""
+        """Read the index of a report's folder; empty where it is missing or unreadable."""
         try:
             return codec.read_json(report / FOLDER / INDEX, cls)
         except FileError:
             return cls()
 
     def write(self, report: Path) -> None:
-        """Write it beside the pictures."""
+        """Write the index beside the pictures."""
         codec.write_json(report / FOLDER / INDEX, self)

@@ -1,1 +1,1 @@
-"""Run folders: what was planned and what has been computed; several made one."""
+"""Run folders: plan, recorded runs and samples on disk, and the merging of several."""

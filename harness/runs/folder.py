@@ -1,15 +1,15 @@
-"""The run folder: what was planned and what has been computed.
+"""Run folder: the plan of a run, and everything computed for it.
 
     reports/RUN/
       plan.json          the matrix, the rows and the run graph, written before anything is computed
       journal.jsonl      one line for each event, with its time
       runs/DIGEST/       run.json, pictures, latents; a folder appears when its run is over
-      logs/GROUP/        what each rank printed
+      logs/GROUP/        output of each rank
       proposals/         goldens that wait for approval
-      explained/         what failing comparisons showed when they were drawn once more with a probe
+      explained/         explanations of failing comparisons, from runs repeated with a probe
       report.json ...    written by the reporters
 
-All of it can be read again at any time, on any machine.
+Every file can be read again at any time, on any machine.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from harness.runs.sample import Sample, load_sample
 from harness.types import SCHEMA, Comparison, Explanation, GoldenPolicy, Matrix, Relation, Report, Row, Run, RunSpec
 
 MEASURED = "measured"
-"""Event of the journal: what measuring beside the drawing came to."""
+"""Journal event: summary of the measuring that was done while runs were still being computed."""
 
 
 @dataclass(frozen=True)
@@ -45,20 +45,20 @@ class Plan:
     specs: Mapping[str, RunSpec]
     started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     shard: Shard | None = None
-    """Which part of ``whole`` this is."""
+    """Part of ``whole`` that this is; ``None`` for a whole matrix."""
     whole: Plan | None = None
     """The plan of the whole matrix, where this is one of its shards."""
     merged: Merged | None = None
-    """What a folder was merged from."""
+    """Sources of a merged folder."""
     schema: int = SCHEMA
 
     @property
     def graph(self) -> Graph:
-        """The run graph."""
+        """Run graph of the plan."""
         return Graph(self.rows, self.specs)
 
     def part(self, shard: Shard) -> Plan:
-        """The plan of one shard of this matrix."""
+        """Return the plan of one shard of this matrix."""
         kept = part(self.graph, divide(self.graph, shard.of)[shard.index - 1])
         matrix = narrowed(self.matrix, [(row.case.name, row.variant.label) for row in kept.rows])
         return replace(self, matrix=matrix, rows=kept.rows, specs=kept.specs, shard=shard, whole=self)
@@ -75,7 +75,7 @@ class RunFolder:
     def create(
         cls, out: Path, matrix: Matrix, graph: Graph, golden: GoldenPolicy, shard: Shard | None = None
     ) -> RunFolder:
-        """Make a new run folder below ``out``, of a whole matrix or of one shard of it.
+        """Create a run folder below ``out`` for a whole matrix or one shard of it.
 
         Raises
         ------
@@ -87,7 +87,7 @@ class RunFolder:
 
     @classmethod
     def of(cls, out: Path, plan: Plan) -> RunFolder:
-        """Make a new run folder below ``out`` for a plan, and name both after matrix, shard and time.
+        """Create a run folder below ``out`` for a plan, named after matrix, shard and time.
 
         Raises
         ------
@@ -111,22 +111,22 @@ class RunFolder:
         Raises
         ------
         FileError
-            If it is none.
+            If ``path`` is no run folder.
         """
         if not (path / "plan.json").is_file():
             raise FileError(f"{path}: is no run folder (it has no plan.json); name one such as reports/pr-...")
         return cls(path, codec.read_json(path / "plan.json", Plan, SCHEMA))
 
     def folder_of(self, spec: RunSpec) -> Path:
-        """Folder of one run."""
+        """Return the folder of one run."""
         return self.path / "runs" / spec.digest
 
     def runs(self) -> dict[str, Run]:
-        """Every run of the plan that is over, by digest; a run whose digest no longer fits is left out."""
+        """Read every finished run of the plan, by digest; one whose recorded digest differs is left out."""
         return {digest: run for digest in self.plan.specs if (run := self.run(digest))}
 
     def run(self, digest: str) -> Run | None:
-        """A run of the plan, if it is over and its digest still fits."""
+        """Read one run of the plan; ``None`` if it is not finished or its recorded digest differs."""
         description = self.path / "runs" / digest / "run.json"
         run = codec.read_json(description, Run, SCHEMA) if description.is_file() else None
         return run if run and run.spec.digest == digest else None
@@ -136,16 +136,16 @@ class RunFolder:
         return self.plan.specs.keys() <= self.runs().keys()
 
     def replan(self, graph: Graph) -> None:
-        """Take a new run graph for the same matrix, for the whole of it where this is a shard.
+        """Replace the run graph by a new one of the same matrix (of the whole matrix where this is a shard).
 
-        Runs whose digests it does not name count no more.
+        Runs whose digests it does not name are ignored from then on.
         """
         whole = replace(self.plan.whole or self.plan, name=self.plan.name, rows=graph.rows, specs=graph.specs)
         self.plan = whole.part(self.plan.shard) if self.plan.shard else whole
         codec.write_json(self.path / "plan.json", self.plan)
 
     def recorded_s(self) -> float:
-        """Seconds spent recording, over all sessions that worked on this folder; not what was measured after that."""
+        """Sum the seconds spent recording, over all sessions on this folder, without measuring after them."""
         journal = self.path / "journal.jsonl"
         seconds, last = 0.0, None
         for line in journal.read_text(encoding="utf-8").splitlines() if journal.is_file() else []:
@@ -161,9 +161,9 @@ class RunFolder:
         return round(seconds, 2)
 
     def missing(self, rows: Iterable[Row] | None = None) -> list[RunSpec]:
-        """Runs that rows (all by default) still lack.
+        """List the runs that rows (all by default) still lack.
 
-        A picture is kept, and so is a failure that is the engine's own; one of the machine's is tried again.
+        Pictures and failures of the engine are kept; failures of the machine are tried again.
         """
         settled = {
             digest for digest, run in self.runs().items() if run.failure is None or not run.failure.kind.infrastructure
@@ -171,7 +171,7 @@ class RunFolder:
         return self.plan.graph.missing(settled, rows)
 
     def note(self, event: str, **fields: object) -> None:
-        """Add a line to the journal.
+        """Append a line to the journal.
 
         Raises
         ------
@@ -189,11 +189,11 @@ class RunFolder:
             ) from None
 
     def explanation_file(self, comparison: Comparison) -> Path:
-        """Where the explanation of a comparison is kept: it serves every row that makes the same one."""
+        """Return the file of a comparison's explanation, shared by all rows with that comparison."""
         return self.path / "explained" / f"{comparison.relation}-{comparison.reference}-{comparison.candidate}.json"
 
     def explanation(self, row: Row) -> Explanation | None:
-        """What is known from inside about a row's comparisons; of several, about the first in the way of the data."""
+        """Read the explanation of a row's control comparison, or else of its exchange comparison."""
         for relation in (Relation.CONTROL, Relation.EXCHANGE):
             comparison = row.comparison(relation)
             if comparison is not None and self.explanation_file(comparison).is_file():
@@ -201,17 +201,17 @@ class RunFolder:
         return None
 
     def lost(self, run: Run) -> list[Path]:
-        """Files that a run left and that are not here: of a packed run, those of rows that pass."""
+        """List the files of a run that are missing here; a packed run lacks those of rows that pass."""
         names = [*run.images, *([run.latents] if run.latents else [])]
         return [path for name in names if not (path := self.folder_of(run.spec) / name).is_file()]
 
     def check_whole(self) -> None:
-        """See that the pictures of every run are here.
+        """Check that no file of a finished run is missing.
 
         Raises
         ------
         FileError
-            If one is missing, and where to look for it.
+            Naming the first missing file.
         """
         for run in self.runs().values():
             self._check_here(run)

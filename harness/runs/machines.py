@@ -1,4 +1,4 @@
-"""Devices and library versions of runs: only what one kind of machine drew is compared."""
+"""Devices and library versions of runs; runs of different ones are never compared."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from harness.types import Run, RunSpec
 
 
 def differing(drawn: Iterable[tuple[object, Run]]) -> str:
-    """Say how the machines of some runs differ: in devices, or in what one engine was run with.
+    """Describe how the machines of some runs differ, in device or in an engine's library versions.
 
     Parameters
     ----------
     drawn
-        Runs, each with the name of where it is from.
+        Runs, each with the name of its origin.
+
+    Returns
+    -------
+    str
+        Empty where all agree.
     """
     found: dict[tuple[str, str], dict[str, object]] = {}
     for place, run in drawn:
@@ -28,9 +33,14 @@ def differing(drawn: Iterable[tuple[object, Run]]) -> str:
 
 
 def mixed(specs: Iterable[RunSpec], runs: Mapping[str, Run]) -> dict[str, str]:
-    """Runs that stand beside others of another machine, by digest, and how the machines differ.
+    """Find runs whose group (:func:`~harness.planning.graph.case_groups`) was drawn on different machines.
 
-    A run that was finished elsewhere is one: what was drawn before and after cannot be compared.
+    That happens where a run is resumed on another machine.
+
+    Returns
+    -------
+    dict of str to str
+        Digest to a description of the difference.
     """
     found = {}
     for group in case_groups(specs):

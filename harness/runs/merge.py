@@ -1,4 +1,4 @@
-"""Run folders of one matrix made into one: shards that were drawn on different machines."""
+"""Merging of run folders: shards of one matrix, drawn on different machines, become one run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from harness.types import Matrix, Run, RunSpec
 
 @dataclass(frozen=True)
 class _Source:
-    """A folder to merge, and what it holds."""
+    """Run folder to be merged."""
 
     folder: RunFolder
 
@@ -33,18 +33,18 @@ class _Source:
 
     @property
     def whole(self) -> Plan:
-        """The plan of the whole matrix."""
+        """Plan of the whole matrix."""
         return self.folder.plan.whole or self.folder.plan
 
     @property
     def of(self) -> int:
-        """Shards that the matrix was divided into."""
+        """Number of shards the matrix was divided into."""
         plan = self.folder.plan
         return plan.shard.of if plan.shard else plan.merged.of if plan.merged else 1
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the folders whose runs it holds."""
+        """Names of the run folders it consists of."""
         plan = self.folder.plan
         return plan.merged.runs if plan.merged else (plan.name,)
 
@@ -54,25 +54,24 @@ class _Source:
 
     @property
     def place(self) -> tuple[int, str, str]:
-        """Where it stands among the others, whatever the order in which they are named."""
+        """Sort key that does not depend on the order of the arguments."""
         shard = self.folder.plan.shard
         return (shard.index if shard else 0, self.folder.plan.started_at, self.folder.plan.name)
 
 
 def merge(paths: Sequence[Path], out: Path, mixed: bool = False, golden_store: str | None = None) -> RunFolder:
-    """Make a new run folder with the runs of others, which stay as they are.
+    """Create a run folder from the runs of others, which are left unchanged.
 
     Parameters
     ----------
     paths
-        Run folders of one matrix: its shards, whole or interrupted, and what was merged of them before.
-        Their order is of no account.
+        Run folders of one matrix, in any order: shards, complete or interrupted, and earlier merges of them.
     out
-        Where the new folder goes.
+        Parent of the new folder.
     mixed
-        Take runs of different devices and library versions together.
+        Accept runs of different devices and library versions; each case still needs one of both.
     golden_store
-        Where the goldens are on this machine; by default where the first shard had them.
+        Golden store on this machine; that of the first shard by default.
 
     Raises
     ------
@@ -107,7 +106,7 @@ def merge(paths: Sequence[Path], out: Path, mixed: bool = False, golden_store: s
 
 
 def division_notes(folder: RunFolder, runs: Mapping[str, Run]) -> Iterator[str]:
-    """What a report says about a shard, or about what a merged folder lacks."""
+    """Yield the notes of a report on a shard, or on the runs that a merged folder lacks."""
     plan = folder.plan
     if plan.shard:
         yield f"This is shard {plan.shard} of the matrix; see all of it with: sp-harness merge RUN ..."
@@ -122,7 +121,7 @@ def division_notes(folder: RunFolder, runs: Mapping[str, Run]) -> Iterator[str]:
             yield f"Shard {index}/{plan.merged.of} {state}: {', '.join(cases)}."
 
 
-# ---------------------------------------------------------------- what belongs together
+# ---------------------------------------------------------------- checks
 
 
 def _check_same_matrix(first: _Source, other: _Source) -> None:
@@ -145,7 +144,7 @@ def _check_same_matrix(first: _Source, other: _Source) -> None:
 
 
 def _content(matrix: Matrix) -> dict[str, Any]:
-    """What a matrix asks for, wherever its files lie."""
+    """Encode a matrix without the places of its files."""
     left_out = ("path", "golden_store", "golden_keys")
     return {key: value for key, value in codec.encode(matrix).items() if key not in left_out}
 
@@ -182,7 +181,7 @@ def _check_same_machines(sources: Sequence[_Source]) -> None:
 
 
 def _choose(sources: Sequence[_Source]) -> dict[str, _Source]:
-    """For each run the folder to take it from: a result before a failure of the machine."""
+    """Choose the folder to take each run from; a result is preferred to a failure of the machine."""
     chosen: dict[str, _Source] = {}
     for source in sources:
         for digest, run in source.runs.items():
@@ -198,7 +197,7 @@ def _choose(sources: Sequence[_Source]) -> dict[str, _Source]:
 
 
 def _check_one_machine_for_a_case(whole: Plan, chosen: Mapping[str, _Source]) -> None:
-    """See that nothing is compared across devices or versions, whoever wants it."""
+    """Refuse runs of one group that differ in device or versions, ``mixed`` or not."""
     for group in case_groups(whole.specs.values()):
         digests = [spec.digest for spec in group if spec.digest in chosen]
         found = differing((chosen[digest].path, chosen[digest].runs[digest]) for digest in digests)
@@ -246,7 +245,7 @@ def _fill(folder: RunFolder, sources: Sequence[_Source], chosen: Mapping[str, _S
 
 
 def _link(source: Path, target: Path) -> None:
-    """Link where the file system can, copy elsewhere: what is linked here is replaced and never written to."""
+    """Hard-link a file, or copy it; run files are replaced as a whole, so a link never changes its source."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
         return
@@ -257,7 +256,7 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _journal(source: _Source) -> Iterator[str]:
-    """Lines of a journal behind a beginning of their own, so that the pause before them counts for nothing."""
+    """Yield a journal behind a ``begun`` event, so that the pause before it is not counted as recording."""
     journal = source.path / "journal.jsonl"
     lines = []
     for line in journal.read_text(encoding="utf-8").splitlines() if journal.is_file() else []:

@@ -1,1 +1,1 @@
-"""The whole path, from a matrix to a report."""
+"""Whole path from a matrix to a report."""

@@ -1,8 +1,7 @@
-"""Drawing a failing comparison once more with a probe, and reading off why it fails.
+"""Explanation of failing comparisons: both runs are repeated with a probe, and its records evaluated.
 
-Healthy runs pay nothing for this: a probe is switched on for the two runs of a failing comparison alone,
-after everything else is done. What it found stays in ``explained/`` of the run folder, so that judging
-again, anywhere, knows it.
+Healthy runs cost nothing: only the two runs of a failing comparison are probed, after everything else is done.
+Explanations are kept in ``explained/`` of the run folder and used whenever it is judged again.
 """
 
 from __future__ import annotations
@@ -34,12 +33,12 @@ Array = np.ndarray[Any, Any]
 
 
 def select(rows: Sequence[Row], names: Sequence[str] = ()) -> list[Row]:
-    """Rows to explain: all that fail a comparison which can be explained, or those named.
+    """Select the rows to explain: those named, or all that fail a comparison which can be explained.
 
     Raises
     ------
     UsageError
-        If a name is none of a row, or the row has no such comparison.
+        If there is no row of a name, or it has no such comparison.
     """
     by_name = {row.name: row for row in rows}
     for name in names:
@@ -53,7 +52,7 @@ def select(rows: Sequence[Row], names: Sequence[str] = ()) -> list[Row]:
 
 
 def subject(row: Row, named: bool = False) -> Comparison | None:
-    """The comparison of a row that is to be explained; of a row that was named, exchange where nothing fails."""
+    """Return the comparison of a row to explain; of a named row without a failure, its exchange comparison."""
     relation = first_failing(row.verdict.judgements) if row.verdict else None
     if relation not in EXPLAINED and named:
         relation = Relation.EXCHANGE
@@ -64,7 +63,7 @@ def subject(row: Row, named: bool = False) -> Comparison | None:
 
 
 def why_not(row: Row) -> str:
-    """Why a row has nothing to explain."""
+    """Return the reason why a row cannot be explained."""
     if not _can_be_probed(row):
         return f"the engine {row.variant.engine} does not run on torch; there is nothing to listen to"
     exchange = row.comparison(Relation.EXCHANGE)
@@ -74,7 +73,7 @@ def why_not(row: Row) -> str:
 
 
 def explain(folder: RunFolder, rows: Iterable[Row], make: Make = Pool) -> list[str]:
-    """Draw the comparisons of rows once more with a probe, and keep what it shows in the run folder.
+    """Repeat the runs of rows' comparisons with a probe, and write explanations into the run folder.
 
     Parameters
     ----------
@@ -88,7 +87,7 @@ def explain(folder: RunFolder, rows: Iterable[Row], make: Make = Pool) -> list[s
     Returns
     -------
     list of str
-        Why a comparison could not be explained, a line each.
+        Reasons why comparisons could not be explained, a line each.
     """
     wanted = {folder.explanation_file(c): (c, row) for row in rows if (c := subject(row, named=True)) is not None}
     wanted = {file: found for file, found in wanted.items() if not file.is_file()}
@@ -120,7 +119,7 @@ def _can_be_probed(row: Row) -> bool:
 
 
 def _probed(spec: RunSpec, specs: Mapping[str, RunSpec]) -> list[RunSpec]:
-    """The run with a probe, behind the requests that its engine served before in the same sequence."""
+    """Return a run with a probe, preceded by the earlier requests of its sequence."""
     earlier = _probed(specs[spec.after], specs) if spec.after else []
     return [*earlier, replace(spec, probe=True, after=earlier[-1].digest if earlier else "")]
 
@@ -170,7 +169,7 @@ def _latents(folder: Path) -> Array:
 
 
 def _distance_db(first: Array, second: Array) -> float | None:
-    """PSNR of two latents over the span of the first; ``None`` where they are equal."""
+    """Return the PSNR of two latents in dB over the span of the first; ``None`` where they are equal."""
     if first.shape == second.shape and np.array_equal(first, second):
         return None
     if first.shape != second.shape:

@@ -1,7 +1,7 @@
-"""A run small enough to be kept: its report, pictures of the rows that do not pass, and small ones of the others.
+"""Packing of a run: its report, the pictures of rows that do not pass, and thumbnails of the others.
 
-What is left can be opened, counted in a history and approved: a case without a golden does not pass, and
-neither does one that was not drawn as approved. A case that passes is approved from the whole run folder.
+A packed run can be opened, added to a history and approved, as a case without a golden, or with another picture
+than approved, does not pass. A case that passes can be approved from the original run folder only.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ FILES = ("plan.json", "journal.jsonl", "report.json", APPROVED)
 
 
 def pack(run: Path, to: Path, reduced_px: int) -> tuple[int, int]:
-    """Copy a run folder; of rows that pass, reduced pictures and differences alone.
+    """Copy a run folder, with reduced pictures and differences of rows that pass.
 
     Parameters
     ----------
     run
         A run folder with its report.
     to
-        Folder to be made.
+        Folder to create.
     reduced_px
         Longest side of a reduced picture.
 
     Returns
     -------
     int, int
-        How many of the report's runs kept their pictures and latents whole, and how many there are.
+        Number of the report's runs whose pictures and latents were kept whole, and of all its runs.
 
     Raises
     ------
@@ -50,10 +50,10 @@ def pack(run: Path, to: Path, reduced_px: int) -> tuple[int, int]:
     UsageError
         If ``to`` exists, or cannot be made.
     InfrastructureError
-        If it cannot be written; nothing of it is left.
+        If it cannot be written; it is removed then.
     """
     report = read_report(run)
-    if not DifferenceIndex.read(run).differences:  # of an older version, or damaged
+    if not DifferenceIndex.read(run).differences:  # older version, or damaged
         steps.write_reports(report, run)
     wanted = {digest for row in report.rows if not _is_well(row) for digest in row.runs.values()}
     try:
@@ -66,7 +66,7 @@ def pack(run: Path, to: Path, reduced_px: int) -> tuple[int, int]:
         _copy(run, to, report, wanted, reduced_px)
         steps.write_reports(report, to)
     except BaseException as error:
-        shutil.rmtree(to, ignore_errors=True)  # half a run looks like a whole one
+        shutil.rmtree(to, ignore_errors=True)  # a partial copy looks like a whole one
         if not isinstance(error, OSError | shutil.Error):
             raise
         reason = getattr(error, "strerror", None) or str(error)
@@ -94,20 +94,20 @@ def _is_well(row: Row) -> bool:
 
 
 def _copy_reduced(drawn: Run, source: Path, target: Path, longest_px: int) -> None:
-    """Copy what a run says of itself, and its pictures for the eye alone."""
+    """Copy a run's description, and thumbnails of its pictures."""
     if not (source / "run.json").is_file():
         return
     target.mkdir(parents=True)
     shutil.copy2(source / "run.json", target / "run.json")
     for name in drawn.images:
-        reduced = Path(name).stem + REDUCED  # already the picture's name where the run was packed before
+        reduced = Path(name).stem + REDUCED  # already the name where the run was packed before
         found = next((path for path in (source / name, source / reduced) if path.is_file()), None)
         if found is not None:
             _reduce(found, target / reduced, longest_px)
 
 
 def _copy_differences(run: Path, to: Path, wanted: Set[str], longest_px: int) -> None:
-    """Reduce the difference pictures of rows that pass; the others are drawn anew from what is kept of them."""
+    """Reduce the difference pictures of rows that pass; the others are drawn anew from the pictures kept."""
     kept: dict[str, Difference] = {}
     for stem, found in DifferenceIndex.read(run).differences.items():
         if set(stem.split("-")[:2]) <= wanted:
@@ -122,7 +122,7 @@ def _copy_differences(run: Path, to: Path, wanted: Set[str], longest_px: int) ->
 
 
 def _reduce(source: Path, target: Path, longest_px: int) -> tuple[int, int] | None:
-    """Write a smaller picture and return its size; ``None`` where there is none, or it cannot be read."""
+    """Write a reduced picture and return its size; ``None`` where it is missing or unreadable."""
     try:
         with Image.open(source) as image:
             image.thumbnail((longest_px, longest_px))

@@ -1,7 +1,7 @@
-"""The whole path, from a matrix to a report.
+"""Steps from a matrix to a report.
 
-``prepare`` reads and plans, ``record`` computes, ``conclude`` compares, judges and reports. What lies
-between them is on disk: each can be done on another machine, or again.
+``prepare`` reads and plans, ``record`` computes, ``conclude`` compares and judges, ``write_reports`` reports. The run
+folder between them is on disk, so each can be repeated, or done on another machine.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ OnEvent = Callable[[Event], None]
 
 
 def prepare(path: Path, selection: Selection = EVERYTHING) -> tuple[Matrix, Graph]:
-    """Read a matrix and plan it; finds, and where needed builds, its checkpoints.
+    """Read a matrix and plan it; its checkpoints are located, and built where needed.
 
     Parameters
     ----------
     path, selection
-        The matrix file, and which rows of it to take.
+        The matrix file, and the rows to take from it.
     """
     matrix = select(read_matrix(path), selection)
     return matrix, plan(matrix)
 
 
 def plan(matrix: Matrix) -> Graph:
-    """Build the run graph of a matrix, with the checkpoints and the code of this moment."""
+    """Build the run graph of a matrix from the present checkpoints and code."""
     return build(matrix, _resolver(matrix))
 
 
@@ -81,18 +81,18 @@ def _resolver(matrix: Matrix) -> Callable[[Case], ModelSpec]:
 def record(
     folder: RunFolder, executor: Executor, rows: Iterable[Row] | None = None, on_event: OnEvent | None = None
 ) -> None:
-    """Compute what a run folder still lacks.
+    """Compute the runs that a run folder still lacks.
 
     Parameters
     ----------
     folder
         The run folder; settled runs in it are kept.
     executor
-        Where runs are computed.
+        Computes the runs.
     rows
         Only these rows; all by default.
     on_event
-        Told of each event.
+        Called with each event.
 
     Raises
     ------
@@ -109,7 +109,7 @@ def record(
 
 
 def _note(folder: RunFolder, event: Event) -> None:
-    """Keep an event in the journal: how far each run came is known even when nobody was left to say it."""
+    """Append an event to the journal, which shows the progress of each run even after a crash."""
     if isinstance(event, Started):
         folder.note("started", run=event.spec.digest)
     elif isinstance(event, Stepped):
@@ -137,15 +137,15 @@ def conclude(
     folder
         The run folder.
     measurer
-        Knows comparisons made already.
+        Comparisons made already; a new one by default.
     rows
         Rows to judge; all by default.
     complete
         Whether everything planned was computed.
     pin
-        Digest that the matrix file pins by now; the golden store may hold this, or what the plan pins.
+        Present pin of the matrix file, accepted beside that of the plan.
     pinned
-        Whether the golden store is held to a pin at all; approving changes what it holds.
+        Whether the golden store is checked against the pins.
     """
     matrix, runs = folder.plan.matrix, folder.runs()
     measurer = measurer or Measurer(folder)
@@ -171,10 +171,10 @@ def conclude(
 
 
 def known_report(folder: RunFolder) -> Report:
-    """Read a run's report; judge anew where it does not speak of the runs that are there.
+    """Read a run's report, or judge anew where it does not cover the finished runs.
 
-    The report is enough to approve from, and judging anew may be impossible: a run that was packed for a person
-    to look at holds the baselines to be approved, and not every picture.
+    The report suffices for approving, and judging anew may be impossible: a packed run holds the baselines to
+    approve, and not every picture.
     """
     if (folder.path / "report.json").is_file():
         known = read_report(folder.path)
@@ -184,21 +184,21 @@ def known_report(folder: RunFolder) -> Report:
 
 
 def write_reports(report: Report, folder: Path) -> dict[str, Path]:
-    """Write every report format; returns the file to open for each."""
+    """Write every report format and return the file to open for each."""
     with naming(folder):
         return {name: plugins.load("reporters", name)().write(report, folder) for name in plugins.names("reporters")}
 
 
 def _exit_code(folder: RunFolder, rows: Sequence[Row], complete: bool) -> int:
-    """Exit code of a folder: a shard may be all skips, and what is missing is never well."""
+    """Return the exit code of a folder: a shard may be all skips, and missing runs are a failure of the machine."""
     code = exit_code(rows, is_part=folder.plan.shard is not None)
     return EXIT_INFRASTRUCTURE if code == EXIT_OK and not complete else code
 
 
 def exit_code(rows: Sequence[Row], is_part: bool = False) -> int:
-    """Exit code of a run: 2 before 1 before 3 before 0.
+    """Return the exit code of a run: 2 before 1 before 3 before 0.
 
-    That nothing is judged is a mistake in a whole matrix alone: the rest of a part is elsewhere.
+    Nothing judged is a usage error in a whole matrix, not in a part of one.
     """
     verdicts = [(row, row.verdict) for row in rows if row.verdict]
     if not is_part and all(verdict.outcome == Outcome.SKIP for _, verdict in verdicts):
@@ -238,7 +238,7 @@ def _drawn(runs: Mapping[str, Run], digest: str) -> bool:
 
 
 def _environment(runs: Mapping[str, Run]) -> dict[str, str]:
-    """Versions and devices that the runs report; where they differ, each with what was drawn by it."""
+    """Collect the versions and devices of runs; where they differ, each with the runs drawn by it."""
     found: dict[str, dict[str, list[Run]]] = {}
     for run in runs.values():
         for name, version in run.versions.items():
