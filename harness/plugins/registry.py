@@ -31,7 +31,8 @@ def load(kind: str, name: str) -> Any:
         If there is no such plugin (the message offers the closest name), if it cannot be imported, or if it is
         not what its base class asks for.
     """
-    own, foreign = _own(kind), _foreign(kind)
+    own = _own(kind)
+    foreign = {} if name in own else _foreign(kind)  # reads the metadata of every installed distribution
     if name not in own and name not in foreign:
         raise UsageError(f"there is no {kind.removesuffix('s')} {name!r}; {did_you_mean(name, names(kind))}")
     place = f"harness.{kind}.{name.replace('-', '_')}" if name in own else foreign[name].value
