@@ -44,11 +44,11 @@ def verify(matrices: Sequence[Matrix], is_all: bool = True) -> tuple[int, list[s
                 check_pin(matrix, look)
             except ConfigError as error:
                 lines.append(f"pin: {error}")
-        lines += problems(store, wanted, found, is_all)
+        lines += _problems(store, wanted, found, is_all)
     return asked, lines
 
 
-def problems(store: Store, wanted: set[str], found: set[str], is_all: bool = True) -> Iterator[str]:
+def _problems(store: Store, wanted: set[str], found: set[str], is_all: bool) -> Iterator[str]:
     """Yield a line for each golden that is missing, unused, or altered.
 
     Parameters

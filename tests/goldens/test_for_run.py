@@ -1,4 +1,4 @@
-"""Goldens of a run: compared ahead of the report, with the same result."""
+"""Goldens of a run: fetched before it, and compared ahead of the report with the same result."""
 
 from __future__ import annotations
 
@@ -7,12 +7,45 @@ from typing import Any
 
 import pytest
 
-from harness.goldens import golden
+from harness.errors import ConfigError
+from harness.goldens import for_run, golden
 from harness.goldens.for_run import GoldensAhead
 from harness.judging.comparisons import Measurer
 from harness.runs.folder import RunFolder
 from harness.session import steps
-from harness.types import Relation
+from harness.types import Outcome, Relation
+
+from .remote import Remote, go_offline, outcomes
+
+
+class TestFetch:
+    def test_goldens_are_fetched_before_anything_is_drawn(
+        self, remote: Remote, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What is drawn takes hours: a network that fails meanwhile must not cost the report."""
+        pin = remote.approve(*remote.run())
+        folder = remote.drawn(pin)
+        go_offline(remote, monkeypatch)
+        assert outcomes(steps.conclude(folder)) == {Outcome.PASS}
+
+    def test_an_altered_golden_is_found_before_anything_is_drawn_too(
+        self, remote: Remote, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pin = remote.approve(*remote.run())
+        for path in remote.files().values():
+            if path.endswith("image.png"):
+                remote.fs.pipe_file(path, b"painted over")
+        folder = remote.drawn(pin)
+        go_offline(remote, monkeypatch)
+        report = steps.conclude(folder)
+        assert (outcomes(report), report.exit_code) == ({Outcome.FAIL}, 1)
+        assert "image.png: does not match" in report.rows[0].verdict.sentence  # type: ignore[union-attr]
+
+    def test_planning_leaves_the_store_alone(self, remote: Remote) -> None:
+        """Also where the pin is wrong: nothing is held to it."""
+        matrix, _ = steps.prepare(remote.bench.matrix_file(remote.text("sha256:" + "0" * 64)))
+        with pytest.raises(ConfigError):
+            for_run.fetch(matrix)
 
 
 def measured_ahead(folder: RunFolder) -> Measurer:

@@ -1,4 +1,4 @@
-"""Goldens on disk: written, read, altered, missing, unused."""
+"""Goldens on disk: names, what is written and read, and files that are altered."""
 
 from __future__ import annotations
 
@@ -16,9 +16,6 @@ from safetensors.numpy import save_file
 from harness import codec
 from harness.errors import FileError, GoldenError
 from harness.goldens import golden
-from harness.goldens import verify as verification
-from harness.goldens.folder_store import FolderStore
-from harness.matrix.loader import read_matrix
 from harness.types import Case, Run, RunSpec, Size
 
 SMALL = Case("64x48", "fake", Size(64, 48), ("a ball",))
@@ -54,22 +51,6 @@ def write(tmp_path: Path) -> Write:
 
 
 class TestNames:
-    @pytest.mark.parametrize(
-        ("text", "name"),
-        [
-            ("nano", "nano"),
-            ("Tongyi-MAI/Z-Image-Turbo", "tongyi-mai--z-image-turbo"),
-            ("NVIDIA H200", "nvidia-h200"),
-            ("a: b\\c\n<d>", "a-b-c-d"),
-            ("..", "model"),
-            ("../../etc", "etc"),
-            ("", "model"),
-            ("\U0001f98a", "model"),
-        ],
-    )
-    def test_slugs_are_safe_in_a_path(self, text: str, name: str) -> None:
-        assert golden.slug(text) == name
-
     def test_a_platform_is_device_kind_and_dtype_not_a_cpu(self) -> None:
         assert golden.platform_of(SMALL, {"python": "3.11.9"}) == "cpu-float32"
         gpu = replace(SMALL, device="cuda", dtype="bfloat16")
@@ -176,67 +157,6 @@ class TestAltered:
         codec.write_json(folder / "golden.json", {**codec.encode(written), "schema": 2})
         with pytest.raises(FileError, match=r"golden\.json: schema 2 is newer than 1.*update sp-harness"):
             golden.load(folder)
-
-
-def verify(root: Path, wanted: list[Path]) -> list[str]:
-    """What is wrong with a folder of goldens of which some are asked for."""
-    folder = FolderStore(root)
-    asked = {path.relative_to(root).as_posix() for path in wanted}
-    return list(verification.problems(folder, asked, asked & folder.everything()))
-
-
-class TestVerify:
-    def test_all_well(self, write: Write, tmp_path: Path) -> None:
-        folders = [write(case)[0] for case in (SMALL, LARGE)]
-        assert verify(tmp_path / "golden", folders) == []
-
-    def test_missing(self, write: Write, tmp_path: Path) -> None:
-        folder, _, _ = write()
-        other = folder.with_name("other")
-        assert verify(tmp_path / "golden", [folder, other]) == [f"missing: {other}"]
-
-    def test_an_empty_store_lacks_everything(self, tmp_path: Path) -> None:
-        wanted = tmp_path / "golden" / "a"
-        assert verify(tmp_path / "golden", [wanted]) == [f"missing: {wanted}"]
-
-    def test_unused(self, write: Write, tmp_path: Path) -> None:
-        folder, _, _ = write()
-        assert verify(tmp_path / "golden", []) == [f"unused: {folder}"]
-
-    def test_of_a_matrix_that_is_named_what_others_ask_for_is_no_problem(self, bench: Any) -> None:
-        bench.approved()
-        one = bench.matrix_file().with_name("one.toml")
-        one.write_text(bench.matrix_file().read_text().replace('["128x128", "144x144"]', '"144x144"'))
-        part, whole = read_matrix(one), read_matrix(bench.matrix_file())
-        assert verification.verify([part], is_all=False) == (1, [])
-        assert verification.verify([part, whole], is_all=True) == (2, [])
-        (unused,) = verification.verify([part], is_all=True)[1]
-        assert unused.startswith("unused: ")
-
-    def test_a_stranger_beside_the_files(self, write: Write, tmp_path: Path) -> None:
-        folder, _, _ = write()
-        (folder / "notes.txt").write_text("mine")
-        assert verify(tmp_path / "golden", [folder]) == [f"unused: {folder / 'notes.txt'}"]
-
-    def test_altered(self, write: Write, tmp_path: Path) -> None:
-        folder, _, _ = write()
-        (folder / "image.png").write_bytes(b"painted over")
-        (line,) = verify(tmp_path / "golden", [folder])
-        assert line.startswith(f"altered: {folder / 'image.png'}: does not match")
-
-    def test_a_description_that_is_none(self, write: Write, tmp_path: Path) -> None:
-        folder, _, _ = write()
-        (folder / "golden.json").write_text("<<<<<<< ours")
-        (line,) = verify(tmp_path / "golden", [folder])
-        assert line.startswith(f"altered: {folder / 'golden.json'}: is no valid JSON")
-
-    def test_everything_at_once(self, write: Write, tmp_path: Path) -> None:
-        small, _, _ = write()
-        large, _, _ = write(LARGE)
-        (small / "image.png").unlink()
-        lines = verify(tmp_path / "golden", [small, small.with_name("other")])
-        assert [line.split(":")[0] for line in lines] == ["missing", "unused", "altered"]
-        assert str(large) in lines[1]
 
 
 def test_the_description_is_plain_json(write: Write) -> None:
