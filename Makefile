@@ -33,9 +33,10 @@ test: $(READY)  ## set up, then run the tests
 	@$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: check
-check: $(READY)  ## lint, formatting, types
+check: $(READY)  ## lint, formatting, imports, types
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
+	@$(BIN)/lint-imports --no-logo --no-cache
 	@$(BIN)/mypy
 
 .PHONY: bench

@@ -1,13 +1,11 @@
 """What figures cost: seconds a megapixel beside scikit-image's own, equal values, and their share of a real run.
 
-First each metric by itself, on a picture of noise and a disturbed copy, and on their latents: seconds of the
-processor, over all threads, for each megapixel of picture. PSNR and SSIM stand beside scikit-image's, with
-the difference of the two values; SSIM also as it is computed on a GPU, if there is one. Then a matrix is run:
-the harness measures in a process of its own while later pictures are still being drawn, and leaves in the
-journal what that cost. Held to the bound is the processor time from two samples in memory to their
-comparison: equality, every metric, the steps. The rest of the process' time (reading, digests, the report's
-difference pictures) and the tail, by which it outlasts the last picture, are shown beside it.
-Ends with 1 if a value is not scikit-image's, or comparing takes more of a run than it may.
+First each metric by itself, on a picture of noise and a disturbed copy, and on their latents: CPU seconds, over all
+threads, for each megapixel of picture. PSNR and SSIM stand beside scikit-image's, with the difference of the two
+values. Then a matrix is run, and what it drew is compared and judged once more, as `sp-harness run` does after the
+last picture: reading, digests, every metric, the steps, the verdicts, on all cores. Held to the bound is the wall
+time of that, as a share of the run's.
+Ends with 1 if a value is not scikit-image's, or judging takes more of a run than it may.
 
     python benchmarks/metrics.py [--matrix FILE] [--golden off] [--size WIDTHxHEIGHT ...] [--no-run | --of RUN]
 """
@@ -23,23 +21,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import HarnessRun, add_matrix, finish, parser, run_harness, start, table
+from _common import add_matrix, finish, parser, run_harness, start, table
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from harness import plugins
 from harness.planning.cut import cut
 from harness.plugins import Context
-from harness.runs.folder import MEASURED, RunFolder
-from harness.session.background import LOG
+from harness.runs.folder import RunFolder
+from harness.session import steps
 from harness.types import Domain, Size
 
-ALLOWED = {"cpu": 0.10, "cuda": 0.02}
-"""Share of a run's wall time that the processor time of comparing may come to."""
-SHOWN = {
-    "comparing_cpu_s": "processor time of comparing",
-    "cpu_s": "with reading, digests and difference pictures",
-    "tail_s": "tail after the last picture",
-}
+ALLOWED = 0.10
+"""Share of a run's wall time that comparing and judging may come to."""
 EQUAL_TO = 1e-6
 REPEATS = 15
 
@@ -56,10 +49,11 @@ def main() -> int:
     device = "cpu"
     if arguments.of:
         folder = RunFolder.open(arguments.of)
-        figures["run"] = _of_run(HarnessRun(0.0, folder.recorded_s(), 0, folder))
+        figures["run"] = _of_run(folder, folder.recorded_s())
     elif not arguments.no_run:
         with tempfile.TemporaryDirectory() as out:
-            figures["run"] = _of_run(run_harness(arguments.matrix, Path(out), arguments.golden, arguments.size))
+            done = run_harness(arguments.matrix, Path(out), arguments.golden, arguments.size)
+            figures["run"] = _of_run(done.folder, done.wall_s)
     if "run" in figures:
         device = figures["run"]["device"]
     return finish(arguments, device, _tables(figures, arguments), figures, _broken(figures))
@@ -78,27 +72,20 @@ def _alone(size: Size) -> dict[str, Any]:
         "latents": (latents, latents + generator.normal(0, 1e-3, latents.shape).astype(np.float32)),
     }
     megapixels = size.width_px * size.height_px / 1e6
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for name in plugins.names("metrics"):
         metric = plugins.load("metrics", name)()
         for domain in metric.domains:
             measure = functools.partial(metric.measure, *pairs[domain], domain, Context(cut(size, 2, "h")))
             found[f"{name} {domain}"] = {"cpu_s_per_mpx": _cpu_s(measure) / megapixels, "value": measure().value}
-        if name == "ssim" and (gpu := _gpu()):  # the others compute on the CPU alone
-            measure = functools.partial(metric.measure, *pairs["image"], "image", Context(device=gpu))
-            found[f"{name} image on a GPU"] = {"cpu_s_per_mpx": _cpu_s(measure) / megapixels, "value": measure().value}
     for key, theirs in _references(pairs).items():
         value, cpu_s = theirs(), _cpu_s(theirs)
-        for ours in (found[name] for name in (key, f"{key} on a GPU") if name in found):
-            ours["skimage_cpu_s_per_mpx"] = cpu_s / megapixels
-            ours["skimage_value"], ours["difference"] = value, abs(ours["value"] - value)
+        found[key] |= {
+            "skimage_cpu_s_per_mpx": cpu_s / megapixels,
+            "skimage_value": value,
+            "difference": abs(found[key]["value"] - value),
+        }
     return found
-
-
-def _gpu() -> str | None:
-    import torch
-
-    return "cuda:0" if torch.cuda.is_available() else None
 
 
 def _references(pairs: dict[Domain, tuple[Any, Any]]) -> dict[str, Callable[[], float]]:
@@ -127,32 +114,20 @@ def _cpu_s(call: Callable[[], Any]) -> float:
 # ---------------------------------------------------------------- in a run
 
 
-def _of_run(done: HarnessRun) -> dict[str, Any]:
-    """What a run's journal says of measuring.
-
-    Raises
-    ------
-    SystemExit
-        If it says nothing: then whoever judged has measured, and the time is not known.
-    """
-    journal, runs = done.journal(), done.folder.runs()
-    measured = [entry for entry in journal if entry["event"] == MEASURED]
-    log = done.folder.path / "logs" / LOG
-    if not measured or log.read_text(encoding="utf-8"):
-        raise SystemExit(f"{done.folder.path}: not everything was measured beside the drawing; see {log}")
-    if sum(entry["event"] == "begun" for entry in journal) > 1:
-        raise SystemExit(f"{done.folder.path}: was drawn in more than one session; what measuring cost is one's alone")
-    last = max(entry["time"] for entry in journal if entry["event"] == "finished")
-    drawn = [run for run in runs.values() if run.failure is None]
-    device = drawn[0].spec.case.device
+def _of_run(folder: RunFolder, wall_s: float) -> dict[str, Any]:
+    """Judge a run's pictures, and tell what that costs."""
+    runs = folder.runs()
+    before, cpu_before = time.perf_counter(), time.process_time()
+    report = steps.conclude(folder, pinned=False)
+    judging_s, judging_cpu_s = time.perf_counter() - before, time.process_time() - cpu_before
     return {
-        "matrix": done.folder.plan.matrix.path,
-        "device": device,
-        "runs": len(drawn),
-        "wall_s": done.wall_s,
-        "tail_s": measured[-1]["time"] - last,
-        "allowed": ALLOWED[device],
-        **{key: measured[-1][key] for key in ("gpus", "comparisons", "comparing_cpu_s", "cpu_s", "samples_read")},
+        "matrix": folder.plan.matrix.path,
+        "device": next(iter(runs.values())).spec.case.device,
+        "runs": len(runs),
+        "comparisons": sum(len(row.comparisons) for row in report.rows),
+        "wall_s": wall_s,
+        "judging_s": judging_s,
+        "judging_cpu_s": judging_cpu_s,
     }
 
 
@@ -166,9 +141,9 @@ def _broken(figures: dict[str, Any]) -> list[str]:
         if found.get("difference", 0.0) > EQUAL_TO
     ]
     run = figures.get("run")
-    if run and (taken_s := run["comparing_cpu_s"]) > run["allowed"] * run["wall_s"]:
+    if run and run["judging_s"] > ALLOWED * run["wall_s"]:
         broken.append(
-            f"comparing takes {taken_s / run['wall_s']:.1%} of the run's wall time, at most {run['allowed']:.0%}"
+            f"judging takes {run['judging_s'] / run['wall_s']:.1%} of the run's wall time, at most {ALLOWED:.0%}"
         )
     return broken
 
@@ -191,13 +166,10 @@ def _tables(figures: dict[str, Any], arguments: Any) -> list[Any]:
 
 
 def _run_lines(run: dict[str, Any]) -> list[str]:
-    share = {name: f"{run[name]:.2f} s, {run[name] / run['wall_s']:.1%} of the wall time" for name in SHOWN}
-    share["comparing_cpu_s"] += f" (at most {run['allowed']:.0%})"
-    where = " and ".join(["the processor", *(f"GPU {gpu}" for gpu in run["gpus"])])
     return [
-        f"{run['matrix']}: {run['runs']} runs, {run['comparisons']} comparisons on {where}, {run['wall_s']:.1f} s",
-        f"samples read: {run['samples_read']} (runs and goldens, each once unless memory was short)",
-        *(f"{words}: {share[name]}" for name, words in SHOWN.items()),
+        f"{run['matrix']}: {run['runs']} runs, {run['comparisons']} comparisons, {run['wall_s']:.1f} s",
+        f"comparing and judging: {run['judging_s']:.2f} s, {run['judging_s'] / run['wall_s']:.1%} of the wall time "
+        f"(at most {ALLOWED:.0%}); {run['judging_cpu_s']:.2f} s of CPU time",
     ]
 
 

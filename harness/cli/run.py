@@ -15,10 +15,8 @@ from harness.types import Axis, GoldenPolicy, Report
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from harness.execution.events import Event
-    from harness.execution.executor import Executor, Make
+    from harness.execution.executor import Make
     from harness.runs.folder import RunFolder
-    from harness.session.background import AheadMeasurer
 
 app = typer.Typer()
 
@@ -116,56 +114,39 @@ def compute(folder: RunFolder, make: Make, judge: bool = True, explained: bool =
 
     Ctrl-C ends the computing; what is there is judged and reported all the same.
     """
-    from harness.cli.console import make_console
-    from harness.session.background import AheadMeasurer
+    from harness.cli.console import LiveProgress, make_console
+    from harness.session import steps
 
     console = make_console()
-    measurer = AheadMeasurer(folder) if judge else None
     complete = True
     try:
-        with make(folder.path / "logs") as executor:
-            _record(folder, executor, measurer, console)
+        progress = LiveProgress(console, folder.plan.specs, folder.missing())
+        with make(folder.path / "logs") as executor, progress:
+            steps.record(folder, executor, on_event=progress)
     except KeyboardInterrupt:
         complete = False
         console.print(f"interrupted; finish it with: sp-harness run --resume {folder.path}")
-    except BaseException:
-        if measurer:
-            measurer.abandon()  # nobody will ask for it
-        raise
-    if measurer is None:
+    if not judge:
         console.print(f"recorded; judge it with: sp-harness compare {folder.path}")
         return EXIT_OK if complete else EXIT_INTERRUPTED
     try:
-        return _report(folder, measurer, console, complete, make if explained and complete else None).exit_code
+        return _report(folder, console, complete, make if explained and complete else None).exit_code
     except KeyboardInterrupt:
-        measurer.abandon()
         console.print(f"interrupted; judge what is there with: sp-harness compare {folder.path}")
         return EXIT_INTERRUPTED
 
 
-def _record(folder: RunFolder, executor: Executor, measurer: AheadMeasurer | None, console: Console) -> None:
-    """Compute with live progress; what is finished is measured at once."""
-    from harness.cli.console import LiveProgress
-    from harness.session import steps
-
-    def on_event(event: Event) -> None:
-        progress(event)
-        if measurer:
-            measurer.on_event(event)
-
-    with LiveProgress(console, folder.plan.specs, folder.missing()) as progress:
-        steps.record(folder, executor, on_event=on_event)
-
-
-def _report(folder: RunFolder, measurer: AheadMeasurer, console: Console, complete: bool, make: Make | None) -> Report:
+def _report(folder: RunFolder, console: Console, complete: bool, make: Make | None) -> Report:
     """Judge and report; with an executor, failing rows are drawn once more in between."""
     from harness.cli.console import print_report
     from harness.goldens import for_run
+    from harness.judging.comparisons import Measurer
     from harness.matrix.loader import current_pin
     from harness.session import explain, steps
 
     pin = current_pin(folder.plan.matrix)
-    report = steps.conclude(folder, measurer.wait(), complete=complete, pin=pin)
+    measurer = Measurer(folder)
+    report = steps.conclude(folder, measurer, complete=complete, pin=pin)
     for_run.propose(folder, report)
     failing = explain.select(report.rows) if make else []
     if make and failing:
@@ -179,7 +160,7 @@ def _report(folder: RunFolder, measurer: AheadMeasurer, console: Console, comple
                 console.print(problem)
         except InfrastructureError as error:
             console.print(f"not explained: {error}")
-        report = steps.conclude(folder, measurer.wait(), pin=pin)
+        report = steps.conclude(folder, measurer, pin=pin)
     if not complete:
         report = replace(report, exit_code=EXIT_INTERRUPTED)
     print_report(console, report, steps.write_reports(report, folder.path))

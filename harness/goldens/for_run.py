@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import traceback
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -161,28 +160,6 @@ class Goldens:
             platforms = ", ".join(sorted({self.platform(case) for case in cases}))
             return (f"There are no goldens for the platform {platforms}; proposals lie in the run folder.",)
         return ()
-
-
-class GoldensAhead:
-    """Compares rows with their goldens while later rows are still being drawn, as their samples are in memory then."""
-
-    def __init__(self, folder: RunFolder) -> None:
-        self._folder = folder
-        self._goldens: Goldens | None = None
-        self._in_vain = False
-
-    def __call__(self, row: Row, runs: Mapping[str, Run], measurer: Measurer) -> None:
-        """Compare one row, all of whose runs are among ``runs``, to which others are still added."""
-        if self._in_vain:
-            return
-        try:
-            self._goldens = self._goldens or Goldens(
-                self._folder, runs, None
-            )  # the pin is checked when rows are judged
-            self._goldens.comparisons(row, measurer)
-        except Exception:  # such as a store that is being written; judging reports what remains of it
-            traceback.print_exc()
-            self._in_vain = True
 
 
 def propose(folder: RunFolder, report: Report) -> None:

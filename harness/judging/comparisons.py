@@ -2,15 +2,16 @@
 
 Equal samples are recognised by the digest of their content: where a golden equals the baseline, a candidate's
 distance to both is one measurement. Samples are cached up to a number of bytes, digests and figures without limit.
-Comparisons made by another process can be added (:mod:`harness.session.background`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import time
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+import os
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 
@@ -34,10 +35,8 @@ JUDGED_METRICS = ("psnr", "max-abs")
 """Metrics that bounds refer to; measured whatever a matrix selects."""
 KEPT_BYTES = 512 << 20
 """Bytes of cached samples, beyond the two that are compared."""
-
-
-Names = tuple[tuple[str, str], tuple[str, str]]
-"""Key and version of two samples: reference, candidate."""
+MOST_THREADS = 8
+"""Threads that compare: each holds two samples, beyond those that are cached."""
 
 
 class Measurer:
@@ -47,38 +46,19 @@ class Measurer:
     ----------
     folder
         The run folder.
-    device
-        GPU that metrics may use, such as ``cuda:0``; none by default.
-    kept_bytes
-        Bytes of cached samples; :data:`KEPT_BYTES` by default.
-    on_measured
-        Called with the names of two samples and their comparison.
     """
 
-    def __init__(
-        self,
-        folder: RunFolder,
-        device: str | None = None,
-        kept_bytes: int | None = None,
-        on_measured: Callable[[Names, Comparison], None] = lambda names, comparison: None,
-    ) -> None:
+    def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
-        self.device = device
-        """May be changed at any time: a run holds a GPU for a while."""
-        self._kept_bytes = KEPT_BYTES if kept_bytes is None else kept_bytes
-        self._on_measured = on_measured
         self._plans: dict[str, ShardPlan | None] = {}
         self._versions: dict[str, str] = {}
         self._loaders: dict[str, Callable[[], Sample]] = {}
         self._samples: OrderedDict[str, Sample] = OrderedDict()  # by last use
+        self._cache = threading.Lock()
+        self._loading: dict[str, threading.Lock] = {}
         self._contents: dict[str, str] = {}
         self._with_steps: set[str] = set()
         self._measured: dict[tuple[object, ...], tuple[Comparison, bool]] = {}  # and whether both had a trajectory
-        self._learnt: dict[Names, Comparison] = {}
-        self.num_read = 0
-        """Number of times that a sample was read from disk."""
-        self.comparing_s = 0.0
-        """CPU seconds that this thread spent comparing samples, without loading them."""
 
     @cached_property
     def _metrics(self) -> list[Metric]:
@@ -102,6 +82,21 @@ class Measurer:
             self._samples.pop(key, None)
             self._contents.pop(key, None)
 
+    def compare(self, rows: Sequence[Row], runs: Mapping[str, Run]) -> None:
+        """Compare the runs of rows, all of which must have been drawn, on all cores: :meth:`of_row` finds the result.
+
+        Reading, hashing and arithmetic release the interpreter's lock.
+        """
+        pairs: dict[tuple[str, str], Relation] = {}
+        for row in rows:
+            for digest in row.runs.values():
+                self.add_run(runs[digest])
+            for relation, (reference, candidate) in EDGES.items():
+                if candidate in row.runs:
+                    pairs.setdefault((row.runs[reference], row.runs[candidate]), relation)
+        with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
+            deque(pool.map(lambda pair: self.measure(pairs[pair], *pair), pairs), maxlen=0)
+
     def of_row(self, row: Row, runs: Mapping[str, Run]) -> list[Comparison]:
         """Compare a row's runs, all of which must have been drawn, by :data:`EDGES`, and a cache's decisions."""
         for role in row.runs:
@@ -119,36 +114,24 @@ class Measurer:
         """Compare two samples by their keys."""
         if reference == candidate:
             return Comparison(relation, reference, candidate, same_run=True)
-        names = self._name(reference), self._name(candidate)
-        found = self._learnt.get(names) or self._compared(relation, reference, candidate)
-        self._on_measured(names, found)
+        found = self._compared(relation, reference, candidate)
         return replace(found, relation=relation, reference=reference, candidate=candidate)
-
-    def learn(self, names: Names, comparison: Comparison) -> None:
-        """Add a comparison that was made elsewhere, of samples of these names."""
-        self._learnt[names] = comparison
 
     def sample(self, key: str) -> Sample:
         """Return a sample from the cache, or load it."""
-        if key not in self._samples:
-            self._samples[key] = self._loaders[key]()
-            self.num_read += 1
-        self._samples.move_to_end(key)
-        while len(self._samples) > 2 and sum(map(_num_bytes, self._samples.values())) > self._kept_bytes:
-            self._samples.popitem(last=False)
-        return self._samples[key]
-
-    def let_go(self, key: str) -> None:
-        """Drop a sample from the cache; its digest and figures stay."""
-        self._samples.pop(key, None)
+        with self._loading.setdefault(key, threading.Lock()):
+            sample = self._samples.get(key) or self._loaders[key]()
+            with self._cache:
+                self._samples[key] = sample
+                self._samples.move_to_end(key)
+                while len(self._samples) > 2 and sum(map(_num_bytes, self._samples.values())) > KEPT_BYTES:
+                    self._samples.popitem(last=False)
+        return sample
 
     def add_run(self, run: Run) -> None:
         """Register a run under its digest."""
         self._plans[run.spec.digest] = run.spec.plan
         self.add(run.spec.digest, lambda: self._folder.sample(run), f"{run.started_at} {run.wall_s}")
-
-    def _name(self, key: str) -> tuple[str, str]:
-        return key, self._versions.get(key, "")
 
     def _compared(self, relation: Relation, reference: str, candidate: str) -> Comparison:
         plan = self._plans.get(candidate)
@@ -159,10 +142,8 @@ class Measurer:
         # A golden has no trajectory: its figures hold for a run of the same content, but for the steps.
         if found is None or (with_steps and not had_steps):
             pair = self.sample(reference), self.sample(candidate)
-            before = time.thread_time()
-            found = measure(relation, *pair, self._metrics, Context(plan if borders else None, self.device))
+            found = measure(relation, *pair, self._metrics, Context(plan if borders else None))
             self._measured[key] = found, with_steps
-            self.comparing_s += time.thread_time() - before
         return found
 
     def _content(self, key: str) -> str:

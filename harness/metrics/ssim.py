@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from functools import cache
 from typing import Any
 
@@ -10,10 +9,14 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from harness.metrics._arrays import FloatArray, finite
-from harness.metrics._ssim import MARGIN, WINDOW, similarity, taps
+from harness.metrics._arrays import IMAGE_RANGE, FloatArray, finite
 from harness.plugins import Context, Metric
 from harness.types import Domain, Figure
+
+SIGMA = 1.5
+RADIUS = 5
+MARGIN = 2 * RADIUS
+WINDOW = MARGIN + 1
 
 BLOCK = 8
 """Windows in a row that one multiplication computes: BLAS is slow at fewer, more would multiply by more zeros."""
@@ -35,8 +38,7 @@ class Ssim(Metric):
     ``structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
     data_range=255, channel_axis=2)`` (held to 1e-9 by a test), in a fraction of its time. float32 would be
     quicker still and not equal: the variance of a flat area is a small difference of large numbers. It is no
-    better for the differences alone, where all of an area differs by much. A GPU has the same number; the CPU
-    takes over where it fails, as one without memory to spare does.
+    better for the differences alone, where all of an area differs by much.
     """
 
     name = "ssim"
@@ -55,20 +57,8 @@ class Ssim(Metric):
             of 11 pixels.
         """
         fits = min(reference.shape[:2]) >= WINDOW
-        value = finite(_mean(reference, candidate, context.device)) if fits else None
+        value = finite(mean_ssim(reference, candidate)) if fits else None
         return Figure(self.name, self.variant, domain, value, self.unit)
-
-
-def _mean(reference: Any, candidate: Any, device: str | None) -> float:
-    if device:
-        from harness.metrics._ssim_gpu import mean_ssim_on
-
-        try:
-            return mean_ssim_on(device, reference, candidate)
-        except RuntimeError as error:
-            reason = str(error).partition("\n")[0]
-            warnings.warn(f"SSIM is left to the processor: {device}: {reason}", RuntimeWarning, stacklevel=2)
-    return mean_ssim(reference, candidate)
 
 
 def mean_ssim(reference: Any, candidate: Any) -> float:
@@ -81,7 +71,7 @@ def mean_ssim(reference: Any, candidate: Any) -> float:
         for top in range(0, rows, TILE_ROWS):
             for left in range(0, columns, TILE_COLUMNS):
                 tile = np.s_[channel, top : top + TILE_ROWS + MARGIN, left : left + TILE_COLUMNS + MARGIN]
-                index = similarity(_windowed_moments(x[tile], y[tile]))
+                index = _similarity(_windowed_moments(x[tile], y[tile]))
                 index[:, rows - top :] = 0  # windows that reach into the padding
                 index[(columns - left) // BLOCK :, :, columns % BLOCK :] = 0
                 total += float(index.sum())
@@ -100,9 +90,11 @@ def _planes(picture: Pixels) -> Pixels:
 @cache
 def _band() -> FloatArray:
     """Matrix ``8,18`` whose rows hold the gaussian window, each one column further on."""
+    taps = np.exp(-0.5 * (np.arange(-RADIUS, RADIUS + 1) / SIGMA) ** 2)
+    taps /= taps.sum()
     matrix = np.zeros((BLOCK, BLOCK + MARGIN))
     for row in range(BLOCK):
-        matrix[row, row : row + WINDOW] = taps()
+        matrix[row, row : row + WINDOW] = taps
     return matrix
 
 
@@ -123,3 +115,23 @@ def _windowed_moments(x: Pixels, y: Pixels) -> FloatArray:
     across = sliding_window_view(lowered, BLOCK + MARGIN, axis=2)[:, :, ::BLOCK]
     windowed: FloatArray = np.matmul(across.swapaxes(1, 2), _band().T)
     return windowed
+
+
+def _similarity(windowed: FloatArray) -> FloatArray:
+    """Similarity index of each window: formula 13 of the paper; overwrites its argument.
+
+    Of two numbers ``4*x*y == s - d`` and ``2*(x*x + y*y) == s + d``, where ``s`` and ``d`` are the squares of their
+    sum and difference; so with covariance and variances. Both factors thus are ``(s - d) / (s + d)``.
+    """
+    means, squares = windowed[:2], windowed[2:]
+    means *= means
+    squares -= means  # the variances of sum and difference
+    means[0] += 2 * (0.01 * IMAGE_RANGE) ** 2
+    squares[0] += 2 * (0.03 * IMAGE_RANGE) ** 2
+    index: FloatArray = means[0] - means[1]
+    index *= squares[0] - squares[1]
+    means[0] += means[1]
+    squares[0] += squares[1]
+    means[0] *= squares[0]
+    index /= means[0]
+    return index

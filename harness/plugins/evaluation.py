@@ -16,8 +16,6 @@ class Context:
 
     plan: ShardPlan | None = None
     """The candidate's cut; ``None`` where the picture is not cut."""
-    device: str | None = None
-    """GPU that a metric may compute on, as torch names it; the CPU has to give the same number."""
 
 
 class Metric(ABC):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,17 +34,13 @@ class Differences:
         Folder of the report.
     known
         Earlier differences, reused where the pictures are unchanged or no longer there.
-    load
-        Reads a picture, ``None`` if it is missing or unreadable; by default from disk, and the last few are kept.
     """
 
-    def __init__(
-        self, folder: Path, known: DifferenceIndex | None = None, load: Callable[[Path], Picture | None] | None = None
-    ) -> None:
+    def __init__(self, folder: Path, known: DifferenceIndex | None = None) -> None:
         self.folder = folder
         self._known = known or DifferenceIndex()
         self._done: dict[str, Difference] = {}
-        self._load = load or _Recent().load
+        self._load = _Recent().load
 
     def draw(self, name: str, reference: Path, candidate: Path, plan: ShardPlan | None) -> Difference:
         """Draw ``candidate - reference``.

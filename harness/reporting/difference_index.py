@@ -1,7 +1,4 @@
-"""Index of difference pictures, kept beside them: they may outlive the pictures they were drawn from.
-
-:func:`shown_pairs` lists the differences that a report shows of a row, so that they can be drawn ahead of it.
-"""
+"""Index of difference pictures, kept beside them: they may outlive the pictures they were drawn from."""
 
 from __future__ import annotations
 

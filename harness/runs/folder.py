@@ -30,9 +30,6 @@ from harness.planning.partition import Merged, Shard, divide, part
 from harness.runs.sample import Sample, load_sample
 from harness.types import SCHEMA, Comparison, Explanation, GoldenPolicy, Matrix, Relation, Report, Row, Run, RunSpec
 
-MEASURED = "measured"
-"""Journal event: summary of the measuring that was done while runs were still being computed."""
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -153,7 +150,7 @@ class RunFolder:
                 entry = json.loads(line)
             except ValueError:
                 continue  # cut short when its writer was killed
-            if entry["event"] == MEASURED:
+            if entry["event"] == "measured":  # left by earlier versions, after recording
                 continue
             if entry["event"] != "begun" and last is not None:
                 seconds += entry["time"] - last

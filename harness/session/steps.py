@@ -152,6 +152,7 @@ def conclude(
     goldens = Goldens(folder, runs, known_digests(folder, pin) if pinned else None)
     planned = folder.plan.rows if rows is None else rows
     apart = mixed(folder.plan.specs.values(), runs)
+    measurer.compare([row for row in planned if _is_comparable(row, runs, apart)], runs)
     judged = tuple(_concluded(row, runs, measurer, goldens, folder, apart) for row in planned)
     return Report(
         name=folder.plan.name,
@@ -218,8 +219,7 @@ def _concluded(
     folder: RunFolder,
     apart: Mapping[str, str],
 ) -> Row:
-    differing = next((apart[digest] for digest in row.runs.values() if digest in apart), "")
-    if row.skip is None and not differing and all(_drawn(runs, row.runs[role]) for role in row.runs):
+    if _is_comparable(row, runs, apart):
         row = replace(row, comparisons=(*measurer.of_row(row, runs), *goldens.comparisons(row, measurer)))
         row = replace(row, explanation=folder.explanation(row))
     verdict = judge.judge(
@@ -228,13 +228,15 @@ def _concluded(
         declared=folder.plan.matrix.declared,
         approved=goldens.approved(row),
         golden_missing=row.variant.cache == "none" and goldens.is_missing(row.case),
-        mixed=differing,
+        mixed=next((apart[digest] for digest in row.runs.values() if digest in apart), ""),
     )
     return replace(row, verdict=verdict)
 
 
-def _drawn(runs: Mapping[str, Run], digest: str) -> bool:
-    return digest in runs and runs[digest].failure is None
+def _is_comparable(row: Row, runs: Mapping[str, Run], apart: Mapping[str, str]) -> bool:
+    """Whether all runs of a row were drawn, and on like machines."""
+    drawn = (digest in runs and runs[digest].failure is None and digest not in apart for digest in row.runs.values())
+    return row.skip is None and all(drawn)
 
 
 def _environment(runs: Mapping[str, Run]) -> dict[str, str]:

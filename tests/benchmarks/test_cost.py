@@ -124,12 +124,10 @@ def test_metrics_equal_scikit_image_and_a_run_says_what_they_cost(matrix: Path, 
     assert set(beside) == {"psnr image", "psnr latents", "ssim image"}
     assert max(beside.values()) <= 1e-6
     run = figures["run"]
-    assert 0 < run["comparing_cpu_s"] < run["cpu_s"] < run["wall_s"]
-    assert -0.01 < run["tail_s"] < run["wall_s"]  # the journal keeps milliseconds
-    # Four rows with six relations each at most, equal pairs told once.
-    assert run["comparisons"] >= 12
-    assert run["samples_read"] >= run["runs"]
-    assert "tail after the last picture" in printed
+    assert 0 < run["judging_s"] < run["wall_s"]
+    assert run["judging_cpu_s"] > 0
+    assert run["comparisons"] >= 12  # four rows with six relations each at most
+    assert "comparing and judging" in printed
 
 
 def test_spatial_stands_beside_diffusers_and_the_floor(tmp_path: Path) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from typer import Exit
 
@@ -16,13 +13,10 @@ from harness import codec
 from harness.cli.compare import compare
 from harness.cli.run import compute
 from harness.errors import InfrastructureError
-from harness.execution.events import Event, FolderOf
+from harness.execution.events import Event
 from harness.execution.pool import Pool
-from harness.reporting import difference_images
-from harness.runs.folder import RunFolder
 from harness.session import explain, steps
-from harness.types import Outcome, Report, RunSpec
-from tests.waiting import until
+from harness.types import Outcome, Report
 
 
 class Breaks:
@@ -57,20 +51,6 @@ def test_a_report_is_there_before_failing_rows_are_explained(
     assert (folder.path / "index.html").is_file()
 
 
-def test_everything_is_measured_and_drawn_while_runs_are_drawn(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a process of its own: the one that judges reads no sample and no picture."""
-    folder = bench.plan(golden="off")
-    monkeypatch.setattr(RunFolder, "sample", None)
-    monkeypatch.setattr(difference_images, "load_picture", None)
-    assert compute(folder, Pool) == 0
-    report = codec.read_json(folder.path / "report.json", Report)
-    assert {row.verdict.outcome for row in report.rows if row.verdict} == {Outcome.PASS}
-    assert any(comparison.figures for row in report.rows for comparison in row.comparisons)
-    assert list((folder.path / "diffs").glob("*.jpg"))
-    (line,) = [line for line in journal(folder) if line["event"] == "measured"]
-    assert line["samples_read"] == len(folder.runs())
-
-
 def test_what_is_interrupted_while_it_is_judged_can_be_judged_later(
     bench: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -85,35 +65,3 @@ def test_what_is_interrupted_while_it_is_judged_can_be_judged_later(
     with pytest.raises(Exit) as end:
         compare(folder.path)
     assert end.value.exit_code == 0
-
-
-def test_nothing_more_is_measured_when_the_machine_fails(bench: Any) -> None:
-    measuring: list[psutil.Process] = []
-
-    class Fails(Breaks):
-        def execute(self, specs: Sequence[RunSpec], folder_of: FolderOf) -> Iterator[Event]:
-            with Pool(folder.path / "logs") as pool:
-                yield from pool.execute(specs[:2], folder_of)
-            assert until(lambda: bool(measurers()))  # it takes its name when it is forked
-            measuring.extend(measurers())
-            raise InfrastructureError("the disk is full")
-
-    folder = bench.plan(golden="off")
-    with pytest.raises(InfrastructureError, match="the disk is full"):
-        compute(folder, lambda logs: Fails(logs, KeyboardInterrupt()))
-    assert len(measuring) == 1
-    gone, alive = psutil.wait_procs(measuring, timeout=30)
-    assert (len(gone), alive) == (1, [])
-    assert not [line for line in journal(folder) if line["event"] == "measured"]
-
-
-def measurers() -> list[psutil.Process]:
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            found += [process] if process.name() == "sp-measure" else []
-    return found
-
-
-def journal(folder: RunFolder) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder.path / "journal.jsonl").read_text().splitlines()]

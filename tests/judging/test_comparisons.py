@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import threading
 import weakref
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import plugins
 from harness.judging import comparisons
 from harness.judging.comparisons import Measurer
 from harness.metrics.psnr import Psnr
@@ -108,65 +108,34 @@ def test_the_digest_of_a_view_is_that_of_its_values() -> None:
     assert comparisons._content(view) == plain.hexdigest()
 
 
-def test_what_was_learnt_is_not_measured(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_compared_on_all_cores_and_found_again(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = bench.drawn()
     runs, rows = folder.runs(), folder.plan.rows
-    heard: list[tuple[Any, Any]] = []
-    elsewhere = Measurer(folder, on_measured=lambda *told: heard.append(told))
-    expected = [elsewhere.of_row(row, runs) for row in rows]
-    learner = Measurer(folder)
-    for names, comparison in heard:
-        learner.learn(names, comparison)
+    expected = [Measurer(folder).of_row(row, runs) for row in rows]
+    measurer = Measurer(folder)
+    threads: set[str] = set()
+
+    class Watched(Psnr):
+        def measure(self, reference: Any, candidate: Any, domain: Domain, context: Context) -> Figure:
+            threads.add(threading.current_thread().name)
+            return super().measure(reference, candidate, domain, context)
+
+    monkeypatch.setattr(measurer, "_metrics", [Watched() if type(m) is Psnr else m for m in measurer._metrics])
+    measurer.compare(rows, runs)
+    assert threads
+    assert threading.current_thread().name not in threads
     monkeypatch.setattr(type(folder), "sample", None)
-    assert [learner.of_row(row, runs) for row in rows] == expected
+    assert [measurer.of_row(row, runs) for row in rows] == expected
 
 
-def test_what_was_learnt_of_another_version_counts_for_nothing(bench: Any) -> None:
-    shelf = Shelf()
-    measurer = shelf.measurer(bench)
-    wrong = replace(measurer.measure(Relation.PAIR, "0", "1"), note="of an older sample")
-    learner = shelf.measurer(bench)
-    learner.learn((("0", ""), ("1", "")), wrong)
-    assert learner.measure(Relation.PAIR, "0", "1").note == "of an older sample"
-    learner.add("1", lambda: shelf.load(1), "approved anew")
-    assert not learner.measure(Relation.PAIR, "0", "1").note
-
-
-def test_a_sample_that_is_let_go_is_read_again_and_what_is_known_of_it_stays(bench: Any) -> None:
-    shelf = Shelf()
-    measurer = shelf.measurer(bench)
-    first = measurer.measure(Relation.PAIR, "0", "1")
-    measurer.let_go("0")
-    measurer.let_go("never read")
-    assert shelf.num_alive() == 1
-    assert measurer.measure(Relation.PAIR, "0", "1") == first
-    assert shelf.read == [0, 1]
-    measurer.measure(Relation.PAIR, "0", "2")
-    assert shelf.read == [0, 1, 2, 0]
-    assert measurer.num_read == 4
-
-
-def test_a_metric_is_told_the_device_and_may_leave_itself_out(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: set[str | None] = set()
-
-    class OnGpu(Psnr):
-        name = "on-gpu"
-
+def test_a_metric_may_leave_itself_out(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Never(Psnr):
         def measure(self, reference: Any, candidate: Any, domain: Domain, context: Context) -> Figure | None:
-            told.add(context.device)
-            return super().measure(reference, candidate, domain, context) if context.device else None
+            return None
 
-    folder = bench.plan()
-    monkeypatch.setattr(plugins, "names", lambda kind: ("on-gpu", "psnr"))
-    monkeypatch.setattr(plugins, "load", lambda kind, name: OnGpu if name == "on-gpu" else Psnr)
-    samples = [Shelf().load(number) for number in range(2)]
-    for device in (None, "cuda:1"):
-        measurer = Measurer(folder, device)
-        measurer.add("a", lambda: samples[0])
-        measurer.add("b", lambda: samples[1])
-        figures = measurer.measure(Relation.PAIR, "a", "b").figures
-        assert [figure.metric for figure in figures] == ["on-gpu", "psnr"] if device else ["psnr"]
-    assert told == {None, "cuda:1"}
+    measurer = Shelf().measurer(bench)
+    monkeypatch.setattr(measurer, "_metrics", [Never(), Psnr()])
+    assert [figure.metric for figure in measurer.measure(Relation.PAIR, "0", "1").figures] == ["psnr"]
 
 
 def test_what_was_measured_of_a_golden_lacks_the_steps_and_a_run_has_them(bench: Any) -> None:

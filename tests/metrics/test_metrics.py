@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from harness.metrics import _ssim_gpu, p999, ssim
-from harness.metrics._ssim_gpu import mean_ssim_on
+from harness.metrics import p999, ssim
 from harness.plugins import Context, load, names
 from harness.types import Domain, Figure
 
@@ -158,8 +157,7 @@ class TestSsim:
     # Sides shorter than a tile, of whole blocks and tiles, and just beyond.
     @pytest.mark.parametrize("size", [(11, 11), (16, 300), (19, 138), (75, 41), (266, 42), (267, 140)])
     @pytest.mark.parametrize("pair", SSIM_PAIRS)
-    @pytest.mark.parametrize("device", [None, "cpu"])  # torch computes the same wherever it does
-    def test_equals_skimage(self, size: tuple[int, int], pair: str, device: str | None) -> None:
+    def test_equals_skimage(self, size: tuple[int, int], pair: str) -> None:
         make, change = SSIM_PAIRS[pair]
         reference = make((*size, 3))
         candidate = change(reference)
@@ -172,23 +170,9 @@ class TestSsim:
             data_range=255,
             channel_axis=2,
         )
-        figure = ssim.Ssim().measure(reference, candidate, "image", Context(device=device))
+        figure = ssim.Ssim().measure(reference, candidate, "image", Context())
         assert figure.value == pytest.approx(expected, abs=1e-9)
         assert figure.variant == "Wang 2004, gaussian 1.5"
-
-    @pytest.mark.parametrize("tile_pixels", [1, 32 * 41, 65 * 32])
-    def test_on_a_device_tiles_leave_nothing_out(self, monkeypatch: pytest.MonkeyPatch, tile_pixels: int) -> None:
-        a, b = noise("image", shape=(75, 42, 3)), noise("image", seed=1, shape=(75, 42, 3))
-        monkeypatch.setattr(_ssim_gpu, "TILE_PIXELS", tile_pixels)
-        assert mean_ssim_on("cpu", a, b) == pytest.approx(ssim.mean_ssim(a, b), abs=1e-12)
-
-    def test_a_device_that_fails_leaves_it_to_the_processor(self) -> None:
-        a, b = noise("image"), noise("image", seed=1)
-        with pytest.raises(RuntimeError):
-            mean_ssim_on("meta", a, b)  # torch's device without memory
-        with pytest.warns(RuntimeWarning, match="SSIM is left to the processor: meta: "):
-            figure = ssim.Ssim().measure(a, b, "image", Context(device="meta"))
-        assert figure == measure("ssim", a, b, "image")
 
     def test_no_product_is_large_enough_for_several_threads(self) -> None:
         # OpenBLAS shares out what has more than 2**18 multiplications (GEMM_MULTITHREAD_THRESHOLD * 65536).

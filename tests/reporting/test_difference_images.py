@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from harness.planning.cut import cut
+from harness.reporting import difference_images
 from harness.reporting.difference_images import Differences, absolute_difference, amplify, colour, load_picture
 from harness.reporting.difference_index import DifferenceIndex
 from harness.types import PIXELS_PER_TOKEN, ShardPlan, Size
@@ -98,7 +99,9 @@ def test_equal_pairs_are_drawn_once_and_cuts_are_told_apart(pair: tuple[Path, Pa
     assert len(list((tmp_path / "diffs").iterdir())) == 2
 
 
-def test_what_was_drawn_earlier_of_the_same_pictures_stays(pair: tuple[Path, Path, Any], tmp_path: Path) -> None:
+def test_what_was_drawn_earlier_of_the_same_pictures_stays(
+    pair: tuple[Path, Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second, differences = pair
     plan = cut(Size(96, 80), 2, "h")
     drawn = differences.draw("d", first, second, plan)
@@ -109,8 +112,10 @@ def test_what_was_drawn_earlier_of_the_same_pictures_stays(pair: tuple[Path, Pat
         read.append(path)
         return load_picture(path)
 
+    monkeypatch.setattr(difference_images, "load_picture", load)
+
     def again() -> Any:
-        return Differences(tmp_path, DifferenceIndex(differences.known), load).draw("d", first, second, plan)
+        return Differences(tmp_path, DifferenceIndex(differences.known)).draw("d", first, second, plan)
 
     assert again() == drawn
     assert not read
