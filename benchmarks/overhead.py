@@ -21,6 +21,7 @@ from pathlib import Path
 from _common import HarnessRun, add_matrix, drawable, finish, parser, positive, run_harness, start, table
 from _launch import Launch, batch_of, draw_all, num_singles
 
+from harness.goldens import for_run
 from harness.matrix.selection import Selection
 from harness.session import steps
 from harness.types import Run, RunSpec
@@ -40,6 +41,8 @@ def main() -> int:
     arguments = made.parse_args()
     matrix, graph = steps.prepare(arguments.matrix, Selection(sizes=arguments.size))
     drawable(matrix, graph)
+    if arguments.golden == "required":
+        for_run.fetch(matrix)
     specs = list(graph.specs.values())
     device = specs[0].case.device
     draw_all(specs[:1])  # whoever comes first would read the libraries from disk
