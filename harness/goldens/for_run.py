@@ -136,7 +136,7 @@ class Goldens:
         """
         if row.variant.cache != "none" or (found := self._of(row.case)) is None:
             return []
-        key = sample_key(row.case)
+        key = golden.sample_key(row.case)
         problem = None
         if isinstance(found, GoldenError):
             problem = str(found)
@@ -180,11 +180,6 @@ def propose(folder: RunFolder, report: Report) -> None:
                 golden.write(place, run, folder.folder_of(run.spec), figures, platform, {"run": report.name})
 
 
-def sample_key(case: Case) -> str:
-    """Return the name of a case's golden among samples."""
-    return f"golden:{case.key}"
-
-
 def baseline_of(folder: RunFolder, runs: Mapping[str, Run], case: Case) -> Run | None:
     """Return the baseline run of a case, drawn without a cache, if it is finished."""
     for row in folder.plan.rows:
@@ -203,7 +198,7 @@ def approvable(report: Report, case: Case) -> dict[str, dict[str, float | None]]
     for row in report.rows:
         if row.case == case and _is_sound(row):
             figures[row.variant.label] = {
-                relation.value: latents_db(row.comparison(relation)) for relation in (Relation.PAIR, Relation.LAYOUT)
+                relation.value: _latents_db(row.comparison(relation)) for relation in (Relation.PAIR, Relation.LAYOUT)
             }
     return figures
 
@@ -215,7 +210,7 @@ def _is_sound(row: Row) -> bool:
     return not broken & {Relation.EXCHANGE, Relation.CONTROL}
 
 
-def latents_db(comparison: Comparison | None) -> float | None:
+def _latents_db(comparison: Comparison | None) -> float | None:
     """Return the latents PSNR of a comparison in dB, rounded to 0.001; ``None`` where it is exact."""
     figure = comparison.figure("psnr", "latents") if comparison and not comparison.exact_latents else None
     return round(figure.value, 3) if figure and figure.value is not None else None

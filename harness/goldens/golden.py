@@ -81,11 +81,16 @@ def load(folder: Path) -> Golden | None:
     return golden
 
 
+def sample_key(case: Case) -> str:
+    """Return the key of a case's golden as a sample."""
+    return f"golden:{case.key}"
+
+
 def load_sample(folder: Path, golden: Golden) -> Sample:
     """Load the sample of a golden; pictures are ``None`` where only reduced ones are kept."""
     names = _picture_names(golden.case.num_images)
     whole = all(name in golden.files for name in names)
-    return sample.load_sample(f"golden:{golden.case.key}", folder, names if whole else None, LATENTS)
+    return sample.load_sample(sample_key(golden.case), folder, names if whole else None, LATENTS)
 
 
 def write(
