@@ -23,6 +23,7 @@ class DiffusersEngine(Engine):
     name = "diffusers"
     caches = ("none", "cache-dit")
     options = _cache.OPTIONS
+    process = "diffusers-pipeline"
     packages = ("diffusers", "transformers", "torch")
 
     @classmethod

@@ -34,6 +34,7 @@ class SpatialEngine(Engine):
     layouts = ("aligned", "exact")
     caches = ("none", "cache-dit")
     options: ClassVar = {**EXCHANGE, **_neutral.OPTIONS, **_cache.OPTIONS}
+    process = "diffusers-pipeline"
     packages = ("diffusers", "transformers", "torch")
 
     @classmethod

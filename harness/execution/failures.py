@@ -49,7 +49,7 @@ def raised(ranks: Sequence[Rank], index: int, reply: Raised) -> Failure:
     if dead is not None:
         return died(ranks, dead)
     message, detail = reply.message, reply.detail
-    kind = reply.exhausted or FailureKind.RAISED
+    kind = reply.machine or FailureKind.RAISED
     if kind == FailureKind.RAISED:
         for other, rank in enumerate(ranks):  # whoever raises first speaks of the collective that both are in
             if ran_out := exhaustion.told_by_nccl(message, rank.log_since()):

@@ -1,6 +1,6 @@
 """Worker groups: time limits, and what becomes of a rank that dies or hangs.
 
-A group is all ranks of one world size and model, and serves every engine that needs them. It stays
+A group is all ranks of one world size, model and engine; engines that say so share it. It stays
 while it has work; when one of its runs fails it is killed as a whole (the other ranks may wait in a
 collective for ever) and started anew for the next run.
 """
@@ -13,14 +13,16 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from harness import plugins
 from harness.execution import failures
 from harness.execution.rank import ForkedRank, Rank, StartFailed
 from harness.execution.staging import Drawn, cannot_write
+from harness.plugins import Engine
 from harness.types import Device, DType, Failure, FailureKind, Run, RunSpec
 from harness.worker import protocol
 from harness.worker.protocol import Done, Message, Order, Raised, Ready, Start, Step
@@ -50,11 +52,18 @@ class GroupKey:
     dtype: DType
     model_path: str
     sequence: str = ""
+    process: str = ""
+    """Name of the engine, or the one that engines give which may share processes."""
+    configuration: tuple[tuple[str, Any], ...] = ()
+    """Values that the engine needs when it loads."""
 
     @classmethod
     def of(cls, spec: RunSpec) -> GroupKey:
         """The group a run needs."""
-        return cls(spec.world_size, spec.case.device, spec.case.dtype, spec.model_path, spec.sequence)
+        engine: type[Engine] = plugins.load("engines", spec.engine)
+        case, configuration = spec.case, tuple(sorted(engine.configuration(spec).items()))
+        key = cls(spec.world_size, case.device, case.dtype, spec.model_path, spec.sequence)
+        return replace(key, process=engine.process_name(), configuration=configuration)
 
 
 class GroupFailed(Exception):
@@ -127,8 +136,12 @@ class WorkerGroup:
                 self._versions[engine] = versions[0]
         except GroupFailed as error:
             failure = error.failure
-            kind = failure.kind if failure.kind in EXHAUSTED else FailureKind.LAUNCH
-            message = f"{engine} did not start: {failure.message}"
+            kind, verb = FailureKind.LAUNCH, "start"
+            if failure.kind in EXHAUSTED:
+                kind = failure.kind
+            elif failure.kind == FailureKind.RAISED and self._ranks[failure.rank or 0].poll() is None:
+                kind, verb = failure.kind, "load"  # a rank that lives to say so was started
+            message = f"{engine} did not {verb}: {failure.message}"
             raise GroupFailed(Failure(kind, message, failure.rank, failure.detail)) from None
 
     def run(self, spec: RunSpec, folder: Path, on_step: OnStep = lambda step: None) -> Run:
@@ -251,6 +264,7 @@ class WorkerGroup:
                     dtype=self.key.dtype,
                     model_path=rank.model_path or self.key.model_path,
                     rendezvous=str(Path(self._rendezvous, "store")) if self._rendezvous else "",
+                    configuration=dict(self.key.configuration),
                 )
             )
 

@@ -222,7 +222,7 @@ def _modules(specs: Sequence[RunSpec]) -> tuple[str, ...]:
     """What the engines of these runs ask to have imported before their ranks are forked."""
     found: dict[str, None] = {}
     for spec in specs:
-        found |= dict.fromkeys(plugins.load("engines", spec.engine).preload(spec))
+        found |= dict.fromkeys(plugins.ask(plugins.load("engines", spec.engine), "preload", spec))
     return tuple(found)
 
 

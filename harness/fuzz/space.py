@@ -36,6 +36,6 @@ def check(space: Space) -> None:
         raise UsageError("fuzzing needs the package hypothesis; pip install 'sp-harness[fuzz]'")
     if space.max_ranks < 2:
         raise UsageError(f"--max-ranks {space.max_ranks}: a split takes at least 2 ranks")
-    faults = plugins.load("engines", space.engine).faults()
+    faults = plugins.ask(plugins.load("engines", space.engine), "faults")
     if space.fault and space.fault not in faults:
         raise UsageError(f"--fault {space.fault!r}: {did_you_mean(space.fault, faults)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import InfrastructureError
@@ -33,6 +34,8 @@ PRELOAD = (
 def load_pipeline(path: str, dtype: DType, device: Device) -> ZImagePipeline:
     """Make diffusers' own pipeline resident, ready to draw; engines of one process share one copy.
 
+    Others than those with ``process`` of :class:`harness.plugins.Engine` set never meet in one.
+
     Parameters
     ----------
     path : str
@@ -51,7 +54,7 @@ def load_pipeline(path: str, dtype: DType, device: Device) -> ZImagePipeline:
     Raises
     ------
     InfrastructureError
-        If ``cuda`` is asked for and there is none.
+        If ``cuda`` is asked for and there is none, or the folder is gone.
     """
     import torch
 
@@ -59,6 +62,8 @@ def load_pipeline(path: str, dtype: DType, device: Device) -> ZImagePipeline:
         raise InfrastructureError('device = "cuda": torch sees no CUDA device here; write device = "cpu"')
     if path == full_size.PATH:
         pipeline = full_size.make(getattr(torch, dtype), device)
+    elif not Path(path).is_dir():
+        raise InfrastructureError(f"{path}: the checkpoint is not here any more; plan the matrix anew")
     else:
         pipeline = _from_folder(path, getattr(torch, dtype))
     for network in (pipeline.text_encoder, pipeline.transformer, pipeline.vae):

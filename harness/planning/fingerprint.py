@@ -8,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from harness import plugins
+from harness.errors import UsageError
 from harness.types import digest_of
 
 WORKER_SOURCES = (
@@ -25,8 +26,27 @@ WORKER_SOURCES = (
 
 
 def source_of(engine: str, cache: str) -> str:
-    """Digest the code and library versions that an engine's runs are computed with on this machine."""
-    return source_digest(packages_of(engine, cache))
+    """Digest the code and library versions that an engine's runs are computed with on this machine.
+
+    Raises
+    ------
+    UsageError
+        If a distribution that the engine computes with is not installed.
+    """
+    packages = packages_of(engine, cache)
+    for package in packages:
+        _check_installed(engine, package)
+    return source_digest(packages)
+
+
+def _check_installed(engine: str, package: str) -> None:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        raise UsageError(
+            f"engine {engine!r} computes with the distribution {package!r}, which is not installed here: install it "
+            "into this environment, or correct the engine's packages"
+        ) from None
 
 
 def packages_of(engine: str, cache: str) -> tuple[str, ...]:

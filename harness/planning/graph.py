@@ -130,8 +130,8 @@ def _check(path: str, variant: Variant, engine: type[Engine]) -> None:
     where = f"{path}: variant {variant.label!r}"
     if variant.axis not in engine.axes and variant.axis != "auto":
         raise ConfigError(f"{where}: {engine.name} has no axis {variant.axis!r}; known: {', '.join(engine.axes)}")
-    if variant.fault and variant.fault not in engine.faults():
-        hint = did_you_mean(variant.fault, engine.faults())
+    if variant.fault and variant.fault not in (faults := plugins.ask(engine, "faults")):
+        hint = did_you_mean(variant.fault, faults)
         raise ConfigError(f"{where}: {engine.name} has no fault {variant.fault!r}; {hint}")
     for key, known in (("layout", engine.layouts), ("cache", engine.caches)):
         if getattr(variant, key) not in known:
@@ -149,7 +149,7 @@ def _row(case: Case, variant: Variant, model: ModelSpec, last: dict[str, str]) -
     engine = plugins.load("engines", variant.engine)
     choice = _choice(case, variant, engine, model)
     plan = choice.chosen if choice else None
-    skip = engine.limits(case, variant, model)
+    skip = plugins.ask(engine, "limits", case, variant, model)
     if skip is None and choice is not None and plan is None:
         skip = f"no cut: {choice.rule}"
     if skip is not None:

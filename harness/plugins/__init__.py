@@ -15,6 +15,7 @@ are not installed does not affect the others. Standard library only, since engin
 
 from __future__ import annotations
 
+from harness.plugins.ask import ask
 from harness.plugins.engine import Drawing, Engine, Fault, Worker
 from harness.plugins.evaluation import Context, Metric, Reporter
 from harness.plugins.option import Option
@@ -30,6 +31,7 @@ __all__ = [
     "Option",
     "Reporter",
     "Worker",
+    "ask",
     "load",
     "load_all",
     "names",

@@ -24,6 +24,8 @@ class Worker:
     progress: Callable[[int], None] = lambda step: None
     """To be called after each denoise step with the number of steps done."""
     counters: dict[str, int] = field(default_factory=dict)
+    configuration: Mapping[str, Any] = field(default_factory=dict)
+    """Values of what the engine's ``load_time`` names, equal in all runs of this process."""
     cache_decisions: tuple[bool, ...] = ()
     """For each step of the current request, whether a cache served it; empty without a cache."""
 
@@ -65,6 +67,12 @@ class Engine(ABC):
     """Values a variant's ``cache`` may take. An engine with a cache sets :attr:`Worker.cache_decisions`."""
     options: ClassVar[Mapping[str, Option]] = {}
     """Keys a variant's ``options`` may hold. Those that start with ``cache_`` reach the baseline too."""
+    load_time: ClassVar[tuple[str, ...]] = ()
+    """What of a variant ``load`` has to know: ``ulysses``, ``ring``, ``layout``, ``cache``, names of options. Runs
+    that differ in one of them get processes of their own, told by :attr:`Worker.configuration`."""
+    process: ClassVar[str] = ""
+    """Engines that give one name here themselves (not by inheritance) may serve in one process, one after the other;
+    any other has its processes for itself."""
     packages: ClassVar[tuple[str, ...]] = ("torch",)
     """Distributions whose versions decide the result: they enter digest and report. Where ``torch`` is among them,
     ranks set it to one thread and join a process group (NCCL or gloo) before ``load``."""
@@ -83,7 +91,8 @@ class Engine(ABC):
     def preload(cls, spec: RunSpec) -> Sequence[str]:
         """Name modules to import once, in the process that ranks are forked from.
 
-        Importing them must start no thread and touch no GPU.
+        Importing them must start no thread, touch no GPU and change no module of another distribution: ranks of
+        every engine are forked from that process.
         """
         return ()
 
@@ -92,9 +101,19 @@ class Engine(ABC):
         """Return the value of an option for one request: the variant's, else the declared default."""
         return spec.options.get(name, cls.options[name].default)
 
+    @classmethod
+    def process_name(cls) -> str:
+        """Name the processes that serve this engine."""
+        return vars(cls).get("process") or cls.name
+
+    @classmethod
+    def configuration(cls, spec: RunSpec) -> dict[str, Any]:
+        """Collect what ``load`` has to know of a request, by the names in ``load_time``."""
+        return {name: cls.option(spec, name) if name in cls.options else getattr(spec, name) for name in cls.load_time}
+
     @abstractmethod
     def load(self, worker: Worker) -> None:
-        """Make the model resident; called once in each rank's process."""
+        """Make the model resident; called once in each rank's process, its process group already joined."""
 
     @abstractmethod
     def draw(self, spec: RunSpec) -> Drawing | None:

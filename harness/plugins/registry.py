@@ -12,6 +12,7 @@ from typing import Any
 from harness.errors import UsageError, did_you_mean
 from harness.plugins.engine import Engine, Fault
 from harness.plugins.evaluation import Metric, Reporter
+from harness.plugins.option import Option
 
 KINDS: Mapping[str, type[Any]] = {"engines": Engine, "metrics": Metric, "faults": Fault, "reporters": Reporter}
 """Base class of each kind of plugin."""
@@ -38,7 +39,7 @@ def load(kind: str, name: str) -> Any:
     place = f"harness.{kind}.{name.replace('-', '_')}" if name in own else foreign[name].value
     try:
         found = _class_in(importlib.import_module(place), name) if name in own else foreign[name].load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if isinstance(error, UsageError):
             raise
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -82,4 +83,19 @@ def _problem(found: Any, base: type[Any], name: str) -> str | None:
     declared = [attribute for attribute in inspect.get_annotations(base) if not hasattr(found, attribute)]
     if lacking := [*sorted(getattr(found, "__abstractmethods__", ())), *declared]:
         return f"lacks {', '.join(lacking)}"
+    return _problem_of_engine(found) if base is Engine else None
+
+
+def _problem_of_engine(engine: Any) -> str | None:
+    """Say which class attribute of an engine cannot be used, and what to write instead; ``None`` where all can."""
+    for name in ("axes", "layouts", "caches", "packages", "load_time"):
+        value = getattr(engine, name)
+        if not (isinstance(value, tuple) and all(isinstance(part, str) for part in value)):
+            return f"has {name} = {value!r}; write a tuple of texts such as ('none',)"
+    wrong = {name: value for name, value in engine.options.items() if not isinstance(value, Option)}
+    if wrong:
+        return f"has options {wrong!r:.80}; declare each as harness.plugins.Option(type, default, help)"
+    known = ("ulysses", "ring", "layout", "cache", *engine.options)
+    if unknown := [name for name in engine.load_time if name not in known]:
+        return f"has load_time {unknown[0]!r}; {did_you_mean(unknown[0], known)}"
     return None

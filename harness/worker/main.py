@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import faulthandler
 import importlib.metadata
-import io
 import os
 import platform
 import queue
@@ -20,18 +19,18 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from harness import plugins
-from harness.plugins import Drawing, Engine, Worker
-from harness.types import Device, RunSpec
-from harness.worker import exhaustion, protocol
+from harness.errors import InfrastructureError
+from harness.plugins import Engine, Worker
+from harness.types import Device, FailureKind, RunSpec
+from harness.worker import drawings, exhaustion, protocol
 from harness.worker.clock import peak_memory_bytes, reset_peak_memory
 from harness.worker.collectives import PATIENCE, unfinished
 from harness.worker.disk import Unwritable, writing
 from harness.worker.probe.recorder import probing
-from harness.worker.protocol import STACK_SIGNAL, Done, Order, Raised, Ready, Reply, Start, Step
+from harness.worker.protocol import STACK_SIGNAL, Order, Raised, Ready, Reply, Start, Step
 
 PROCESS_NAME = "sp-rank"
 MAX_DETAIL_CHARS = 20_000
@@ -50,6 +49,7 @@ class Rank:
             device=start.device,
             model_path=start.model_path,
             dtype=start.dtype,
+            configuration=start.configuration,
             progress=self._progress,
         )
         self.engines: dict[str, Engine] = {}
@@ -65,7 +65,10 @@ class Rank:
     def _make_ready(self, name: str) -> None:
         engine: Engine = plugins.load("engines", name)()
         if "torch" in engine.packages and not self.torch_started:
-            _start_torch(self.start)
+            try:
+                _start_torch(self.start)
+            except Exception as error:
+                raise InfrastructureError(f"{type(error).__name__}: {error}") from error
             self.torch_started = True
         engine.load(self.worker)
         self.engines[name] = engine
@@ -77,14 +80,11 @@ class Rank:
         self.worker.cache_decisions = ()
         with probing(spec, folder, self.start.rank):
             drawing = engine.draw(spec)
-        if drawing is None and self.start.rank == 0:
-            raise RuntimeError(f"the engine {engine.name} returned no drawing on rank 0")
-        done = Done(
-            peak_memory_bytes(self.start.device), dict(self.worker.counters), tuple(self.worker.cache_decisions)
-        )
-        if drawing is not None and self.start.rank == 0:  # on every rank the same, where an engine gathers
+        done = drawings.reported(engine, self.worker, peak_memory_bytes(self.start.device))
+        if self.start.rank == 0:  # on every rank the same, where an engine gathers
+            drawing = drawings.checked(engine, drawing, spec.case)
             with writing(folder):
-                done = _save(drawing, folder, done)
+                done = drawings.save(drawing, folder, done)
         self.reply(done)
 
     def _progress(self, step: int) -> None:
@@ -117,9 +117,12 @@ def main(descriptor: int) -> None:
                 raise ValueError(f"not an order of a started rank: {order}")
         except Unwritable as error:
             reply(protocol.Unwritable(str(error.folder), error.number))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             message = f"{type(error).__name__}: {error}".splitlines()[0][:500]
-            reply(Raised(message, traceback.format_exc()[-MAX_DETAIL_CHARS:], exhaustion.raised_by(error)))
+            machine = exhaustion.raised_by(error)
+            if machine is None and isinstance(error, InfrastructureError):
+                machine = FailureKind.LAUNCH
+            reply(Raised(message, traceback.format_exc()[-MAX_DETAIL_CHARS:], machine))
 
 
 def _answer_stack_signal() -> None:
@@ -197,29 +200,3 @@ def _driver(path: Path = Path("/proc/driver/nvidia/version")) -> str | None:
     except OSError:
         return None
     return found[1] if found else None
-
-
-def _save(drawing: Drawing, folder: Path, done: Done) -> Done:
-    """Write pictures, unpacked, and latents, and name them in the reply."""
-    import numpy as np
-    from safetensors.numpy import save_file
-
-    images = []
-    for index, image in enumerate(drawing.images):
-        name = f"image-{index}.tif"  # a copy of its bytes: packing it would take fifty times as long
-        whole = io.BytesIO()  # Pillow writes into a file itself, and does not notice what a full disk leaves out
-        image.save(whole, "TIFF")
-        (folder / name).write_bytes(whole.getbuffer())
-        images.append(name)
-    arrays = {"latents": drawing.latents, "trajectory": drawing.trajectory}
-    save_file(
-        {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in arrays.items() if array is not None},
-        folder / "latents.safetensors",
-    )
-    return replace(
-        done,
-        images=tuple(images),
-        latents="latents.safetensors",
-        times=drawing.times,
-        caption_tokens=tuple(drawing.caption_tokens),
-    )

@@ -11,6 +11,7 @@ import json
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from harness import codec
 from harness.types import Device, DType, FailureKind, RunSpec, Times
@@ -32,6 +33,8 @@ class Start:
     rendezvous: str
     """File through which the ranks of a group find each other; no port that others could hold. Empty where
     torchrun has started them, on several nodes, and said in the environment how they do."""
+    configuration: Mapping[str, Any] = field(default_factory=dict)
+    """Values that the group's engine needs when it loads."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +75,11 @@ class Done:
 
 @dataclass(frozen=True)
 class Raised:
-    """The order ended with an exception: its first line, its traceback, and what the machine ran out of."""
+    """The order ended with an exception: its first line, its traceback, and what the machine lacks."""
 
     message: str
     detail: str
-    exhausted: FailureKind | None = None
+    machine: FailureKind | None = None
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def test_a_group_that_ran_out_inside_nccl_is_known(nccl: Any, tmp_path: Path) ->
 def test_messages_of_nccl_are_told_from_those_of_torch(nccl: Any) -> None:
     for reply, matches in ((BACKEND_ERROR, True), (TORCH_ERROR, False)):
         # The other rank is not asked for a peer that has died: there is none.
-        failure = failures.raised([], 1, {"message": reply, "detail": "", "exhausted": "out of memory"})
+        failure = failures.raised([], 1, {"message": reply, "detail": "", "machine": "out of memory"})
         assert bool(re.match(nccl.MESSAGE, failure.message)) is matches
 
 

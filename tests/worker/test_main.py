@@ -99,7 +99,7 @@ def test_an_order_that_fails_is_a_reply_and_the_rank_lives_on(rank: RankProcess)
     assert isinstance(raised, Raised)
     assert raised.message == "UsageError: there is no engine 'fak'; did you mean 'fake'?"
     assert raised.detail.startswith("Traceback")
-    assert raised.exhausted is None
+    assert raised.machine is None
     rank.order("fake")
     assert isinstance(rank.reply(), Ready)
 
@@ -143,7 +143,7 @@ def test_an_engine_that_returns_no_drawing_raises_on_the_first_rank(tmp_path: Pa
         served.serve(order)
         assert [type(reply) for reply in replies] == [Done]
     else:
-        with pytest.raises(RuntimeError, match="engine silent returned no drawing on rank 0"):
+        with pytest.raises(TypeError, match="engine 'silent': draw returned NoneType on rank 0"):
             served.serve(order)
         assert not replies
 
