@@ -301,6 +301,15 @@ def change_json(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+def test_goldens_are_checked_before_anything_is_drawn_and_not_for_planning(
+    cli: Cli, write: Write, tmp_path: Path
+) -> None:
+    matrix = write(f'golden_digest = "sha256:{"0" * 64}"\n' + HEAD + CASE + VARIANT)
+    one_line(cli("run", matrix, "--out", tmp_path / "out"), "holds 0 goldens", "golden_digest says sha256:0000")
+    assert not (tmp_path / "out").exists()
+    assert cli("ls", matrix).code == 0
+
+
 def test_goldens_from_missing_to_tampered(cli: Cli, write: Write, tmp_path: Path) -> None:
     matrix = write(HEAD + CASE + VARIANT + '[[variant]]\nengine = "fake"\nulysses = 3\naxis = "w"\n')
     out, store = tmp_path / "out", tmp_path / "golden"

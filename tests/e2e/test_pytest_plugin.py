@@ -106,6 +106,17 @@ def test_goldens_are_asked_for_unless_they_are_off(pytester: pytest.Pytester) ->
     run(pytester, "m.toml", "-k", "128x128-fake-u2-h", "--sp-golden", "off").assert_outcomes(passed=1, deselected=5)
 
 
+def test_goldens_are_checked_once_before_the_first_item_and_not_for_collecting(pytester: pytest.Pytester) -> None:
+    pin = f'golden_digest = "sha256:{"0" * 64}"\n'
+    write(pytester, pin + HEAD.replace("off", "required") + CASES + VARIANT)
+    run(pytester, "m.toml", "--collect-only", "-q").stdout.fnmatch_lines(["*6 tests collected*"])
+    result = run(pytester, "m.toml")
+    result.assert_outcomes(errors=6)
+    result.stdout.fnmatch_lines(["*holds 0 goldens of this matrix*golden_digest says sha256:0000*"])
+    assert "Traceback" not in result.stdout.str()
+    assert runs(pytester) == []
+
+
 def test_a_wrong_matrix_is_a_collection_error_of_one_line(pytester: pytest.Pytester) -> None:
     write(pytester, HEAD + CASES + VARIANT.replace('"fake"', '"fak"'))
     result = run(pytester, "m.toml")
