@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import types
 import typing
 from collections.abc import Mapping
@@ -17,7 +16,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.errors import FileError, naming
+from harness import files
+from harness.errors import FileError
 
 T = TypeVar("T")
 
@@ -121,9 +121,5 @@ def parse_json(text: bytes | str, name: str, kind: type[T], schema: int | None =
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader sees the old file or the whole new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with naming(path):
-        temporary.write_text(json.dumps(encode(value), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        temporary.replace(path)
+    """Replace a file by JSON; see :func:`harness.files.write_bytes`."""
+    files.write_text(path, json.dumps(encode(value), indent=1, allow_nan=False) + "\n")

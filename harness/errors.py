@@ -13,10 +13,8 @@ wrong, where, and what to write instead, in one line; the command line prints it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from difflib import get_close_matches
-from pathlib import Path
 from typing import ClassVar
 
 EXIT_OK = 0
@@ -54,17 +52,6 @@ class InfrastructureError(HarnessError):
     """The machine, not the engine, is to blame."""
 
     exit_code = EXIT_INFRASTRUCTURE
-
-
-@contextmanager
-def naming(place: Path) -> Iterator[None]:
-    """Let errors of the system inside the context name a place: those of writing itself, a full disk's, name none."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is not None and error.filename is None:
-            error.filename = str(place)
-        raise
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:

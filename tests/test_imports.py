@@ -12,7 +12,7 @@ from importlinter.cli import lint_imports
 
 ROOT = Path(__file__).resolve().parent.parent
 
-FOUNDATIONS = ["harness.types", "harness.errors", "harness.codec", "harness.plugins"]
+FOUNDATIONS = ["harness.types", "harness.errors", "harness.files", "harness.codec", "harness.plugins"]
 IN_A_RANK = [*FOUNDATIONS, "harness.planning.cut", "harness.models", "harness.worker"]
 IN_A_RANK += ["harness.spatial", "harness.engines", "harness.faults"]
 FOUND_IN_A_RANK = ["torch", "numpy", "PIL", "safetensors", "diffusers", "transformers"]

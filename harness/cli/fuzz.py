@@ -32,7 +32,7 @@ def fuzz(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where a failing matrix is written.")] = Path("reports"),
 ) -> None:
     """Draw matrices until one fails, shrink it to the smallest, and write it as a file that reproduces it."""
-    from harness import plugins
+    from harness import files, plugins
     from harness.fuzz.space import Space, check
 
     check_known("--engine", engine, plugins.names("engines"))
@@ -40,10 +40,8 @@ def fuzz(
         raise UsageError(f"--minutes {minutes:g}: write a number above 0, at most a week")
     space = Space(engine, model or ("fake" if engine == "fake" else "nano"), max_ranks, fault)
     check(space)
-    try:
+    with files.writing(out, "name another folder with --out"):
         out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{out}: cannot be written ({error.strerror}); name another folder with --out") from None
     raise typer.Exit(search(space, out, minutes * 60, secrets.randbelow(2**32) if seed is None else seed))
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import codec
+from harness import codec, files
 from harness.errors import UsageError
 
 if TYPE_CHECKING:
@@ -122,12 +121,5 @@ def holder(path: Path) -> str:
 
 def _leave_note(path: Path, holder: Holder) -> None:
     """Write the note so that it is seen whole, through a file that nobody could have put there before."""
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as note:
-            os.fchmod(descriptor, 0o644)  # whoever wants the lock too may be another user
-            json.dump(codec.encode(holder), note)
-        os.replace(temporary, path.with_name(f"{path.name}.holder-{os.getuid()}.json"))
-    except OSError:
-        os.unlink(temporary)
-        raise
+    note = path.with_name(f"{path.name}.holder-{os.getuid()}.json")
+    files.write_text(note, json.dumps(codec.encode(holder)), mode=0o644)  # who wants the lock may be another user

@@ -18,6 +18,7 @@ from typing import Literal
 from harness import models, plugins
 from harness.errors import InfrastructureError, UsageError
 from harness.execution.pool import Pool
+from harness.files import write_text
 from harness.fuzz.space import Space
 from harness.runs.folder import Plan, RunFolder
 from harness.session import steps
@@ -232,8 +233,7 @@ def write(found: Found, out: Path, command: str) -> Path:
         f"Run it: sp-harness run {path}",
     ]
     comment = "".join(f"# {' '.join(line.split())}\n" for line in lines)
-    path.write_text(comment + found.text, encoding="utf-8")
-    return path
+    return write_text(path, comment + found.text)
 
 
 def reproduce(path: Path, out: Path) -> tuple[Report, Path]:

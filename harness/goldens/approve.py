@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from harness import files
 from harness.diagnose.sentence import describe
 from harness.errors import ConfigError, GoldenError, UsageError, did_you_mean
 from harness.goldens import golden
@@ -125,10 +126,8 @@ def approve(folder: RunFolder, report: Report, change: Change, by: str | None = 
             note_approved(folder, Look(others).digest, Look({**others, change.address: written}).digest)
 
     place = store.name(change.address)
-    try:
+    with files.writing(place, "see golden_store"):
         store.write(change.address, make)
-    except OSError as error:
-        raise UsageError(f"{place}: cannot be written ({error.strerror}); see golden_store") from None
     return place
 
 

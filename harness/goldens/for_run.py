@@ -6,7 +6,8 @@ import contextlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from harness.errors import GoldenError, naming
+from harness import files
+from harness.errors import GoldenError
 from harness.goldens import golden
 from harness.goldens.open_store import store_of
 from harness.goldens.pin import check_pin
@@ -176,7 +177,7 @@ def propose(folder: RunFolder, report: Report) -> None:
         if golden.address_of(case, platform) not in found:
             place = golden.folder_of(folder.path / "proposals", case, platform)
             figures = approvable(report, case)
-            with naming(folder.path):
+            with files.naming(folder.path):
                 golden.write(place, run, folder.folder_of(run.spec), figures, platform, {"run": report.name})
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from harness import codec
+from harness import codec, files
 from harness.errors import GoldenError
 from harness.matrix.golden_store import model_of, slug
 from harness.runs import sample
@@ -105,30 +105,26 @@ def write(
 
     Used for proposals in a run folder and, on approval, for the store.
     """
-    building = folder.with_name(f".{folder.name}.building")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    case = run.spec.case
-    latents = load_file(run_folder / (run.latents or LATENTS))["latents"]
-    save_file({"latents": latents}, building / LATENTS)
-    for source, name in zip(run.images, _picture_names(case.num_images), strict=True):
-        if case.size.width_px * case.size.height_px <= WHOLE_PICTURE_PX:
-            shutil.copyfile(run_folder / source, building / name)
-        else:
-            with Image.open(run_folder / source) as image:
-                image.thumbnail((REDUCED_SIDE_PX, REDUCED_SIDE_PX))
-                image.save(building / name.replace("image", "image-reduced"), optimize=True)
-    golden = Golden(
-        case=case,
-        platform=platform,
-        weights=run.spec.weights,
-        files={file.name: sha256(file.read_bytes()) for file in sorted(building.iterdir())},
-        approved=approved,
-        provenance=provenance,
-    )
-    codec.write_json(building / DESCRIPTION, golden)
-    shutil.rmtree(folder, ignore_errors=True)
-    building.replace(folder)
+    with files.replacing(folder) as building:
+        case = run.spec.case
+        latents = load_file(run_folder / (run.latents or LATENTS))["latents"]
+        save_file({"latents": latents}, building / LATENTS)
+        for source, name in zip(run.images, _picture_names(case.num_images), strict=True):
+            if case.size.width_px * case.size.height_px <= WHOLE_PICTURE_PX:
+                shutil.copyfile(run_folder / source, building / name)
+            else:
+                with Image.open(run_folder / source) as image:
+                    image.thumbnail((REDUCED_SIDE_PX, REDUCED_SIDE_PX))
+                    image.save(building / name.replace("image", "image-reduced"), optimize=True)
+        golden = Golden(
+            case=case,
+            platform=platform,
+            weights=run.spec.weights,
+            files={file.name: sha256(file.read_bytes()) for file in sorted(building.iterdir())},
+            approved=approved,
+            provenance=provenance,
+        )
+        codec.write_json(building / DESCRIPTION, golden)
     return golden
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from harness.errors import ConfigError, UsageError
+from harness import files
+from harness.errors import ConfigError
 from harness.goldens.store import Look
 from harness.matrix.golden_store import is_url
 from harness.runs.folder import RunFolder
@@ -73,8 +74,6 @@ def note_approved(folder: RunFolder, *digests: str) -> None:
     UsageError
         If the run folder cannot be written.
     """
-    try:
-        with (folder.path / APPROVED).open("a", encoding="utf-8") as noted:
-            noted.writelines(f"{digest}\n" for digest in digests)
-    except OSError as error:
-        raise UsageError(f"{folder.path}: cannot be written ({error.strerror}); copy the run folder first") from None
+    noted = folder.path / APPROVED
+    with files.writing(folder.path, "copy the run folder first"), noted.open("a", encoding="utf-8") as file:
+        file.writelines(f"{digest}\n" for digest in digests)

@@ -6,7 +6,6 @@ replaced, so that a reader finds a whole golden or none, although object stores 
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from harness import codec
+from harness import codec, files
 from harness.errors import ConfigError, FileError, GoldenError, HarnessError, InfrastructureError
 from harness.goldens import golden
 from harness.goldens.golden import DESCRIPTION, Golden, sha256
@@ -131,25 +130,25 @@ class UrlStore:
         """Copy a golden whose ``golden.json`` a look found, atomically and by one process at a time."""
         from filelock import FileLock
 
-        with self._scratch() as building, FileLock(self._cache / f".{folder.name}.lock", mode=0o666):
-            if _is_whole(folder):
-                return  # copied by another process, which may be reading it
-            self._fill(building, address)
-            shutil.rmtree(folder, ignore_errors=True)
-            building.replace(folder)
+        with self._caching(), FileLock(self._cache / f".{folder.name}.lock", mode=0o666):
+            if not _is_whole(folder):  # else copied by another process, which may be reading it
+                with files.replacing(folder) as building:
+                    self._fill(building, address)
 
     @contextmanager
     def _scratch(self) -> Iterator[Path]:
         """Provide an empty temporary folder on the cache's file system."""
-        try:
+        with (
+            self._caching(),
+            tempfile.TemporaryDirectory(dir=self._cache, prefix=".", ignore_cleanup_errors=True) as scratch,
+        ):
+            yield Path(scratch)
+
+    @contextmanager
+    def _caching(self) -> Iterator[None]:
+        with files.writing(self._cache, "see SP_HARNESS_CACHE", InfrastructureError):
             self._cache.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=self._cache, prefix=".", ignore_cleanup_errors=True) as scratch:
-                building = Path(scratch) / "golden"
-                building.mkdir()
-                yield building
-        except OSError as error:
-            hint = "see SP_HARNESS_CACHE"
-            raise InfrastructureError(f"{self._cache}: cannot be written ({error.strerror or error}); {hint}") from None
+            yield
 
     def _fill(self, folder: Path, address: str) -> None:
         """Write a golden into an empty folder, checking every file against its digest."""

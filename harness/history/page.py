@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from harness.files import write_text
 from harness.history import words
 from harness.history.changes import EXACT, Changes, table
 from harness.history.entry import Entry
@@ -110,13 +111,10 @@ def write(trends: Sequence[Trend], folder: Path) -> Path:
         lstrip_blocks=True,
     )
     shared = {"trends": trends, "words": words, "width": WIDTH_PX, "height": HEIGHT_PX, "heads": list(CURVES.values())}
-    folder.mkdir(parents=True, exist_ok=True)
     for one in trends:
         text = templates.get_template("matrix.html.j2").render(**shared, trend=one)
-        (folder / one.page).write_text(text, encoding="utf-8")
-    index = folder / "index.html"
-    index.write_text(templates.get_template("index.html.j2").render(**shared), encoding="utf-8")
-    return index
+        write_text(folder / one.page, text)
+    return write_text(folder / "index.html", templates.get_template("index.html.j2").render(**shared))
 
 
 def _line(name: str, rows: pd.DataFrame, entries: Sequence[Entry], numbers: Sequence[int]) -> Line:

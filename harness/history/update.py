@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import UsageError
+from harness.files import write_text, writing
 from harness.history import files, page, words
 from harness.history.changes import Changes, Limits, changes
 from harness.history.entry import Entry
@@ -48,12 +48,10 @@ def update(paths: Sequence[Path], out: Path, limits: Limits) -> Update:
     kept = out / files.HISTORY
     entries, problems = files.read(paths, kept)
     told = [(changes(its, limits), its) for its in _by_matrix(entries)]
-    try:
+    with writing(out, "name another folder with --out"):
         num_new = files.keep(kept, entries)
         index = page.write([page.trend(its, one) for one, its in told], out)
-        (out / "summary.md").write_text(words.markdown(told, problems), encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{out}: cannot be written ({error.strerror}); name another folder with --out") from None
+        write_text(out / "summary.md", words.markdown(told, problems))
     return Update(tuple(one for one, _ in told), tuple(problems), num_new, len(entries), kept, index)
 
 

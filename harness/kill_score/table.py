@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harness import codec
+from harness.files import write_text
 from harness.kill_score.other_gates import Word
 from harness.kill_score.score import FaultScore, HealthyScore, KillScore
 
@@ -21,9 +22,7 @@ def markdown(score: KillScore) -> str:
 def write(score: KillScore, folder: Path) -> Path:
     """Write ``killscore.json`` and ``killscore.md`` into a run folder; returns the latter."""
     codec.write_json(folder / "killscore.json", score)
-    page = folder / "killscore.md"
-    page.write_text(markdown(score), encoding="utf-8")
-    return page
+    return write_text(folder / "killscore.md", markdown(score))
 
 
 def _lines(score: KillScore) -> Iterator[str]:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from harness.files import write_text
 from harness.plugins import Reporter
 from harness.reporters._costs import exchanged_bytes, peak_memory_bytes, request_number, served_steps, step_s
-from harness.reporters._files import write_text
 from harness.reporters._words import judged, outcome_of, outcome_word, run_of, sentence_of
 from harness.types import Comparison, Figure, Report, Row
 

@@ -8,13 +8,13 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from harness.files import write_text
 from harness.plugins import Reporter
 from harness.reporters import _costs as costs
 from harness.reporters import _layouts as sides
 from harness.reporters import _steps as steps
 from harness.reporters import _story as story
 from harness.reporters import _words as words
-from harness.reporters._files import write_text
 from harness.reporters._pages import PageBuilder, RowView
 from harness.types import Report
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from harness.files import write_text
 from harness.plugins import Reporter
-from harness.reporters._files import write_text
 from harness.reporters._story import Finding, findings, headline
 from harness.reporters._words import EXIT_WORDS, counts, outcome_word
 from harness.reporting.escape import escape

@@ -6,8 +6,8 @@ import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+from harness.files import write_text
 from harness.plugins import Reporter
-from harness.reporters._files import write_text
 from harness.reporters._words import (
     COLUMNS,
     NOT_JUDGED,

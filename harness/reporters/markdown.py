@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from harness.files import write_text
 from harness.plugins import Reporter
 from harness.reporters._costs import cache_note, megabytes, request_text, seconds
-from harness.reporters._files import write_text
 from harness.reporters._layouts import LEAD, meaning, side_by_side
 from harness.reporters._story import findings, headline, summary_sentences
 from harness.reporters._words import (

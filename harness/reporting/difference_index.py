@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from harness import codec
+from harness import codec, files
 from harness.errors import FileError
 from harness.types import Row
 
@@ -44,8 +44,7 @@ def write_jpeg(picture: Image.Image, to: Path) -> None:
     """Write a JPEG, raising ``OSError`` on a full disk, which Pillow's own writer may ignore."""
     packed = io.BytesIO()
     picture.save(packed, "JPEG", quality=JPEG_QUALITY)
-    to.parent.mkdir(parents=True, exist_ok=True)
-    to.write_bytes(packed.getvalue())
+    files.write_bytes(to, packed.getvalue())
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness import codec
-from harness.errors import FileError, InfrastructureError, UsageError
+from harness import codec, files
+from harness.errors import FileError, InfrastructureError
 from harness.matrix.selection import narrowed
 from harness.planning.graph import Graph
 from harness.planning.partition import Merged, Shard, divide, part
@@ -93,12 +93,10 @@ class RunFolder:
         """
         which = f"-{plan.shard.index}of{plan.shard.of}" if plan.shard else "-merged" if plan.merged else ""
         stem = f"{plan.matrix.name}{which}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-        try:
+        with files.writing(out, "name another folder with --out"):
             path = _new_folder(out, stem)
             plan = replace(plan, name=path.name)
             codec.write_json(path / "plan.json", plan)
-        except OSError as error:
-            raise UsageError(f"{out}: cannot be written ({error.strerror}); name another folder with --out") from None
         return cls(path, plan)
 
     @classmethod

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from harness import codec
+from harness import codec, files
 from harness.errors import UsageError
 from harness.planning.graph import case_groups
 from harness.planning.partition import Merged, divide
@@ -97,11 +97,12 @@ def merge(paths: Sequence[Path], out: Path, mixed: bool = False, golden_store: s
     matrix = replace(first.whole.matrix, golden_store=golden_store or first.whole.matrix.golden_store)
     plan = replace(first.whole, merged=merged, started_at=started_at, matrix=matrix)
     folder = RunFolder.of(out, plan)
-    try:
-        _fill(folder, sources, chosen)
-    except OSError as error:
-        shutil.rmtree(folder.path, ignore_errors=True)
-        raise UsageError(f"{folder.path}: cannot be written ({error.strerror}); nothing was merged") from None
+    with files.writing(folder.path, "nothing was merged"):
+        try:
+            _fill(folder, sources, chosen)
+        except OSError:
+            shutil.rmtree(folder.path, ignore_errors=True)
+            raise
     return folder
 
 
@@ -241,7 +242,7 @@ def _fill(folder: RunFolder, sources: Sequence[_Source], chosen: Mapping[str, _S
                 place = place.with_name(f"{place.name}-{number}")
             shutil.copytree(source.path / "logs", place)
     lines = [line for source in sources for line in _journal(source)]
-    (folder.path / "journal.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    files.write_text(folder.path / "journal.jsonl", "".join(f"{line}\n" for line in lines))
 
 
 def _link(source: Path, target: Path) -> None:

@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from harness import __version__, models, plugins
+from harness import __version__, files, models, plugins
 from harness.errors import (
     EXIT_INFRASTRUCTURE,
     EXIT_OK,
     EXIT_USAGE,
     EXIT_VERDICT,
     ConfigError,
-    naming,
 )
 from harness.execution import locks
 from harness.execution.events import Event, Finished, Started, Stepped, Waiting
@@ -186,7 +185,7 @@ def known_report(folder: RunFolder) -> Report:
 
 def write_reports(report: Report, folder: Path) -> dict[str, Path]:
     """Write every report format and return the file to open for each."""
-    with naming(folder):
+    with files.naming(folder):
         return {name: plugins.load("reporters", name)().write(report, folder) for name in plugins.names("reporters")}
 
 

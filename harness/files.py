@@ -1,0 +1,100 @@
+"""Atomic writes: a reader sees the old file or folder, or the whole new one, never a part of it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness.errors import HarnessError, UsageError
+
+
+def write_text(path: Path, text: str, mode: int | None = None) -> Path:
+    """Replace a file by UTF-8 text, and return its path; see :func:`write_bytes`.
+
+    What is no valid Unicode, such as a lone surrogate in a prompt, becomes a question mark.
+    """
+    return write_bytes(path, text.encode("utf-8", "replace"), mode)
+
+
+def write_bytes(path: Path, content: bytes, mode: int | None = None) -> Path:
+    """Replace a file, and return its path.
+
+    Parameters
+    ----------
+    path
+        The file; missing folders are created.
+    content
+        Its bytes.
+    mode
+        Permissions; those of the umask by default.
+
+    Raises
+    ------
+    OSError
+        Naming the file, which is unchanged then.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with naming(path), temporary.open("xb") as file:
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
+            file.write(content)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return path
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """Fill an empty folder, which replaces ``folder`` at the end of the context.
+
+    After an error ``folder`` is unchanged, and what was written is removed. One process at a time may do this.
+
+    Yields
+    ------
+    Path
+        Hidden folder beside ``folder``.
+    """
+    building = folder.with_name(f".{folder.name}.building")
+    shutil.rmtree(building, ignore_errors=True)  # of a process that was killed
+    building.mkdir(parents=True)
+    try:
+        yield building
+        shutil.rmtree(folder, ignore_errors=True)
+        building.replace(folder)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def naming(place: Path) -> Iterator[None]:
+    """Name a place in system errors that name none, such as that of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(place)
+        raise
+
+
+@contextmanager
+def writing(place: Path | str, remedy: str, kind: type[HarnessError] = UsageError) -> Iterator[None]:
+    """Turn system errors inside the context into ``PLACE: cannot be written (REASON); REMEDY``.
+
+    Raises
+    ------
+    HarnessError
+        Of ``kind``.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{place}: cannot be written ({error.strerror or error}); {remedy}") from None
