@@ -1,4 +1,4 @@
-"""How our own programs are started: with the code that runs here, whatever lies in the working directory."""
+"""Command lines of our own programs: with the code that runs here, whatever lies in the working directory."""
 
 from __future__ import annotations
 

@@ -33,14 +33,14 @@ class Finished:
 
 @dataclass(frozen=True)
 class Waiting:
-    """Other runs on this machine have the GPUs that are needed now."""
+    """A wait, for GPUs that other runs hold, or for another place in a cluster."""
 
     message: str
 
 
 @dataclass(frozen=True)
 class Holding:
-    """GPUs that nobody else gets from now on, by index; none when they have been given back."""
+    """GPUs held from now on, by index; none when they have been given back."""
 
     devices: tuple[int, ...]
 
@@ -48,4 +48,4 @@ class Holding:
 Event = Started | Stepped | Finished | Waiting | Holding
 
 FolderOf = Callable[[RunSpec], Path]
-"""Where the folder of a run is to appear."""
+"""Final place of a run's folder."""

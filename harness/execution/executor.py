@@ -1,4 +1,4 @@
-"""Where runs are computed: on this machine, or on those of a Ray cluster.
+"""Executors: runs computed on this machine, or on those of a Ray cluster.
 
 An executor computes runs and yields what happens. :class:`~harness.execution.pool.Pool` is the one of this machine.
 """

@@ -1,4 +1,4 @@
-"""What to make of ranks that raise, die or do not answer: whose fault it is, in one line, and what they printed."""
+"""Failures of ranks that raise, end or do not answer: kind, the rank that caused it, one line, and its output."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from harness.worker.protocol import Raised
 STACK_GRACE_S = 5.0
 """Time a rank gets to print its stacks."""
 STACK_SETTLE_S = 0.3
-"""What a rank waits for is printed by a thread of its own, just after the stacks."""
+"""The collective a rank waits in is printed by another thread, just after the stacks."""
 PEER_GRACE_S = 1.0
-"""A dying process closes its connections a moment before its end can be seen."""
+"""A process that ends closes its connections a moment before its exit code is known."""
 
 CRASHED = {
     FailureKind.RAISED: "crashed",
@@ -25,33 +25,27 @@ CRASHED = {
     FailureKind.DISK_FULL: "found a disk full and crashed",
 }
 REMEDIES = {FailureKind.DISK_FULL: "; make room on that disk, then finish with: sp-harness run --resume RUN"}
-"""What to do about a failure, where there is one thing to do."""
+"""Remedy of a failure, where there is one."""
 
 
 class Unwritable(Exception):
-    """What a rank has drawn cannot be written; says where, and what the system says."""
+    """Files of a run cannot be written; holds the place and the system's error."""
 
-    def __init__(self, place: str, error: OSError) -> None:
-        super().__init__(f"{place}: {error.strerror or error}")
-        self.place = place
-        self.error = error
-
-
-def unwritable(rank: Rank, reply: protocol.Unwritable) -> Unwritable:
-    """A rank says that it cannot write what it has drawn: one on another node leaves its files over there first."""
-    place = f"node {rank.node}: {reply.folder}" if rank.node else reply.folder
-    return Unwritable(place, OSError(reply.errno, os.strerror(reply.errno)))
+    def __init__(self, reply: protocol.Unwritable) -> None:
+        self.place = reply.folder
+        self.error = OSError(reply.errno, os.strerror(reply.errno))
+        super().__init__(f"{self.place}: {self.error.strerror}")
 
 
 def raised(ranks: Sequence[Rank], index: int, reply: Raised) -> Failure:
-    """A rank has raised; the one whose death made it raise is named instead."""
-    dead = _dead_peer(ranks, index)
-    if dead is not None:
-        return died(ranks, dead)
+    """Failure of a rank that has raised; a rank that ended before, and made it raise, is named instead."""
+    peer = _ended_peer(ranks, index)
+    if peer is not None:
+        return ended(ranks, peer)
     message, detail = reply.message, reply.detail
     kind = reply.machine or FailureKind.RAISED
     if kind == FailureKind.RAISED:
-        for other, rank in enumerate(ranks):  # whoever raises first speaks of the collective that both are in
+        for other, rank in enumerate(ranks):  # the rank that raises first may only have waited in the collective
             if ran_out := exhaustion.told_by_nccl(message, rank.log_since()):
                 kind, line = ran_out
                 where = f"rank {other}: {kind.value} inside NCCL; rank {index} raised {message}"
@@ -59,8 +53,8 @@ def raised(ranks: Sequence[Rank], index: int, reply: Raised) -> Failure:
     return Failure(kind, f"rank {index} raised {message}{REMEDIES.get(kind, '')}", index, detail)
 
 
-def _dead_peer(ranks: Sequence[Rank], index: int) -> int | None:
-    """The rank whose death made another raise: a collective fails when a peer's connection closes."""
+def _ended_peer(ranks: Sequence[Rank], index: int) -> int | None:
+    """Find a rank whose end made another raise: a collective fails when a peer's connection closes."""
     deadline = time.monotonic() + PEER_GRACE_S
     others = [other for other in range(len(ranks)) if other != index]
     while others and time.monotonic() < deadline:
@@ -71,18 +65,9 @@ def _dead_peer(ranks: Sequence[Rank], index: int) -> int | None:
     return None
 
 
-def died(ranks: Sequence[Rank], index: int) -> Failure:
-    """A rank has ended by itself, by a signal, or with its machine.
-
-    Raises
-    ------
-    Unwritable
-        If it was given up, as this machine cannot keep what it sends.
-    """
+def ended(ranks: Sequence[Rank], index: int) -> Failure:
+    """Failure of a rank that has ended by itself, by a signal, or with its node."""
     rank = ranks[index]
-    if rank.unwritable:
-        folder, error = rank.unwritable
-        raise Unwritable(str(folder), error)
     code = rank.wait()
     if rank.lost:
         return Failure(FailureKind.KILLED, f"rank {index} was lost: {rank.lost}", index, rank.log_since()[-8000:])
@@ -97,7 +82,7 @@ def died(ranks: Sequence[Rank], index: int) -> Failure:
 
 
 def _ending(code: int) -> str:
-    """Name an exit code as people know it; signals of the real-time kind have no names."""
+    """Name an exit code; real-time signals have no names."""
     if code >= 0:
         return f"exit code {code}"
     known = {number.value: number.name for number in signal.Signals}
@@ -105,24 +90,23 @@ def _ending(code: int) -> str:
 
 
 def unlike(ranks: Sequence[Rank], versions: Sequence[Mapping[str, str]]) -> Failure | None:
-    """Ranks of one group draw on GPUs of different kinds; weights made on a GPU differ with its kind, too."""
+    """Failure of a group whose nodes have GPUs of different kinds, on which even weights made there differ."""
     kinds = [found.get("device", "the CPU") for found in versions]
-    other = next((index for index, kind in enumerate(kinds) if kind != kinds[0]), None)
+    other = next((index for index, kind in enumerate(kinds) if ranks[index].node and kind != kinds[0]), None)
     if other is None:
         return None
-    where = f" on node {ranks[other].node}" if ranks[other].node else ""
-    message = f"rank {other}{where} draws on {kinds[other]}, rank 0 on {kinds[0]}; join nodes with GPUs of one kind"
-    return Failure(FailureKind.LAUNCH, message, other)
+    where = f"rank {other} on node {ranks[other].node} draws on {kinds[other]}, rank 0 on {kinds[0]}"
+    return Failure(FailureKind.LAUNCH, f"{where}; a group needs GPUs of one kind", other)
 
 
 def hung(ranks: Sequence[Rank], missing: Sequence[int], timeout_s: float) -> Failure:
-    """Ranks have not answered within the time limit."""
-    stacks, asleep = _stacks(ranks, missing), {index: ranks[index].asleep() for index in missing}
+    """Failure of ranks that have not answered within the time limit."""
+    stacks, stopped = _stacks(ranks, missing), {index: ranks[index].stopped() for index in missing}
     message = f"no answer within {timeout_s:g} s from rank{'s' if len(missing) > 1 else ''} "
     message += ", ".join(map(str, missing))
-    message += "".join(f"; rank {index} does not run: {state}" for index, state in asleep.items() if state)
-    # Ranks that wait for one which does not run are not to blame.
-    rank = next((index for index, state in asleep.items() if state), missing[0])
+    message += "".join(f"; rank {index} does not run: {state}" for index, state in stopped.items() if state)
+    # Ranks that wait for a stopped one are not the cause.
+    rank = next((index for index, state in stopped.items() if state), missing[0])
     return Failure(FailureKind.HUNG, message, rank, stacks)
 
 
@@ -131,7 +115,7 @@ def _stacks(ranks: Sequence[Rank], missing: Sequence[int]) -> str:
     offsets = {index: ranks[index].log.stat().st_size for index in missing}
     for index in missing:
         ranks[index].print_stacks()
-    awaited = [index for index in missing if not ranks[index].asleep()]
+    awaited = [index for index in missing if not ranks[index].stopped()]
     deadline = time.monotonic() + STACK_GRACE_S
     while time.monotonic() < deadline and not all(
         "most recent call first" in ranks[index].log_since(offsets[index]) for index in awaited

@@ -24,7 +24,7 @@ GRACE_S = 0.5
 
 
 class Forkserver:
-    """The process that ranks are forked from (:mod:`harness.worker.forkserver`)."""
+    """A running :mod:`harness.worker.forkserver`."""
 
     _known: ClassVar[Forkserver | None] = None
     _lock: ClassVar[threading.Lock] = threading.Lock()
@@ -47,7 +47,7 @@ class Forkserver:
 
     @classmethod
     def here(cls, log: Path) -> Forkserver:
-        """The forkserver of this place and environment; a new one prints into ``log``."""
+        """Return the forkserver of this working directory and environment; a new one prints into ``log``."""
         with cls._lock:
             known = cls._known
             if known is None or known._place != _place() or known.process.poll() is not None:
@@ -57,12 +57,12 @@ class Forkserver:
             return known
 
     def fork(self, modules: Sequence[str], descriptors: Sequence[int]) -> None:
-        """Ask for one rank, its program named first, and go on; who awaits its reply notices if nobody forks."""
+        """Request one rank without waiting for it."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             socket.send_fds(self._control, [" ".join(modules).encode() + b"\n"], descriptors)
 
     def close(self) -> None:
-        """Ask for no more ranks: it ends with the last it has."""
+        """Request no more ranks: it ends with its last one."""
         atexit.unregister(self.close)
         self._control.close()
         try:
@@ -72,7 +72,7 @@ class Forkserver:
 
 
 def environment() -> dict[str, str]:
-    """Environment of a rank: one thread for each, and no hub."""
+    """Environment of a rank: one thread, and no downloads."""
     threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
     fixed = dict.fromkeys(threads, "1") | {
         "TOKENIZERS_PARALLELISM": "false",
@@ -85,5 +85,5 @@ def environment() -> dict[str, str]:
 
 
 def _place() -> tuple[str, dict[str, str]]:
-    """What a rank inherits from its forkserver; pytest's note of the test at work decides nothing."""
+    """Working directory and environment, which ranks inherit; pytest's name of the current test is left out."""
     return os.getcwd(), {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}

@@ -8,7 +8,6 @@ bind only who asks: programs other than this harness do not. Processors are shar
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import json
 import os
@@ -31,9 +30,7 @@ WAIT_S = 3600.0
 """Longer than a nightly run, shorter than a night."""
 POLL_S = 0.25
 _NO_DEVICE = 100
-"""What the driver answers where it sees no GPU."""
-_COMPUTE_MODE = 20
-"""Number of the attribute; 0 is the mode for all, anything else for one process or none."""
+"""Answer of the driver where it sees no GPU."""
 
 
 @dataclass(frozen=True)
@@ -66,19 +63,6 @@ def visible(device: Device) -> tuple[Gpu, ...]:
     return tuple(Gpu(index, name) for index, name in enumerate(json.loads(asked.stdout)))
 
 
-def is_shareable(index: int) -> bool:
-    """Whether a GPU takes more than one process at a time, as it does unless its owner has said otherwise.
-
-    Where the driver does not say, none is known to forbid it.
-    """
-    mode = ctypes.c_int()
-    with contextlib.suppress(OSError):
-        cuda = ctypes.CDLL("libcuda.so.1")
-        cuda.cuInit(0)
-        cuda.cuDeviceGetAttribute(ctypes.byref(mode), _COMPUTE_MODE, index)
-    return mode.value == 0
-
-
 class Lease:
     """GPUs this process holds for a while.
 
@@ -87,7 +71,7 @@ class Lease:
     gpus
         From :func:`visible`; with none, nothing is ever locked and nobody waits.
     purpose
-        What they are held for, told to others who want them.
+        Purpose, shown to other processes that want them.
     folder, wait_s
         Where the locks lie (by default :data:`LOCKS`), and how long to wait for a GPU.
     """

@@ -1,4 +1,4 @@
-"""Worker groups: time limits, and what becomes of a rank that dies or hangs.
+"""Worker groups: start, time limits, and the end of ranks that fail or hang.
 
 A group is all ranks of one world size, model and engine; engines that say so share it. It stays
 while it has work; when one of its runs fails it is killed as a whole (the other ranks may wait in a
@@ -12,58 +12,32 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness import plugins
 from harness.execution import failures
-from harness.execution.rank import ForkedRank, Rank, StartFailed
+from harness.execution.group_key import GroupKey
+from harness.execution.rank import Rank, fork_ranks
 from harness.execution.staging import Drawn, cannot_write
-from harness.plugins import Engine
-from harness.types import Device, DType, Failure, FailureKind, Run, RunSpec
+from harness.types import Failure, FailureKind, Run, RunSpec
 from harness.worker import protocol
 from harness.worker.protocol import Done, Message, Order, Raised, Ready, Start, Step
 
 START_TIMEOUT_S = 600.0
 """Loading a full-size checkpoint from a slow disk takes minutes."""
 ABORT_POLL_S = 0.25
-"""How soon an abort is noticed by who waits for ranks that are still to be started."""
+"""Interval at which an abort is looked for while replies are awaited."""
 
-EXHAUSTED = (FailureKind.OUT_OF_MEMORY, FailureKind.DISK_FULL)
-"""What a machine lacks is said as that, in the middle of a launch too."""
+OF_THE_MACHINE = (FailureKind.OUT_OF_MEMORY, FailureKind.DISK_FULL, FailureKind.KILLED)
+"""Kinds of failure that are recorded as such in the middle of a launch too."""
 INTERRUPTED = Failure(FailureKind.KILLED, "the harness was interrupted")
 
 OnStep = Callable[[int], None]
+StartRanks = Callable[[Path, Sequence[str], Sequence[int]], Iterable[Rank]]
+"""Starts ranks in their order: the folder of their logs, modules to import before, and the GPU of each here."""
 Awaited = TypeVar("Awaited", Ready, Done)
-StartElsewhere = Callable[[Path, Sequence[str], Sequence[int], Callable[[], bool]], Sequence[Rank]]
-"""Starts ranks that log into a folder, have modules imported and GPUs of this machine; it is told if nobody wants them
-any more, and raises :class:`StartFailed` where it cannot."""
-
-
-@dataclass(frozen=True)
-class GroupKey:
-    """What makes two runs servable by the same processes."""
-
-    world_size: int
-    device: Device
-    dtype: DType
-    model_path: str
-    sequence: str = ""
-    process: str = ""
-    """Name of the engine, or the one that engines give which may share processes."""
-    configuration: tuple[tuple[str, Any], ...] = ()
-    """Values that the engine needs when it loads."""
-
-    @classmethod
-    def of(cls, spec: RunSpec) -> GroupKey:
-        """The group a run needs."""
-        engine: type[Engine] = plugins.load("engines", spec.engine)
-        case, configuration = spec.case, tuple(sorted(engine.configuration(spec).items()))
-        key = cls(spec.world_size, case.device, case.dtype, spec.model_path, spec.sequence)
-        return replace(key, process=engine.process_name(), configuration=configuration)
 
 
 class GroupFailed(Exception):
@@ -88,11 +62,11 @@ class WorkerGroup:
     logs
         Folder of its ranks' logs.
     devices
-        Index of each rank's GPU, over nodes of each that runs here; may change while no rank is up.
+        Index of each rank's GPU, of those on this machine; may change while no rank is up.
     modules
         What ranks need, imported before they are forked.
-    elsewhere
-        Starts ranks that do not fit on this machine; all of them run here by default.
+    start
+        Starts the ranks, all on this machine by default.
     """
 
     def __init__(
@@ -101,19 +75,20 @@ class WorkerGroup:
         logs: Path,
         devices: Sequence[int] = (),
         modules: Sequence[str] = (),
-        elsewhere: StartElsewhere | None = None,
+        start: StartRanks = fork_ranks,
     ) -> None:
         self.key = key
         self._logs = logs
         self.devices = devices or range(key.world_size)
         self._modules = modules
-        self.elsewhere = elsewhere
+        self._start_ranks = start
+        self._meeting = ""
+        """Folder of the file through which ranks on this machine find each other."""
         self._ranks: list[Rank] = []
         self._versions: dict[str, Mapping[str, str]] = {}
-        self._rendezvous = ""
         self._aborted = False
         self._broken: Failure | None = None
-        """Why a sequence cannot go on: another engine would not have served what came before."""
+        """Failure that ended a sequence: a new group would not have served its earlier requests."""
         self._busy = threading.RLock()
         """Held by whoever drives the group, who then also cleans up after it."""
 
@@ -123,7 +98,7 @@ class WorkerGroup:
         Raises
         ------
         GroupFailed
-            If a rank dies, raises or takes too long while it gets ready.
+            If a rank ends, raises or takes too long while it gets ready.
         """
         try:
             if not self._ranks:
@@ -131,13 +106,13 @@ class WorkerGroup:
             if engine not in self._versions:
                 self._send(Order(engine))
                 versions = [ready.versions for ready in self._collect(Ready, START_TIMEOUT_S)]
-                if self.elsewhere and (failure := failures.unlike(self._ranks, versions)):
+                if failure := failures.unlike(self._ranks, versions):
                     raise GroupFailed(failure)
                 self._versions[engine] = versions[0]
         except GroupFailed as error:
             failure = error.failure
             kind, verb = FailureKind.LAUNCH, "start"
-            if failure.kind in EXHAUSTED:
+            if failure.kind in OF_THE_MACHINE:
                 kind = failure.kind
             elif failure.kind == FailureKind.RAISED and self._ranks[failure.rank or 0].poll() is None:
                 kind, verb = failure.kind, "load"  # a rank that lives to say so was started
@@ -215,8 +190,8 @@ class WorkerGroup:
                 rank.kill()
                 rank.close()
             self._ranks, self._versions = [], {}
-            if self._rendezvous:
-                shutil.rmtree(self._rendezvous, ignore_errors=True)
+            if self._meeting:
+                shutil.rmtree(self._meeting, ignore_errors=True)
 
     def abort(self) -> None:
         """End the ranks from another thread; a run under way raises :class:`Aborted`."""
@@ -233,27 +208,17 @@ class WorkerGroup:
 
     def _start(self) -> None:
         try:
-            self._start_ranks()
+            self._logs.mkdir(parents=True, exist_ok=True)
+            self._meeting = tempfile.mkdtemp(prefix="sp-harness-")
+            for rank in self._start_ranks(self._logs, self._modules, self.devices):
+                self._ranks.append(rank)
         except OSError as error:  # no descriptor, no process or no room on the disk is left
             place = f": {error.filename}" if error.filename else ""
             message = f"ranks cannot be started ({error.strerror or error}{place})"
             raise GroupFailed(Failure(FailureKind.LAUNCH, message)) from None
-        self._introduce()
-
-    def _start_ranks(self) -> None:
-        self._logs.mkdir(parents=True, exist_ok=True)
-        if self.elsewhere:
-            self._ranks = list(self._start_elsewhere(self.elsewhere))
-        else:
-            self._rendezvous = tempfile.mkdtemp(prefix="sp-harness-")
-            for index in range(self.key.world_size):
-                log = self._logs / f"rank-{index}.log"
-                self._ranks.append(ForkedRank(log, self._modules, self.devices[index]))
         if self._aborted:  # asked after the ranks are known: either we see it here, or abort() sees the ranks
             raise GroupFailed(INTERRUPTED)
-
-    def _introduce(self) -> None:
-        """Tell each rank who it is."""
+        rendezvous = next((rank.rendezvous for rank in self._ranks if rank.rendezvous), f"{self._meeting}/store")
         for index, rank in enumerate(self._ranks):
             rank.send(
                 Start(
@@ -262,17 +227,11 @@ class WorkerGroup:
                     device=self.key.device,
                     device_index=rank.device_index,
                     dtype=self.key.dtype,
-                    model_path=rank.model_path or self.key.model_path,
-                    rendezvous=str(Path(self._rendezvous, "store")) if self._rendezvous else "",
+                    model_path=self.key.model_path,
+                    rendezvous=rendezvous,
                     configuration=dict(self.key.configuration),
                 )
             )
-
-    def _start_elsewhere(self, start: StartElsewhere) -> Sequence[Rank]:
-        try:
-            return start(self._logs, self._modules, self.devices, lambda: not self._aborted)
-        except StartFailed as error:
-            raise GroupFailed(Failure(FailureKind.LAUNCH, str(error), None, error.detail)) from None
 
     def _draw(self, spec: RunSpec, folder: Path, on_step: OnStep) -> dict[str, Any]:
         for rank in self._ranks:
@@ -316,7 +275,7 @@ class WorkerGroup:
                         elif isinstance(reply, kind):
                             found[key.data] = reply
                         elif isinstance(reply, protocol.Unwritable):
-                            raise failures.unwritable(self._ranks[key.data], reply)
+                            raise failures.Unwritable(reply)
                         elif isinstance(reply, Raised):
                             raise GroupFailed(failures.raised(self._ranks, key.data, reply))
         return [found[index] for index in range(len(self._ranks))]
@@ -325,7 +284,7 @@ class WorkerGroup:
         """Replies that have arrived from one rank; its end is a failure."""
         replies = self._ranks[index].read()
         if replies is None:
-            raise GroupFailed(failures.died(self._ranks, index))
+            raise GroupFailed(failures.ended(self._ranks, index))
         return replies
 
 

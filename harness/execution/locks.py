@@ -1,4 +1,4 @@
-"""Advisory locks that end with their owner, and say who holds them.
+"""Advisory locks that end with their owner, each with a note of its holder.
 
 A lock is a file, held by the kernel for a living process: nothing has to be cleaned up after one that was
 killed. Beside it lies a note of who holds it, for the message to whoever wants it too; each user has a note
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lock: the note beside it."""
+    """Note beside a lock: the process that holds it."""
 
     pid: int
     purpose: str
@@ -57,7 +57,7 @@ def attempt(path: Path, purpose: str) -> Held | None:
     path
         The lock's file; its folder exists. It stays when the lock is free again.
     purpose
-        What it is held for, told to whoever wants it too.
+        Purpose, shown to other processes that want the lock.
 
     Returns
     -------

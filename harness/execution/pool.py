@@ -19,7 +19,9 @@ from harness import plugins
 from harness.errors import InfrastructureError
 from harness.execution import gpus
 from harness.execution.events import Event, Finished, FolderOf, Holding, Started, Stepped, Waiting
-from harness.execution.group import Aborted, GroupKey, WorkerGroup
+from harness.execution.group import Aborted, StartRanks, WorkerGroup
+from harness.execution.group_key import GroupKey
+from harness.execution.rank import fork_ranks
 from harness.execution.staging import Drawn
 from harness.types import Device, RunSpec
 
@@ -41,12 +43,15 @@ class Pool:
         Folder of the ranks' logs, one folder for each group.
     keep
         Keep every group until :meth:`close`; otherwise a group ends when the runs at hand no longer need it.
+    start
+        Starts the ranks of a group, all on this machine by default.
     """
 
-    def __init__(self, logs: Path, keep: bool = False) -> None:
+    def __init__(self, logs: Path, keep: bool = False, start: StartRanks = fork_ranks) -> None:
         self._logs = logs
         self._purpose = str(_run_folder(logs))
         self._keep = keep
+        self._start = start
         self._groups: dict[tuple[GroupKey, int], WorkerGroup] = {}
         self._leases: dict[Device, gpus.Lease] = {}
         self._modules: tuple[str, ...] = ()
@@ -144,7 +149,7 @@ class Pool:
         with self._lock:
             if (key, slot) not in self._groups:
                 logs = self._logs / f"{len(self._groups)}-world-{key.world_size}"
-                self._groups[key, slot] = WorkerGroup(key, logs, (), self._modules)
+                self._groups[key, slot] = WorkerGroup(key, logs, (), self._modules, self._start)
             group = self._groups[key, slot]
             first = slot if key.world_size == 1 and not key.sequence else 0
             group.devices = lease.indices(first + key.world_size)[first:]
@@ -158,7 +163,7 @@ class Pool:
                 drawn = group.draw(spec, work.folder_of(spec), partial(work.stepped, spec))
                 published.append(work.publisher.submit(work.publish, drawn))
         except Aborted:
-            pass  # the caller has left; nothing is to be told
+            pass  # the caller has left
         except BaseException as error:  # handed to the caller's thread
             work.events.put(error)
         finally:
@@ -219,7 +224,7 @@ def _run_folder(logs: Path) -> Path:
 
 
 def _modules(specs: Sequence[RunSpec]) -> tuple[str, ...]:
-    """What the engines of these runs ask to have imported before their ranks are forked."""
+    """Modules that the engines of these runs need imported before their ranks are forked."""
     found: dict[str, None] = {}
     for spec in specs:
         found |= dict.fromkeys(plugins.ask(plugins.load("engines", spec.engine), "preload", spec))

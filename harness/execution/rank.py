@@ -8,22 +8,12 @@ import select
 import signal
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harness.execution.forkserver import Forkserver
 from harness.worker import protocol
 from harness.worker.protocol import STACK_SIGNAL, Message, Order, Start
-
-WORKER = "harness.worker.main"
-
-
-class StartFailed(Exception):
-    """Ranks could not be started: one line, and what there is to read beyond it."""
-
-    def __init__(self, message: str, detail: str = "") -> None:
-        super().__init__(message)
-        self.detail = detail
 
 
 class Rank(ABC):
@@ -41,12 +31,10 @@ class Rank(ABC):
 
     node = ""
     """Name of its node; empty on this machine."""
-    model_path = ""
-    """Where the checkpoint lies on another node."""
+    rendezvous = ""
+    """Meeting point of its group (see :class:`~harness.worker.protocol.Start`), unless all of it is on this machine."""
     lost = ""
-    """Why nothing can be known of a rank any more, where its machine is to blame."""
-    unwritable: tuple[Path, OSError] | None = None
-    """Where this machine cannot keep what a rank on another sends, and what the system says."""
+    """Reason why its state is unknown, where the connection to its node is lost."""
 
     def __init__(self, log: Path, replies: int, device_index: int) -> None:
         self.log = log
@@ -73,11 +61,11 @@ class Rank(ABC):
         self.write(protocol.encode(order))
 
     def mark_log(self) -> None:
-        """From here on the log speaks of a new request."""
+        """Mark the end of the log, before a new request."""
         self._log_offset = self.log.stat().st_size
 
     def log_since(self, offset: int | None = None) -> str:
-        """What was printed since an offset, by default since :meth:`mark_log`."""
+        """Read the log from an offset on, by default from :meth:`mark_log` on."""
         with self.log.open("rb") as file:
             file.seek(self._log_offset if offset is None else offset)
             return file.read().decode("utf-8", "replace")
@@ -98,8 +86,8 @@ class Rank(ABC):
     def print_stacks(self) -> None:
         """Make the rank print the stacks of its threads into its log."""
 
-    def asleep(self) -> str:
-        """Why the system does not let the rank run, such as ``T (stopped)``; empty where it does, or is silent."""
+    def stopped(self) -> str:
+        """State of a rank that a signal or a debugger has stopped, such as ``T (stopped)``; empty otherwise."""
         return ""
 
     @abstractmethod
@@ -111,10 +99,6 @@ class Rank(ABC):
         """Give back what is held for the rank; it has ended."""
 
 
-WORKER = "harness.worker.main"
-"""The program of a rank that draws."""
-
-
 class ForkedRank(Rank):
     """A rank on this machine, which leads a process session of its own.
 
@@ -124,13 +108,11 @@ class ForkedRank(Rank):
         As those of every rank.
     modules
         What it needs, imported before it is forked.
-    program
-        Module of ours that it runs; another than the worker takes and gives what that module says.
     """
 
-    def __init__(self, log: Path, modules: Sequence[str], device_index: int = 0, program: str = WORKER) -> None:
+    def __init__(self, log: Path, modules: Sequence[str], device_index: int = 0) -> None:
         with contextlib.ExitStack() as made:
-            (orders, own_orders), (replies, told), (self._fate, ended) = (_pipe(made) for _ in range(3))
+            (orders, own_orders), (replies, own_replies), (self._status, ended) = (_pipe(made) for _ in range(3))
             super().__init__(log, replies, device_index)
             self._orders: int | None = own_orders
             self._forkserver = Forkserver.here(log)
@@ -139,9 +121,9 @@ class ForkedRank(Rank):
             self._over: int | None = None
             self._is_swept = False
             with log.open("ab") as output:
-                self._forkserver.fork((program, *modules), (orders, told, output.fileno(), ended))
+                self._forkserver.fork(modules, (orders, own_replies, output.fileno(), ended))
             made.pop_all()  # from here on our ends are closed by close()
-        for descriptor in (orders, told, ended):
+        for descriptor in (orders, own_replies, ended):
             os.close(descriptor)
 
     @property
@@ -152,30 +134,10 @@ class ForkedRank(Rank):
         return int(pid or 0) or None
 
     def write(self, line: bytes) -> None:
-        """Send a line."""
-        assert self._orders is not None
+        """Send a line; one that has ended gets none."""
         with contextlib.suppress(BrokenPipeError):
-            while line:
+            while line and self._orders is not None:
                 line = line[os.write(self._orders, line) :]
-
-    def offer(self, line: bytes) -> bool:
-        """Send a short line if the pipe has room for it; ``True`` also where the process has ended."""
-        with self._lock:
-            if self._orders is None:
-                return True
-            poll = select.poll()
-            poll.register(self._orders, select.POLLOUT)  # there is room for what a pipe takes in one piece
-            if not poll.poll(0):
-                return False
-            self.write(line)
-            return True
-
-    def hang_up(self) -> None:
-        """Give no more orders: it ends, and where it is not forked yet it will end at its first breath."""
-        with self._lock:
-            if self._orders is not None:
-                os.close(self._orders)
-                self._orders = None
 
     def poll(self) -> int | None:
         """Exit code, if it has ended."""
@@ -194,8 +156,8 @@ class ForkedRank(Rank):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, STACK_SIGNAL)
 
-    def asleep(self) -> str:
-        """Its state as Linux tells it, if a signal or a debugger has stopped it."""
+    def stopped(self) -> str:
+        """Read its state from ``/proc``."""
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8", errors="replace").splitlines():
                 name, _, state = line.partition(":")
@@ -204,7 +166,7 @@ class ForkedRank(Rank):
         return ""
 
     def kill(self) -> None:
-        """End its process session; a rank that is not forked yet is given up, and ends at its first breath."""
+        """End its process session; a rank that is not forked yet is abandoned, and ends as soon as it is."""
         pid = self.pid
         if pid is None or self._is_swept:
             return
@@ -218,25 +180,33 @@ class ForkedRank(Rank):
 
     def close(self) -> None:
         """Close our ends of its pipes."""
-        self.hang_up()
         with self._lock:
+            if self._orders is not None:
+                os.close(self._orders)
+                self._orders = None
             if self._over is None:
                 self._over = -signal.SIGKILL
-            for descriptor in (self.replies, self._fate):
+            for descriptor in (self.replies, self._status):
                 os.close(descriptor)
 
     def _listen(self, timeout_ms: int = 0) -> None:
-        """Take what the forkserver tells of this rank: a line with its pid, then one with its exit code."""
+        """Read this rank's status from the forkserver: a line with its pid, then one with its exit code."""
         with self._lock:
             poll = select.poll()
-            poll.register(self._fate, select.POLLIN)
+            poll.register(self._status, select.POLLIN)
             while self._over is None and poll.poll(timeout_ms):
-                data = os.read(self._fate, 64)
+                data = os.read(self._status, 64)
                 self._lines += data
                 if self._lines.count(b"\n") == 2:
                     self._over = int(self._lines.split()[1])
-                elif not data:  # the forkserver is gone: nobody can tell any more
+                elif not data:  # the forkserver has ended: the exit code is unknown
                     self._over = self._forkserver.process.wait()
+
+
+def fork_ranks(logs: Path, modules: Sequence[str], devices: Sequence[int]) -> Iterator[ForkedRank]:
+    """Fork the ranks of a group on this machine, one for each device, with a log for each."""
+    for index, device in enumerate(devices):
+        yield ForkedRank(logs / f"rank-{index}.log", modules, device)
 
 
 def _pipe(made: contextlib.ExitStack) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What a run has drawn, until its folder appears.
+"""Files of a run between drawing and publication.
 
 Packing a picture as PNG takes up to a tenth of the time in which a GPU draws it. Ranks therefore leave
 pictures as they are, and they are packed here, while the ranks draw the next ones. Until its folder appears
@@ -24,7 +24,7 @@ class Drawn:
     building: Path
     """Hidden folder in which the ranks have left their files."""
     folder: Path
-    """Where it appears."""
+    """Final place."""
 
     def publish(self) -> Run:
         """Make the folder appear, whole; ``run.json`` in it is written last.
@@ -47,16 +47,16 @@ class Drawn:
 
 
 def cannot_write(folder: Path, error: OSError, place: str = "") -> InfrastructureError:
-    """What to raise where a run's folder cannot be written: the disk is full, broken, or somebody else's.
+    """Make the error of a run's folder that cannot be written: a full disk, say, or one without permission.
 
     Parameters
     ----------
     folder
-        Where the run was to appear.
+        Final place of the run.
     error
-        What the system says.
+        The system's error.
     place
-        Where it says so, if it is not there: ranks on other nodes leave their files over there first.
+        Place of the error where it is another: ranks on other nodes leave their files there first.
     """
     planned = next((parent for parent in folder.parents if (parent / "plan.json").is_file()), "RUN")
     remedy = f"mend that, then finish with: sp-harness run --resume {planned}"

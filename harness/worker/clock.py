@@ -1,4 +1,4 @@
-"""Time and memory of a run, measured inside the worker."""
+"""Time and memory of a run, measured inside the rank."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Clock:
 
 
 def reset_peak_memory(device: Device) -> None:
-    """Forget the peak so far, so that :func:`peak_memory_bytes` speaks of what follows."""
+    """Reset the peak that :func:`peak_memory_bytes` returns."""
     if device == "cuda":
         import torch
 

@@ -1,6 +1,6 @@
-"""How long collectives may take, and which of them a rank waits for, read from torch's own flight recorder.
+"""Timeout of collectives, and the collective a rank waits in, read from torch's flight recorder.
 
-A stack alone does not say it on a GPU: there a rank queues its collectives, goes on, and waits much later
+A stack alone does not show it on a GPU: there a rank queues its collectives, goes on, and waits much later
 for the device.
 """
 
@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 PATIENCE = timedelta(days=1)
-"""For every process group: who limits the time is the harness, which asks for stacks before it ends a rank."""
+"""Timeout of every process group: the harness limits the time itself, and collects stacks before it kills."""
 FRAMES = 6
-"""Callers told of a collective, the innermost first."""
+"""Callers reported of a collective, the innermost first."""
 
 
 def unfinished() -> str:
@@ -31,7 +31,7 @@ def unfinished() -> str:
     torch = sys.modules.get("torch")
     c10d = getattr(getattr(torch, "_C", None), "_distributed_c10d", None)
     entries = []
-    for name in ("_dump_nccl_trace", "_dump_fr_trace"):  # the second, of newer torch, knows gloo as well
+    for name in ("_dump_nccl_trace", "_dump_fr_trace"):  # the second, of newer torch, records gloo as well
         if dump := getattr(c10d, name, None):
             record = pickle.loads(dump(includeCollectives=True, includeStackTraces=True, onlyActive=True))
             entries += [entry for entry in record.get("entries", ()) if not entry.get("retired")]

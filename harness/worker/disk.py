@@ -1,4 +1,4 @@
-"""A run's folder as a rank writes it: that it cannot be written is a disk's fault, never the engine's."""
+"""Write errors of a run's folder, told apart from errors of the engine."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _RUST = re.compile(r"\(os error (\d+)\)")
-"""How libraries in Rust, safetensors among them, tell an error of the system; they raise no ``OSError``."""
+"""Form of a system error in messages of libraries in Rust, such as safetensors; they raise no ``OSError``."""
 
 
 class Unwritable(Exception):
-    """What a rank leaves cannot be written.
+    """A run's folder cannot be written.
 
     Parameters
     ----------
     folder
-        Where.
+        The folder.
     number
         The system's error, such as ``errno.ENOSPC``.
     """

@@ -1,4 +1,4 @@
-"""What a machine ran out of, told from what was raised or printed: libraries say it in words of their own."""
+"""Classification of exceptions and output by the resource that ran out: memory or disk space."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WORDS = {
         "\nmemoryerror",  # Python, at the end of a traceback
     ),
     FailureKind.DISK_FULL: (
-        "no space left on device",  # the system; NCCL says it of shared memory
+        "no space left on device",  # the system; NCCL prints it of shared memory
         "disk quota exceeded",
     ),
 }
@@ -27,7 +27,7 @@ _LAST_LINES = 8
 
 
 def raised_by(error: BaseException) -> FailureKind | None:
-    """What an exception says has run out, or one that led to it: engines wrap what they meet."""
+    """Classify an exception, or one that led to it: engines wrap what they catch."""
     number = errno_of(error)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or number == errno.ENOMEM:
         return FailureKind.OUT_OF_MEMORY
@@ -40,13 +40,13 @@ def raised_by(error: BaseException) -> FailureKind | None:
 
 
 def told_in(text: str) -> FailureKind | None:
-    """What an error message says has run out."""
+    """Classify an error message."""
     text = text.lower()
     return next((kind for kind, words in WORDS.items() if any(each in text for each in words)), None)
 
 
 def told_by_nccl(message: str, printed: str) -> tuple[FailureKind, str] | None:
-    """What NCCL says has run out, and the line in which it does.
+    """Classify an NCCL error by what NCCL printed; returns the line as well.
 
     Some of torch's calls raise "NCCL Error 1: unhandled cuda error" alone. Which error that was, NCCL prints.
     """
@@ -57,7 +57,7 @@ def told_by_nccl(message: str, printed: str) -> tuple[FailureKind, str] | None:
 
 
 def told_last_in(printed: str) -> FailureKind | None:
-    """What had run out by the last lines of a process that crashed; what it met earlier and survived is left out.
+    """Classify a crash by the last lines that the process printed; earlier errors, which it survived, are left out.
 
     So are the stacks that Python prints as it crashes, and the frames of libraries.
     """

@@ -1,9 +1,9 @@
-"""The program inside an engine's own interpreter: one process is one rank.
+"""Program of a rank, which runs engines in their interpreter; one process is one rank.
 
-Forked from :mod:`harness.worker.forkserver`. Orders come as JSON lines on standard input, the first one saying who
-this rank is; replies go as JSON lines to a file descriptor of their own. Standard output and error belong to
-the engine and end in the rank's log. When standard input closes, the parent is gone or done with us, and the
-process ends at once, whatever it is waiting for.
+Forked from :mod:`harness.worker.forkserver`. It serves orders from standard input and replies to a file descriptor
+of their own (:mod:`harness.worker.protocol`). Standard output and error belong to the engine and end in the
+rank's log. When standard input closes, the parent has ended or needs the rank no more, and the process ends at
+once, even inside a collective.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from harness import plugins
 from harness.errors import InfrastructureError
@@ -32,13 +33,12 @@ from harness.worker.disk import Unwritable, writing
 from harness.worker.probe.recorder import probing
 from harness.worker.protocol import STACK_SIGNAL, Order, Raised, Ready, Reply, Start, Step
 
-PROCESS_NAME = "sp-rank"
 MAX_DETAIL_CHARS = 20_000
-"""Of a traceback the end says what was raised; some libraries raise whole tensors."""
+"""Of a traceback the end is kept, with what was raised; some libraries raise whole tensors."""
 
 
 class Rank:
-    """One rank's life: make engines ready, serve requests, report."""
+    """Serves orders: makes engines ready, draws, replies."""
 
     def __init__(self, start: Start, reply: Callable[[Reply], None]) -> None:
         self.start = start
@@ -103,7 +103,7 @@ def main(descriptor: int) -> None:
         replies.write(protocol.encode(message))
         replies.flush()
 
-    orders = listen()
+    orders = _listen()
     rank: Rank | None = None
     while True:
         line = orders.get()
@@ -141,7 +141,7 @@ def _answer_stack_signal() -> None:
     threading.Thread(target=tell, daemon=True, name="stacks").start()
 
 
-def listen() -> queue.SimpleQueue[str]:
+def _listen() -> queue.SimpleQueue[str]:
     """Read orders in a thread, so that the end of standard input is noticed inside a collective too."""
     orders: queue.SimpleQueue[str] = queue.SimpleQueue()
 
@@ -171,13 +171,14 @@ def _start_torch(order: Start) -> None:
     os.environ.setdefault("TORCH_NCCL_ENABLE_MONITORING", "0")
     os.environ.setdefault("NCCL_DEBUG", "WARN")  # what went wrong, which torch does not always pass on
     backend = "nccl" if order.device == "cuda" else "gloo"
-    if not order.rendezvous:
-        dist.init_process_group(backend, timeout=PATIENCE)
+    group: dict[str, Any] = {"rank": order.rank, "world_size": order.world_size, "timeout": PATIENCE}
+    if order.rendezvous.startswith("tcp://"):
+        dist.init_process_group(backend, init_method=order.rendezvous, **group)
         return
     if sys.platform == "linux":  # all ranks are here, whatever the machine's name resolves to
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     store = dist.FileStore(order.rendezvous, order.world_size)  # type: ignore[attr-defined]
-    dist.init_process_group(backend, store=store, rank=order.rank, world_size=order.world_size, timeout=PATIENCE)
+    dist.init_process_group(backend, store=store, **group)
 
 
 def _versions(packages: tuple[str, ...], device: Device) -> dict[str, str]:
@@ -194,7 +195,7 @@ def _versions(packages: tuple[str, ...], device: Device) -> dict[str, str]:
 
 
 def _driver(path: Path = Path("/proc/driver/nvidia/version")) -> str | None:
-    """Version of NVIDIA's kernel driver, which may change figures and times; ``None`` where it is not told."""
+    """Version of NVIDIA's kernel driver, which may change figures and times; ``None`` where it is not known."""
     try:
         found = re.search(r"Kernel Module.*?\s(\d+(?:\.\d+)+)\s", path.read_text(encoding="utf-8"))
     except OSError:

@@ -31,8 +31,8 @@ class Start:
     dtype: DType
     model_path: str
     rendezvous: str
-    """File through which the ranks of a group find each other; no port that others could hold. Empty where
-    torchrun has started them, on several nodes, and said in the environment how they do."""
+    """Meeting point of the group's ranks: a file where all are on one machine, no port that others could hold;
+    else ``tcp://HOST:PORT``, served by rank 0."""
     configuration: Mapping[str, Any] = field(default_factory=dict)
     """Values that the group's engine needs when it loads."""
 

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from harness.execution import failures
-from harness.execution.group import GroupKey, WorkerGroup
+from harness.execution.group import WorkerGroup
+from harness.execution.group_key import GroupKey
 from harness.planning import cut
 from harness.session import steps
 from harness.types import Case, Failure, FailureKind, RunSpec, Size

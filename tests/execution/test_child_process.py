@@ -17,7 +17,8 @@ SERVE = """
 import sys
 from pathlib import Path
 from harness.execution import gpus
-from harness.execution.group import GroupKey, WorkerGroup
+from harness.execution.group import WorkerGroup
+from harness.execution.group_key import GroupKey
 gpus.visible("cuda")
 key = GroupKey(1, "cpu", "float32", "")
 here = WorkerGroup(key, Path(sys.argv[1]) / "here")

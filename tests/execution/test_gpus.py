@@ -10,7 +10,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -304,33 +303,3 @@ def test_a_driver_that_fails_is_an_error(driver: Callable[[int], None]) -> None:
     driver(999)
     with pytest.raises(InfrastructureError, match="the CUDA driver does not answer: cuInit answers 999"):
         gpus.visible("cuda")
-
-
-@pytest.mark.parametrize(
-    ("mode", "expected"), [(0, True), (2, False), (3, False)], ids=["default", "prohibited", "one"]
-)
-def test_a_gpu_that_takes_one_process_alone_is_no_second_one_s(
-    monkeypatch: pytest.MonkeyPatch, mode: int, expected: bool
-) -> None:
-    asked: list[tuple[int, int]] = []
-
-    class Driver:
-        def cuInit(self, flags: int) -> int:
-            return 0
-
-        def cuDeviceGetAttribute(self, found: Any, attribute: int, device: int) -> int:
-            asked.append((attribute, device))
-            found._obj.value = mode
-            return 0
-
-    monkeypatch.setattr(gpus.ctypes, "CDLL", lambda name: Driver())
-    assert gpus.is_shareable(1) is expected
-    assert asked == [(20, 1)]  # CU_DEVICE_ATTRIBUTE_COMPUTE_MODE
-
-
-def test_without_a_driver_nothing_forbids_sharing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def none(name: str) -> None:
-        raise OSError(f"{name}: cannot open shared object file")
-
-    monkeypatch.setattr(gpus.ctypes, "CDLL", none)
-    assert gpus.is_shareable(0)

@@ -6,7 +6,6 @@ import resource
 import signal
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,13 @@ import pytest
 from harness import codec
 from harness.errors import InfrastructureError
 from harness.execution import failures
-from harness.execution.group import Aborted, GroupKey, WorkerGroup
-from harness.execution.rank import ForkedRank
+from harness.execution.group import Aborted, WorkerGroup
+from harness.execution.group_key import GroupKey
+from harness.execution.rank import ForkedRank, fork_ranks
 from harness.planning import cut
 from harness.types import Case, FailureKind, Run, RunSpec, Size
 from harness.worker.protocol import Message, Raised, Ready
+from tests.waiting import until
 
 OnStep = Callable[[int], None]
 
@@ -392,16 +393,15 @@ def test_a_model_that_does_not_load_is_a_failed_launch(tmp_path: Path) -> None:
 def test_what_a_machine_lacks_is_said_as_that_where_a_group_starts_too(
     tmp_path: Path, words: str, kind: FailureKind
 ) -> None:
-    def start(logs: Path, *_: object) -> list[ForkedRank]:
-        ranks = [ForkedRank(logs / f"rank-{index}.log", ()) for index in range(2)]
+    def start(*arguments: Any) -> list[ForkedRank]:
+        ranks = list(fork_ranks(*arguments))
         with ranks[1].log.open("a") as log:
             log.write(f"{words}\n")
-        while ranks[1].pid is None:
-            time.sleep(0.01)
-        os.kill(ranks[1].pid, signal.SIGABRT)
+        assert until(lambda: ranks[1].pid is not None)
+        os.kill(ranks[1].pid or 0, signal.SIGABRT)
         return ranks
 
-    group = WorkerGroup(GroupKey.of(spec()), tmp_path / "logs", elsewhere=start)
+    group = WorkerGroup(GroupKey.of(spec()), tmp_path / "logs", start=start)
     run = group.run(spec(), tmp_path / "run")
     assert run.failure is not None
     assert (run.failure.kind, run.failure.rank) == (kind, 1)
@@ -420,13 +420,13 @@ class OnGpu(ForkedRank):
 
 @pytest.mark.parametrize("kinds", [("H200", "H200"), ("H200", "H100")])
 def test_ranks_on_several_nodes_draw_on_gpus_of_one_kind(tmp_path: Path, kinds: tuple[str, str]) -> None:
-    def start(logs: Path, *_: object) -> list[OnGpu]:
-        ranks = [OnGpu(logs / f"rank-{index}.log", ()) for index in range(2)]
-        for rank, kind, node in zip(ranks, kinds, ("", "b"), strict=True):
+    def start(logs: Path, *_: object) -> Iterator[OnGpu]:
+        for index, (kind, node) in enumerate(zip(kinds, ("", "b"), strict=True)):
+            rank = OnGpu(logs / f"rank-{index}.log", ())
             rank.kind, rank.node = kind, node
-        return ranks
+            yield rank
 
-    group = WorkerGroup(GroupKey.of(spec()), tmp_path / "logs", elsewhere=start)
+    group = WorkerGroup(GroupKey.of(spec()), tmp_path / "logs", start=start)
     try:
         if kinds[0] == kinds[1]:
             group.ensure("fake")
@@ -437,5 +437,5 @@ def test_ranks_on_several_nodes_draw_on_gpus_of_one_kind(tmp_path: Path, kinds: 
     assert run.failure is not None
     assert (run.failure.kind, run.failure.rank) == (FailureKind.LAUNCH, 1)
     assert run.failure.message == (
-        "fake did not start: rank 1 on node b draws on H100, rank 0 on H200; join nodes with GPUs of one kind"
+        "fake did not start: rank 1 on node b draws on H100, rank 0 on H200; a group needs GPUs of one kind"
     )

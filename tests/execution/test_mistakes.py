@@ -12,7 +12,7 @@ import pytest
 from harness import plugins
 from harness.errors import ConfigError, UsageError
 from harness.execution.events import Finished
-from harness.execution.group import GroupKey
+from harness.execution.group_key import GroupKey
 from harness.execution.pool import Pool
 from harness.runs.folder import RunFolder
 from harness.session import steps

@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from harness.execution.forkserver import Forkserver
-from harness.execution.group import GroupKey, WorkerGroup
+from harness.execution.group import WorkerGroup
+from harness.execution.group_key import GroupKey
 from harness.execution.rank import ForkedRank
 from harness.types import Case, RunSpec, Size
 from harness.worker.protocol import Order, Start
@@ -175,7 +176,8 @@ def test_everything_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     program = (
         "import os, sys, time\n"
         "from pathlib import Path\n"
-        "from harness.execution.group import GroupKey, WorkerGroup\n"
+        "from harness.execution.group import WorkerGroup\n"
+        "from harness.execution.group_key import GroupKey\n"
         "group = WorkerGroup(GroupKey(2, 'cpu', 'float32', ''), Path(sys.argv[1]))\n"
         "group.ensure('fake')\n"
         "print(group._ranks[0]._forkserver.process.pid, *[rank.pid for rank in group._ranks], flush=True)\n"

@@ -17,7 +17,7 @@ def test_a_rank_that_cannot_be_forked_is_told_and_costs_no_other(
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
     log = tmp_path / "rank-0.log"
-    fate, ended = os.pipe()
+    status, ended = os.pipe()
     orders, replies = os.pipe()
     ours, theirs = socket.socketpair()
     monkeypatch.setattr(os, "fork", refuse)
@@ -27,8 +27,8 @@ def test_a_rank_that_cannot_be_forked_is_told_and_costs_no_other(
         for descriptor in (made._woken, made._wake):
             os.close(descriptor)
     assert not is_rank
-    assert made._fates == {}
-    assert os.read(fate, 64) == b"0\n1\n"  # no process, and the exit code of one that failed
-    assert os.read(fate, 64) == b""  # nothing of the rank is kept open
-    os.close(fate)
+    assert made._statuses == {}
+    assert os.read(status, 64) == b"0\n1\n"  # no process, and the exit code of one that failed
+    assert os.read(status, 64) == b""  # nothing of the rank is kept open
+    os.close(status)
     assert log.read_text() == "the rank cannot be forked: Resource temporarily unavailable\n"

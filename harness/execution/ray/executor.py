@@ -1,42 +1,53 @@
 """Runs on the machines of a Ray cluster.
 
-Each group of cases is one task with the GPUs or cores of its largest run, all on one node, where an
-ordinary pool computes it. Events and files come back as a stream of messages: no file system is shared.
-A group whose node is lost goes to another node with what it still lacks.
+Each group of cases is one task with the GPUs or cores of its largest run, on one node if one can hold it, where
+an ordinary pool computes it. Events and files come back as a stream: no file system is shared. A group whose
+node is lost goes to another node with what it still lacks.
 """
 
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from harness import codec
-from harness.errors import InfrastructureError
-from harness.execution.events import Event, Finished, FolderOf, Started, Stepped, Waiting
-from harness.execution.ray import cluster, remote
-from harness.execution.ray.cluster import Group
+from harness.errors import HarnessError, InfrastructureError
+from harness.execution.events import Event, FolderOf, Holding, Waiting
+from harness.execution.ray import cluster, placement
+from harness.execution.ray.arrivals import Arrivals
+from harness.execution.ray.placement import Group, Resources
+from harness.execution.ray.task import Message, Placed, work
 from harness.planning.graph import case_groups
 from harness.types import Failure, FailureKind, Run, RunSpec
 
 PLACED_AT_MOST = 3
-"""Times a group is placed: one that brings down three nodes is to blame itself."""
+"""Times a group is placed: one that was lost with three nodes may have caused it."""
 PATIENCE_S = 60.0
-"""How long a group waits for a node that could hold it: clusters grow, and replace what they lose."""
+"""Wait for nodes that can hold a group: clusters grow, and replace what they lose."""
 ANSWER_S = 300.0
-"""How long a task may take to say that it has begun: a node imports from a slow disk what it needs."""
+"""Time limit of the first message of a task that has its place: a node may import from a slow disk."""
 LOOK_S = 1.0
-"""How often to look whether there is such a node, and whether tasks with a place are heard of."""
+"""Interval at which the cluster's nodes, and the silence of tasks, are looked at."""
 FAREWELL_S = 5.0
 """Time that tasks get to end their ranks by themselves."""
 UNREAD_MESSAGES = 16
 """Messages a task may be ahead of us: with the size of a piece, this bounds the memory of a node."""
+
+
+class _Stopwatch:
+    """Measures for how long something has held without a break."""
+
+    _since: float | None = None
+
+    def seconds(self, holds: bool, now_s: float) -> float:
+        """Seconds since it began to hold; 0 where it does not."""
+        self._since = (now_s if self._since is None else self._since) if holds else None
+        return now_s - self._since if self._since is not None else 0.0
 
 
 @dataclass
@@ -44,26 +55,19 @@ class _Attempt:
     """A group on its way through the cluster."""
 
     group: Group
+    bundles: Sequence[Resources]
+    """Resources asked of each node."""
     place: Any
     """The placement group."""
     replies: Any
     """The task's generator of messages."""
+    arrivals: Arrivals
     node: str = ""
-    """Empty until the task has told where it is."""
-    silent_since: float | None = None
-    """When its place was seen to be there, and nothing had been heard from it."""
-    unfit_since: float | None = None
-    """When no node could hold it for the first time since one could."""
-    building: dict[str, Path] = field(default_factory=dict)
-    """Folders that wait for the rest of their files."""
-
-    def unfit_s(self, fits: bool, now_s: float) -> float | None:
-        """Seconds for which no node has been able to hold it; ``None`` while one is."""
-        if fits:
-            self.unfit_since = None
-            return None
-        self.unfit_since = now_s if self.unfit_since is None else self.unfit_since
-        return now_s - self.unfit_since
+    """Empty until the task has begun."""
+    silent: _Stopwatch = field(default_factory=_Stopwatch)
+    """Runs while its place is there and nothing has been heard from it."""
+    unfit: _Stopwatch = field(default_factory=_Stopwatch)
+    """Runs while the cluster cannot hold it."""
 
 
 class RayExecutor:
@@ -77,7 +81,7 @@ class RayExecutor:
         The cluster. Without one it is found as ray finds it: by ``RAY_ADDRESS``, else the one that runs here;
         where there is none, one of this machine alone is started, and ended by :meth:`close`.
     patience_s, answer_s
-        How long a group waits for a node that could hold it, and for a word of its task when it has one.
+        Wait for nodes that can hold a group, and time limit of the first message of a task that has its place.
     """
 
     def __init__(
@@ -92,9 +96,7 @@ class RayExecutor:
     def __enter__(self) -> RayExecutor:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def execute(self, specs: Sequence[RunSpec], folder_of: FolderOf) -> Iterator[Event]:
@@ -109,16 +111,16 @@ class RayExecutor:
 
         try:
             for number, group in enumerate(case_groups(specs)):
-                self._place(Group(number, group))
+                self._place(Group(number, group), folder_of)
             looked = time.monotonic()
             while self._attempts:
                 ready, _ = ray.wait(list(self._attempts), num_returns=1, timeout=LOOK_S, fetch_local=False)
                 for replies in ready:
-                    yield from self._hear(self._attempts[replies], folder_of)
+                    yield from self._receive(self._attempts[replies])
                 if not ready or time.monotonic() - looked >= LOOK_S:  # groups elsewhere may talk all the time
                     looked = time.monotonic()
                     self._expect_answers()
-                    yield from self._give_up_what_fits_nowhere(folder_of)
+                    yield from self._give_up_what_fits_nowhere()
         except BaseException:
             self._cancel()
             raise
@@ -134,57 +136,59 @@ class RayExecutor:
 
     # ------------------------------------------------------------ placing
 
-    def _place(self, group: Group) -> None:
+    def _place(self, group: Group, folder_of: FolderOf) -> None:
         import ray
         from ray.util.placement_group import placement_group
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-        needs = group.needs
-        place = placement_group([needs], strategy="STRICT_PACK")
-        task = ray.remote(remote.work).options(
+        bundles = placement.bundles_for(group.needs, placement.alive()) or [group.needs]
+        place = placement_group([dict(bundle) for bundle in bundles], strategy="STRICT_SPREAD")
+        task = ray.remote(work).options(
             name=f"sp-harness {group.specs[0].case.name}",
-            num_cpus=needs.get("CPU", 0),
-            num_gpus=needs.get("GPU", 0),
+            num_cpus=bundles[0].get("CPU", 0),
+            num_gpus=bundles[0].get("GPU", 0),
             num_returns="streaming",
             max_retries=0,  # a second time costs minutes: only what is lacking is computed again, and by us
             _generator_backpressure_num_objects=UNREAD_MESSAGES,
-            scheduling_strategy=PlacementGroupSchedulingStrategy(place),
+            scheduling_strategy=PlacementGroupSchedulingStrategy(place, placement_group_bundle_index=0),
         )
         group.times_placed += 1
-        replies = task.remote([codec.encode(spec) for spec in group.to_compute], int(needs.get("CPU", 0)))
-        self._attempts[replies] = _Attempt(group, place, replies)
+        replies = task.remote([codec.encode(spec) for spec in group.to_compute], bundles)
+        arrivals = Arrivals(group, folder_of, keep_killed=group.times_placed >= PLACED_AT_MOST)
+        self._attempts[replies] = _Attempt(group, bundles, place, replies, arrivals)
 
-    def _give_up_what_fits_nowhere(self, folder_of: FolderOf) -> Iterator[Event]:
-        """Record a failure for groups that no node of the cluster can hold, once patience is over."""
-        import ray
-
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-        for attempt in [attempt for attempt in self._attempts.values() if not attempt.node]:
-            needs = attempt.group.needs
-            fits = any(all(node.get(kind, 0) >= number for kind, number in needs.items()) for node in nodes)
-            unfit_s = attempt.unfit_s(fits, time.monotonic())
-            if unfit_s is not None and unfit_s >= self._patience_s:
+    def _give_up_what_fits_nowhere(self) -> Iterator[Event]:
+        """Record a failure for groups that the cluster cannot hold, once patience is over."""
+        nodes = placement.alive()
+        for attempt in self._silent():
+            group, fits = attempt.group, placement.can_hold(attempt.bundles, nodes)
+            unfit_s = attempt.unfit.seconds(not fits, time.monotonic())
+            if not fits and placement.bundles_for(group.needs, nodes):  # the cluster is another by now
                 self._end(attempt)
-                yield from self._fail(attempt.group, FailureKind.LAUNCH, cluster.fits_nowhere(needs, nodes), folder_of)
+                group.times_placed -= 1
+                self._place(group, attempt.arrivals.folder_of)
+            elif not fits and unfit_s >= self._patience_s:
+                self._end(attempt)
+                yield from self._fail(attempt, FailureKind.LAUNCH, placement.fits_nowhere(group.needs, nodes))
 
     def _expect_answers(self) -> None:
         """See that tasks which have a place are heard of."""
         from ray.util import placement_group_table
 
-        for attempt in [attempt for attempt in self._attempts.values() if not attempt.node]:
-            if placement_group_table(attempt.place).get("state") != "CREATED":
-                attempt.silent_since = None
-                continue
-            attempt.silent_since = attempt.silent_since or time.monotonic()
-            if time.monotonic() - attempt.silent_since >= self._answer_s:
+        for attempt in self._silent():
+            is_placed = placement_group_table(attempt.place).get("state") == "CREATED"
+            if attempt.silent.seconds(is_placed, time.monotonic()) >= self._answer_s:
                 raise InfrastructureError(
                     "a task was placed in the Ray cluster and has not been heard of since; see that its nodes can "
                     "reach this machine, and that RAY_AUTH_MODE and the token are the same on all of them"
                 )
 
-    # ------------------------------------------------------------ hearing from nodes
+    def _silent(self) -> list[_Attempt]:
+        return [attempt for attempt in self._attempts.values() if not attempt.node]
 
-    def _hear(self, attempt: _Attempt, folder_of: FolderOf) -> Iterator[Event]:
+    # ------------------------------------------------------------ receiving
+
+    def _receive(self, attempt: _Attempt) -> Iterator[Event]:
         import ray
         from ray import exceptions
 
@@ -200,75 +204,47 @@ class RayExecutor:
             message = ray.get(next(attempt.replies))
         except StopIteration:
             self._end(attempt)
-            if attempt.group.lacking:  # ranks were killed there
-                yield from self._again(attempt, "its ranks were killed", folder_of)
+            if attempt.group.lacking:
+                yield from self._again(attempt, attempt.arrivals.killed)
         except lost as error:
             self._end(attempt)
-            yield from self._again(attempt, f"its node was lost ({type(error).__name__})", folder_of)
+            yield from self._again(attempt, f"its node was lost ({type(error).__name__})")
         except exceptions.RayError as error:
-            reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), "").strip()
+            cause = getattr(error, "cause", None)
+            if isinstance(cause, HarnessError):
+                raise InfrastructureError(str(cause)) from None
+            reason = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), "")
             raise InfrastructureError(f"node {attempt.node or '?'}: cannot compute: {reason}") from error
         else:
-            yield from self._take(message, attempt, folder_of)
+            yield from self._take(message, attempt)
 
-    def _take(self, message: remote.Message, attempt: _Attempt, folder_of: FolderOf) -> Iterator[Event]:
-        if isinstance(message, remote.Placed):
+    def _take(self, message: Message, attempt: _Attempt) -> Iterator[Event]:
+        group = attempt.group
+        if isinstance(message, Placed):
             attempt.node = message.node
-            if not attempt.group.done:
-                attempt.group.kind = cluster.kind_of(message.node_id)
-        elif isinstance(message, remote.Unfit):
-            raise InfrastructureError(f"node {attempt.node}: {message.reason}")
-        elif isinstance(message, remote.Queued):
-            yield Waiting(f"node {attempt.node}: {message.message}")
-        elif isinstance(message, remote.Piece) and not message.digest:
-            number = f"{attempt.group.number}-{attempt.group.times_placed}"
-            _append(self._logs / f"{number}-{attempt.node}" / message.name, message.data)
-        elif message.digest not in attempt.group.done:
-            spec = next(spec for spec in attempt.group.specs if spec.digest == message.digest)
-            yield from self._follow(message, spec, attempt, folder_of)
-
-    def _follow(
-        self,
-        message: remote.Begun | remote.Reached | remote.Piece | remote.Over,
-        spec: RunSpec,
-        attempt: _Attempt,
-        folder_of: FolderOf,
-    ) -> Iterator[Event]:
-        folder = folder_of(spec)
-        building = folder.with_name(f".{folder.name}.building")
-        if isinstance(message, remote.Begun):
-            shutil.rmtree(building, ignore_errors=True)
-            attempt.building[spec.digest] = building
-            yield Started(spec)
-        elif isinstance(message, remote.Reached):
-            yield Stepped(spec, message.step)
-        elif isinstance(message, remote.Piece):
-            _append(building / message.name, message.data)
-        else:
-            run = replace(codec.decode(Run, message.run), spec=spec)  # with the paths of this machine
-            killed = run.failure is not None and run.failure.kind == FailureKind.KILLED
-            if not killed or attempt.group.times_placed >= PLACED_AT_MOST:
-                yield _finish(run, building, folder)
-                attempt.group.done.add(spec.digest)
+            attempt.arrivals.logs = self._logs / f"{group.number}-{group.times_placed}-{message.node}"
+            if not group.done:
+                group.kind = placement.kind_by_id(message.node_id)
+        elif isinstance(message, Waiting):
+            yield message
+        elif not isinstance(message, Holding):
+            yield from attempt.arrivals.take(message)
 
     # ------------------------------------------------------------ what is lost
 
-    def _again(self, attempt: _Attempt, reason: str, folder_of: FolderOf) -> Iterator[Event]:
+    def _again(self, attempt: _Attempt, reason: str) -> Iterator[Event]:
         group = attempt.group
         if group.times_placed < PLACED_AT_MOST:
             yield Waiting(f"{group.specs[0].case.name} on node {attempt.node or '?'}: {reason}; it gets another place")
-            self._place(group)
+            self._place(group, attempt.arrivals.folder_of)
         else:
             reason = f"placed {group.times_placed} times, at last on {attempt.node or 'no node'}: {reason}"
-            yield from self._fail(group, FailureKind.KILLED, reason, folder_of)
+            yield from self._fail(attempt, FailureKind.KILLED, reason)
 
-    def _fail(self, group: Group, kind: FailureKind, reason: str, folder_of: FolderOf) -> Iterator[Event]:
+    def _fail(self, attempt: _Attempt, kind: FailureKind, reason: str) -> Iterator[Event]:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        for spec in group.lacking:
-            folder = folder_of(spec)
-            run = Run(spec, "error", failure=Failure(kind, reason), started_at=now)
-            yield _finish(run, folder.with_name(f".{folder.name}.building"), folder)
-            group.done.add(spec.digest)
+        for spec in attempt.group.lacking:
+            yield attempt.arrivals.fail(Run(spec, "error", failure=Failure(kind, reason), started_at=now))
 
     def _end(self, attempt: _Attempt) -> None:
         """Give back an attempt's place, and end what is left of its task there."""
@@ -276,8 +252,7 @@ class RayExecutor:
         from ray.util.placement_group import remove_placement_group
 
         self._attempts.pop(attempt.replies, None)
-        for folder in attempt.building.values():
-            shutil.rmtree(folder, ignore_errors=True)
+        attempt.arrivals.drop()
         with contextlib.suppress(ray.exceptions.RayError):
             remove_placement_group(attempt.place)
 
@@ -297,17 +272,3 @@ class RayExecutor:
                 ray.wait([attempt.replies.completed()], timeout=max(left, 0))
         for attempt in attempts:
             self._end(attempt)
-
-
-def _append(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        file.write(data)
-
-
-def _finish(run: Run, building: Path, folder: Path) -> Finished:
-    """Make a run's folder appear, whole."""
-    codec.write_json(building / "run.json", run)
-    shutil.rmtree(folder, ignore_errors=True)
-    building.replace(folder)
-    return Finished(run)

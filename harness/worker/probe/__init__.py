@@ -1,1 +1,1 @@
-"""What records inside a worker: times and memory."""
+"""Records of attention and block outputs, made inside a rank."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -15,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from safetensors.numpy import load_file
 
@@ -23,15 +20,10 @@ from harness import codec
 from harness.errors import InfrastructureError
 from harness.execution.events import Event, Finished, Started, Stepped, Waiting
 from harness.execution.pool import Pool
-from harness.execution.ray.cluster import Group
-from harness.execution.ray.executor import RayExecutor, _Attempt
+from harness.execution.ray.executor import RayExecutor, _Stopwatch
 from harness.planning.graph import Graph
-from harness.session import steps
 from harness.types import FailureKind, Report, Run, RunSpec
-
-DEADLINE_S = 60.0
-MARK = "SP_HARNESS_TEST_CLUSTER_OF"
-STORE_BYTES = 80 << 20  # nearly the least that ray takes
+from tests.execution.ray.cluster import DEADLINE_S, Nodes, finished, processes, ranks, wait_until, written
 
 HEAD = 'name = "m"\nmodel = "fake"\nsteps = 2\ngolden = "off"\n'
 TWO_CASES = HEAD + '[[case]]\nsize = ["128x128", "144x144"]\nprompt = "x"\n'
@@ -45,107 +37,13 @@ def slow(step_s: float) -> str:
     return VARIANT + f"options = {{ step_s = {step_s} }}\n"
 
 
-class Nodes:
-    """A cluster whose first node computes nothing, so that losing any other leaves the cluster alive."""
-
-    def __init__(self) -> None:
-        from ray.cluster_utils import Cluster
-
-        self._cluster = Cluster(True, head_node_args={"num_cpus": 0, "object_store_memory": STORE_BYTES})
-        self._nodes: list[Any] = []
-        self.kind = "A100"
-        self.add()
-
-    @property
-    def address(self) -> str:
-        return str(self._cluster.address)
-
-    def add(self, kind: str = "") -> None:
-        """Let a node join, of a kind that ray would find by its GPUs: that of the last one by default."""
-        self.kind = kind or self.kind
-        resources = {f"accelerator_type:{self.kind}": 1}
-        self._nodes.append(self._cluster.add_node(num_cpus=2, object_store_memory=STORE_BYTES, resources=resources))
-
-    def lose_the_oldest(self) -> None:
-        """Kill the node that has been there longest, as the power cut does: without a word."""
-        self._cluster.remove_node(self._nodes.pop(0), allow_graceful=False)
-
-    def close(self) -> None:
-        self._cluster.shutdown()
-
-
-@pytest.fixture(scope="module")
-def nodes() -> Iterator[Nodes]:
-    with pytest.MonkeyPatch.context() as patch:  # inherited by whatever is started in the cluster
-        patch.setenv(MARK, str(os.getpid()))
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_AUTH_MODE", "disabled")  # a token would be left in the home folder
-        nodes = Nodes()
-        yield nodes
-        nodes.close()
-
-
-@pytest.fixture
-def graph(bench: Any) -> Callable[[str], Graph]:
-    return lambda text: steps.prepare(bench.matrix_file(text))[1]
-
-
-@pytest.fixture
-def executor(nodes: Nodes, tmp_path: Path) -> Iterator[RayExecutor]:
-    with RayExecutor(tmp_path / "logs", nodes.address, patience_s=0) as executor:
-        yield executor
-    wait_until(lambda: not processes())
-
-
-@pytest.fixture
-def patient(nodes: Nodes, tmp_path: Path) -> Iterator[RayExecutor]:
-    """An executor that waits for a node to be replaced."""
-    with RayExecutor(tmp_path / "logs", nodes.address) as executor:
-        yield executor
-    wait_until(lambda: not processes())
-
-
-def processes() -> list[psutil.Process]:
-    """What is left of worker groups in the cluster: ranks, and the templates they were forked from."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            ours = process.environ().get(MARK) == os.environ[MARK] and "harness.worker.forkserver" in process.cmdline()
-            if ours and process.status() != psutil.STATUS_ZOMBIE and process.ppid() != os.getpid():
-                found.append(process)
-    return found
-
-
-def ranks() -> list[psutil.Process]:
-    """Those of them that were forked."""
-    templates = {process.pid for process in processes()}
-    return [process for process in processes() if process.ppid() in templates]
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def finished(events: list[Event]) -> dict[str, Run]:
-    runs = [event.run for event in events if isinstance(event, Finished)]
-    assert len({run.spec.digest for run in runs}) == len(runs)  # nothing ends twice
-    return {run.spec.digest: run for run in runs}
-
-
-def written(folder: Path) -> dict[str, int]:
-    return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("*/run.json")}
-
-
 def test_patience_begins_when_nothing_fits() -> None:
     """A group may have waited for hours behind others when the one node that could hold it is lost."""
-    attempt = _Attempt(Group(0, []), None, None)
-    assert attempt.unfit_s(True, 1000.0) is None
-    assert [attempt.unfit_s(False, now_s) for now_s in (5000.0, 5040.0)] == [0.0, 40.0]
-    assert attempt.unfit_s(True, 5050.0) is None  # the cluster grew
-    assert attempt.unfit_s(False, 5060.0) == 0.0
+    unfit = _Stopwatch()
+    assert unfit.seconds(False, 1000.0) == 0.0
+    assert [unfit.seconds(True, now_s) for now_s in (5000.0, 5040.0)] == [0.0, 40.0]
+    assert unfit.seconds(False, 5050.0) == 0.0  # the cluster grew
+    assert unfit.seconds(True, 5060.0) == 0.0
 
 
 def test_comes_to_what_the_local_pool_comes_to(
@@ -255,7 +153,7 @@ def test_what_is_lost_is_drawn_on_the_same_kind_of_node(
     assert failure is not None
     assert failure.kind.infrastructure
     kind = f"with accelerator_type:{lost_kind}, where its other runs were drawn, "
-    assert failure.message == f"no node of the Ray cluster {kind}has the 2 CPUs it needs (the most is 2)"
+    assert failure.message == f"nodes of the Ray cluster {kind}do not have the 2 CPUs it needs (the most is 0)"
     assert {digest: written(tmp_path / "runs")[digest] for digest in kept} == kept
 
 
@@ -300,7 +198,7 @@ def test_what_fits_on_no_node_is_recorded_and_the_rest_is_drawn(
         failure = runs[spec.digest].failure
         assert failure is not None
         assert (failure.kind, failure.kind.infrastructure) == (FailureKind.LAUNCH, True)
-        assert failure.message == f"no node of the Ray cluster has the {wanted}"
+        assert failure.message == f"nodes of the Ray cluster of one kind do not have the {wanted}"
         assert codec.read_json(tmp_path / spec.digest / "run.json", Run) == runs[spec.digest]
 
 
