@@ -1,4 +1,4 @@
-"""Replacement of one function by another for the length of a context, shared by planted bugs."""
+"""Replacement of functions, outputs and parameters for the length of a context, shared by planted bugs."""
 
 from __future__ import annotations
 
@@ -36,6 +36,23 @@ def instead_of(
         return instead(stock, *arguments, **options)
 
     return patch.object(target, name, planted)
+
+
+@contextmanager
+def hooked(module: Any, hook: Callable[..., Any]) -> Iterator[None]:
+    """Call ``hook(module, arguments, options, output)`` after a module's forward; its result replaces the output."""
+    handle = module.register_forward_hook(hook, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def other_parameter(module: Any, name: str, change: Callable[[Any], Any]) -> AbstractContextManager[Any]:
+    """Put a changed copy in the place of a module's parameter."""
+    from torch.nn import Parameter
+
+    return patch.object(module, name, Parameter(change(getattr(module, name).detach()), requires_grad=False))
 
 
 @contextmanager

@@ -16,6 +16,7 @@ class WrapperHalfPrecision(Fault):
     name = "wrapper-half-precision"
     source = "https://github.com/sgl-project/sglang/issues/24410"
     cause = "exchange"
+    needs = ("dtype: float32",)  # in bfloat16 there is nothing to round
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
         """Round query, key and value before they are traded."""

@@ -19,7 +19,7 @@ from harness.matrix.coverage import Sight, met_by, sights
 from harness.planning.graph import Graph
 from harness.plugins import Fault
 from harness.runs.sample import Sample
-from harness.types import SCHEMA, Matrix, Outcome, Report, Row, Run
+from harness.types import SCHEMA, Case, Matrix, Outcome, Report, Row, Run
 
 HANG_TIMEOUT_S = 10.0
 """Time limit of cases at which a bug is planted that hangs."""
@@ -179,9 +179,14 @@ def _served(sight: Sight, graph: Graph) -> list[Row]:
 def _cost(sight: Sight, graph: Graph) -> tuple[bool, bool, int]:
     """Engines of its own, surplus pads, and tokens that are computed, over steps, pictures and ranks."""
     rows = _served(sight, graph)
-    tokens = sum(r.case.size.tokens * r.case.steps * r.case.num_images * r.variant.degree for r in rows)
+    tokens = sum(_tokens(r.case) * r.variant.degree for r in rows)
     padded = any(r.plan is not None and r.plan.surplus_pad_tokens > 0 for r in rows)
     return sight.row.case.sequence is not None, padded, tokens
+
+
+def _tokens(case: Case) -> int:
+    """Image tokens that are computed for a case; guidance computes them twice."""
+    return case.size.tokens * case.steps * case.num_images * (2 if case.guidance_scale > 0 else 1)
 
 
 # ---------------------------------------------------------------- scoring

@@ -20,14 +20,32 @@ RANKS = (2, 3, 6)
 
 
 @dataclass(frozen=True)
+class Request:
+    """A case, and the tokens of its captions."""
+
+    case: Case
+    captions: tuple[int, ...]
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        """Padded length of each caption, in multiples of 32."""
+        return tuple(-(-tokens // PAD_MULTIPLE) for tokens in self.captions)
+
+
+@dataclass(frozen=True)
 class Sight:
     """Properties of a row that decide its classes."""
 
     row: Row
     captions: tuple[int, ...]
     """Tokens of every caption that is drawn at once, negative prompts included."""
-    later: bool
-    """A request of a sequence that is not its first."""
+    earlier: tuple[Request, ...] = ()
+    """Requests that its engine has served before in the same sequence."""
+
+    @property
+    def request(self) -> Request:
+        """The request of this row."""
+        return Request(self.row.case, self.captions)
 
     @property
     def aligned(self) -> ShardPlan | None:
@@ -47,7 +65,7 @@ class Sight:
     @property
     def buckets(self) -> set[int]:
         """Padded lengths of the captions."""
-        return {-(-tokens // PAD_MULTIPLE) for tokens in self.captions}
+        return set(self.request.buckets)
 
 
 def _sides(sight: Sight) -> int:
@@ -64,6 +82,30 @@ def _pads(sight: Sight) -> tuple[int, int] | None:
 
 def _of_degree(ranks: int) -> Callable[[Sight], bool]:
     return lambda sight: sight.row.variant.degree == ranks
+
+
+def _after(meets: Callable[[Request, Request], bool]) -> Callable[[Sight], bool]:
+    """Whether a row's request stands so to one that was served before it: ``meets(earlier, own)``."""
+    return lambda sight: any(meets(earlier, sight.request) for earlier in sight.earlier)
+
+
+def _same(earlier: Request, own: Request) -> bool:
+    return earlier.case.identity() == own.case.identity()
+
+
+def _equal_shape(earlier: Request, own: Request) -> bool:
+    shapes = [(request.case.size, request.case.num_images) for request in (earlier, own)]
+    return shapes[0] == shapes[1] and not _same(earlier, own)
+
+
+def _other_negative(earlier: Request, own: Request) -> bool:
+    guided = earlier.case.guidance_scale > 0 and own.case.guidance_scale > 0
+    differ = earlier.case.negative_prompts != own.case.negative_prompts
+    return guided and differ and earlier.case.prompts == own.case.prompts
+
+
+def _captions_exchanged(earlier: Request, own: Request) -> bool:
+    return earlier.buckets != own.buckets and sorted(earlier.buckets) == sorted(own.buckets)
 
 
 CLASSES: Mapping[str, Callable[[Sight], bool]] = {
@@ -85,6 +127,7 @@ CLASSES: Mapping[str, Callable[[Sight], bool]] = {
     "captions of a batch: equal buckets": lambda sight: len(sight.captions) > 1 and len(sight.buckets) == 1,
     "captions of a batch: different buckets": lambda sight: len(sight.buckets) > 1,
     "guidance": lambda sight: sight.row.case.guidance_scale > 0,
+    "no guidance": lambda sight: sight.row.case.guidance_scale == 0,
     "batch": lambda sight: len(sight.row.case.prompts) > 1,
     "several images": lambda sight: sight.row.case.num_images_per_prompt > 1,
     **{f"ranks: {ranks}": _of_degree(ranks) for ranks in RANKS},
@@ -92,7 +135,17 @@ CLASSES: Mapping[str, Callable[[Sight], bool]] = {
     "ring x Ulysses": lambda sight: sight.row.variant.ring > 1 and sight.row.variant.ulysses > 1,
     "cache": lambda sight: sight.row.variant.cache != "none",
     "layout: exact": lambda sight: sight.row.variant.layout == "exact",
-    "second request": lambda sight: sight.later,
+    "dtype: float32": lambda sight: sight.row.case.dtype == "float32",
+    "dtype: bfloat16": lambda sight: sight.row.case.dtype == "bfloat16",
+    "attention: another back end": lambda sight: sight.row.variant.options.get("attention", "native") != "native",
+    "steps: 1": lambda sight: sight.row.case.steps == 1,
+    "steps: more than 1": lambda sight: sight.row.case.steps > 1,
+    "second request": lambda sight: bool(sight.earlier),
+    "second request: the same again": _after(_same),
+    "second request: equal shape": _after(_equal_shape),
+    "second request: other negative prompt": _after(_other_negative),
+    "second request: other step count": _after(lambda earlier, own: earlier.case.steps != own.case.steps),
+    "second request: captions exchanged": _after(_captions_exchanged),
 }
 """Every class by its name, and whether a row meets it."""
 
@@ -138,8 +191,17 @@ def sights(graph: Graph) -> Iterator[Sight]:
         if row.skip is None and row.variant.degree > 1:
             key = (row.case.model, row.case.revision)
             known[key] = known.get(key) or models.resolve(*key)
-            later = bool(graph.specs[row.runs["candidate"]].after)
-            yield Sight(row, captions_of(row.case, counter(known[key])), later)
+            yield sight_of(row, graph, counter(known[key]))
+
+
+def sight_of(row: Row, graph: Graph, count: CountTokens) -> Sight:
+    """Look at one row that is drawn."""
+    earlier: list[Request] = []
+    spec = graph.specs[row.runs["candidate"]]
+    while spec.after:
+        spec = graph.specs[spec.after]
+        earlier.append(Request(spec.case, captions_of(spec.case, count)))
+    return Sight(row, captions_of(row.case, count), tuple(earlier))
 
 
 def captions_of(case: Case, count: CountTokens) -> tuple[int, ...]:

@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
+from typing import Any, cast
 
 from harness import models, plugins
-from harness.matrix.coverage import SHAPE_CLASSES, Sight, captions_of, met_by
+from harness.matrix.coverage import SHAPE_CLASSES, met_by, sight_of
 from harness.matrix.loader import expand
 from harness.matrix.schema import MatrixTables, to_toml
 from harness.models.captions import CountTokens, counter
 from harness.planning.graph import build
-from harness.types import PIXELS_PER_TOKEN, Case, Matrix, ModelSpec, Size, Variant
+from harness.types import PIXELS_PER_TOKEN, Case, DType, Matrix, ModelSpec, Size, Variant
 
 MAX_SIDE_TOKENS = 40
 """The search ends at pictures of 640 pixels a side: every class has a smaller one at up to six ranks."""
@@ -78,8 +78,7 @@ def _smallest(name: str, matrix: Matrix, model: ModelSpec) -> Addition | None:
         graph = build(replace(matrix, cases=cases, variants=(variant,), pairs=pairs), lambda case: model)
         row = graph.rows[-1]
         if row.skip is None:
-            later = bool(graph.specs[row.runs["candidate"]].after)
-            meets = met_by(Sight(row, captions_of(row.case, count), later))
+            meets = met_by(sight_of(row, graph, count))
             if name in meets:
                 return Addition(cases, variant, meets)
     return None
@@ -100,15 +99,41 @@ def _drafts(
         for variant in variants:
             changed = _changed(name, case, count)
             named = changed if changed == case else replace(changed, name=base.name, golden="off")
-            if name != "second request":
+            if not name.startswith("second request"):
                 yield (named,), variant
             else:
-                again = replace(named, sequence=base.name)
-                yield tuple(replace(again, name=f"{base.name}-{n}-{case.size}", golden="off") for n in (1, 2)), variant
+                pair = enumerate(_requests(name, named, count), 1)
+                yield (
+                    tuple(
+                        replace(request, name=f"{base.name}-{n}-{case.size}", sequence=base.name, golden="off")
+                        for n, request in pair
+                    ),
+                    variant,
+                )
+
+
+def _requests(name: str, case: Case, count: CountTokens) -> tuple[Case, Case]:
+    """Two requests of which the second meets a class of second requests."""
+    if name.endswith("captions exchanged"):
+        prompts = _prompts("captions of a batch: different buckets", case, count)
+        batch = replace(case, prompts=prompts, negative_prompts=(), guidance_scale=0.0)
+        return batch, replace(batch, prompts=prompts[::-1])
+    if name.endswith("other negative prompt"):
+        guided = _changed("guidance", case, count)
+        return guided, replace(guided, negative_prompts=("dark",) * len(guided.prompts))
+    if name.endswith("other step count"):
+        return case, replace(case, steps=case.steps + 1)
+    return case, replace(case, seed=case.seed + 1) if name.endswith("equal shape") else case
 
 
 def _changed(name: str, case: Case, count: CountTokens) -> Case:
     """Return a case with the least change by which it may meet a class."""
+    if name == "no guidance":
+        return replace(case, guidance_scale=0.0, negative_prompts=())
+    if name.startswith("dtype: "):
+        return replace(case, dtype=cast(DType, name.removeprefix("dtype: ")))
+    if name.startswith("steps: "):
+        return replace(case, steps=1 if name == "steps: 1" else 2)
     if name == "guidance":
         return replace(case, guidance_scale=4.0, negative_prompts=("",) * len(case.prompts))
     if name == "several images":
@@ -158,6 +183,8 @@ def _variants(name: str, matrix: Matrix, model: ModelSpec) -> list[Variant]:
         return [Variant(named, ulysses, 2) for ulysses in (2, 3, 5) if model.num_heads % ulysses == 0]
     if name == "layout: exact":
         return [replace(variant, layout="exact") for variant in plain]
+    if name.startswith("attention"):
+        return [replace(each, options={"attention": "_native_math"}) for each in plain if "attention" in engine.options]
     if name == "cache":
         masked = {"cache_mask": CACHE_MASK}
         return [
