@@ -1,12 +1,13 @@
-"""Options that change how a picture is computed and nothing of the mathematics: sums in another order.
+"""Options that change how a picture is computed and nothing of the mathematics.
 
 A harness that fails a row for one of them is wrong itself (``matrices/benign.toml``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from typing import Any
 from unittest.mock import patch
 
@@ -17,7 +18,11 @@ OPTIONS = {
     "attention": Option(
         str, "native", "back end of diffusers' attention dispatcher, of those a CPU has", ("native", "_native_math")
     ),
-    "keys": Option(str, "forward", "order of the keys in attention", ("forward", "reversed")),
+    "keys": Option(
+        str, "forward", "keys and values in attention: as they are, reversed, twice", ("forward", "reversed", "twice")
+    ),
+    "batch": Option(str, "whole", "items that the transformer computes at once", ("whole", "one by one")),
+    "feed_forward": Option(str, "weights", "type of the feed-forward: that of the weights", ("weights", "float32")),
 }
 
 
@@ -31,8 +36,12 @@ def applied(options: Mapping[str, Any]) -> Iterator[None]:
             from diffusers.models.attention_dispatch import attention_backend
 
             stack.enter_context(attention_backend(options["attention"]))
-        if options.get("keys") == "reversed":
-            stack.enter_context(_reversed_keys())
+        if options.get("keys") in _KEYS:
+            stack.enter_context(_keys(_KEYS[options["keys"]]))
+        if options.get("batch") == "one by one":
+            stack.enter_context(_one_by_one())
+        if options.get("feed_forward") == "float32":
+            stack.enter_context(_feed_forward_in_float32())
         yield
 
 
@@ -48,12 +57,44 @@ def _threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _reversed_keys() -> Any:
+_KEYS: Mapping[str, Callable[[Any], Any]] = {
+    "reversed": lambda part: part.flip(1),
+    "twice": lambda part: part.repeat(1, 2, *[1] * (part.dim() - 2)),
+}
+"""Changes of dimension 1 of keys, values and their mask that leave attention as it is."""
+
+
+def _keys(change: Callable[[Any], Any]) -> Any:
     from harness.spatial import attention
 
     stock = attention.attend
 
     def attend(query: Any, key: Any, value: Any, key_mask: Any) -> Any:
-        return stock(query, key.flip(1), value.flip(1), None if key_mask is None else key_mask.flip(1))
+        return stock(query, change(key), change(value), None if key_mask is None else change(key_mask))
 
     return patch.object(attention, "attend", attend)
+
+
+def _one_by_one() -> Any:
+    import torch
+
+    from harness.spatial.transformer import SpatialTransformer
+
+    stock = SpatialTransformer.forward
+
+    def forward(transformer: Any, latents: Any, timestep: Any, captions: Any, plan: Any) -> Any:
+        items = zip(latents.split(1), timestep.split(1), captions, strict=True)
+        return torch.cat([stock(transformer, *item, [caption], plan) for *item, caption in items])
+
+    return patch.object(SpatialTransformer, "forward", forward)
+
+
+def _feed_forward_in_float32() -> Any:
+    from diffusers.models.transformers.transformer_z_image import FeedForward
+
+    stock: Any = FeedForward.forward
+
+    def forward(module: Any, x: Any) -> Any:
+        return stock(deepcopy(module).float(), x.float()).type_as(x)
+
+    return patch.object(FeedForward, "forward", forward)

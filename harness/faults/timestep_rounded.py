@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.faults._planting import instead_of
 from harness.plugins import Fault, Worker
+from harness.types import Case
 
 
 class TimestepRounded(Fault):
@@ -21,10 +22,10 @@ class TimestepRounded(Fault):
     needs = ("steps: more than 1",)  # the first of all is exact
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:
-        """Round the time step."""
-        from harness.spatial.transformer import SpatialTransformer
+        """Round the time step that predictions are made for."""
+        from harness.spatial.pipeline import SpatialPipeline
 
-        def predict(stock: Any, transformer: Any, latents: Any, timestep: Any, *rest: Any) -> Any:
-            return stock(transformer, latents, timestep.bfloat16().to(timestep.dtype), *rest)
+        def velocity(stock: Any, pipeline: Any, case: Case, plan: Any, latents: Any, t: Any, captions: Any) -> Any:
+            return stock(pipeline, case, plan, latents, t.bfloat16().to(t.dtype), captions)
 
-        return instead_of(worker, SpatialTransformer, "forward", predict, also_alone=True)
+        return instead_of(worker, SpatialPipeline, "_velocity", velocity, also_alone=True)

@@ -1,4 +1,4 @@
-"""Options that change the order of sums alone."""
+"""Options that change nothing of the mathematics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_threads_are_put_back() -> None:
 
 
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("options", [{"keys": "reversed"}, {"attention": "_native_math"}])
+@pytest.mark.parametrize("options", [{"keys": "reversed"}, {"keys": "twice"}, {"attention": "_native_math"}])
 def test_attention_comes_to_the_same(options: dict[str, Any], masked: bool) -> None:
     from harness.spatial import attention
 
@@ -30,3 +30,51 @@ def test_attention_comes_to_the_same(options: dict[str, Any], masked: bool) -> N
     with _neutral.applied(options):
         assert torch.allclose(attention.attend(query, key, value, mask), expected, atol=1e-5)
     assert attention.attend is stock
+
+
+@pytest.mark.parametrize("options", [{"batch": "one by one"}, {"feed_forward": "float32"}])
+def test_the_transformer_comes_to_the_same(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from diffusers import ZImageTransformer2DModel
+    from diffusers.models.transformers.transformer_z_image import FeedForward
+
+    from harness.planning.cut import cut
+    from harness.spatial.group import SequenceGroup
+    from harness.spatial.transformer import SpatialTransformer
+    from harness.types import Size
+
+    torch.manual_seed(0)
+    model = ZImageTransformer2DModel(
+        in_channels=4,
+        dim=48,
+        n_layers=1,
+        n_refiner_layers=1,
+        n_heads=2,
+        n_kv_heads=2,
+        cap_feat_dim=16,
+        axes_dims=[8, 8, 8],
+    )
+    spatial, plan = SpatialTransformer(model, SequenceGroup()), cut(Size(64, 48), 1, "h")
+    latents, captions = torch.randn(2, 4, 6, 8), [torch.randn(5, 16), torch.randn(40, 16)]
+    batches: list[int] = []
+    stock: Any = FeedForward.forward
+    monkeypatch.setattr(FeedForward, "forward", lambda module, x: batches.append(len(x)) or stock(module, x))
+    with torch.no_grad():
+        expected = spatial(latents, torch.tensor([0.25, 0.25]), captions, plan)
+        batches.clear()
+        with _neutral.applied(options):
+            found = spatial(latents, torch.tensor([0.25, 0.25]), captions, plan)
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert set(batches) == ({1} if "batch" in options else {2})
+
+
+def test_the_feed_forward_is_computed_in_float32() -> None:
+    from diffusers.models.transformers.transformer_z_image import FeedForward
+
+    torch.manual_seed(0)
+    module, x = FeedForward(24, 64).bfloat16(), torch.randn(7, 24).bfloat16()
+    exact = FeedForward(24, 64)
+    exact.load_state_dict({name: weight.float() for name, weight in module.state_dict().items()})
+    with torch.no_grad(), _neutral.applied({"feed_forward": "float32"}):
+        assert torch.equal(module(x), exact(x.float()).bfloat16())
+    with torch.no_grad():
+        assert not torch.equal(module(x), exact(x.float()).bfloat16())
