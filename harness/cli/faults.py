@@ -3,65 +3,113 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli._options import Json
-from harness.errors import EXIT_INTERRUPTED, UsageError
+from harness.cli.run import resumed
+from harness.errors import EXIT_INTERRUPTED, EXIT_OK, UsageError
 
 if TYPE_CHECKING:
+    from harness.kill_score.planting import Overrides
     from harness.runs.folder import RunFolder
     from harness.types import Report
 
 app = typer.Typer(name="faults", no_args_is_help=True, help="Plant known bugs, and see who finds them.")
 
+FAULTS_TOML = Path("matrices/faults.toml")
+NOT_PLANTED = "not-planted"
+"""Event of the journal: bugs that no row of the matrix can show, and what such a row needs."""
+
 
 @app.command(
     epilog="Examples: `sp-harness faults run` | `sp-harness faults run --only attention-local` | "
-    "`sp-harness faults run --matrix matrices/features.toml`"
+    "`sp-harness faults run --dtype bfloat16` | `sp-harness faults run --model z-image-random --device cuda "
+    "--size 2032x256 --max-ranks 2` | `sp-harness faults run --resume reports/faults-20260101-120000`"
 )
 def run(
-    matrix: Annotated[Path, typer.Option(help="Healthy rows to plant in.")] = Path("matrices/faults.toml"),
+    matrix: Annotated[Path, typer.Option(help="Healthy rows to plant in.")] = FAULTS_TOML,
     only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this bug.")] = None,
+    model: Annotated[str | None, typer.Option(help="Draw with this model instead of the file's.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Draw in this type: float32, bfloat16.")] = None,
+    device: Annotated[str | None, typer.Option(help="Draw on this device: cpu, cuda.")] = None,
+    size: Annotated[
+        list[str] | None,
+        typer.Option(help="Draw at WIDTHxHEIGHT; portrait cases at it turned; one of each orientation may be named."),
+    ] = None,
+    max_ranks: Annotated[int | None, typer.Option(min=2, help="Leave rows on more ranks out.")] = None,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Only the I-th of N parts; then sp-harness merge, and --resume.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Finish this run folder, or score merged shards.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where run folders go.")] = Path("reports"),
     as_json: Json = False,
 ) -> None:
     """Plant every bug where it shows, and print who finds it: this harness, and the gates of other projects."""
     from harness import codec
     from harness.cli.console import make_console
-    from harness.kill_score import score, table
-    from harness.runs.folder import RunFolder
+    from harness.kill_score import planting, score, table
     from harness.session import steps
 
-    healthy, graph = steps.prepare(matrix)
-    places, not_planted = score.place(graph, only or ())
-    if not places:
-        raise UsageError(f"{matrix}: no row can show {', '.join(not_planted)}; see sp-harness faults ls")
-    faulty = score.planted(healthy, places, whole=not only)
-    folder = RunFolder.create(out, faulty, steps.plan(faulty), "off")
+    overrides = planting.Overrides(model, dtype, device, tuple(size or ()), max_ranks)
+    if resume and (only or shard or matrix != FAULTS_TOML or overrides != planting.Overrides()):
+        raise UsageError("--resume finishes what was planned; name nothing beside it but --out and --json")
+    folder = resumed(resume) if resume else _planned(matrix, only or (), overrides, shard, out)
+    if folder is None:
+        raise typer.Exit(EXIT_OK)
+    if not planting.places_in(folder.plan.rows):
+        raise UsageError(f"{folder.path}: no bug is planted there; name a run folder of sp-harness faults run")
     try:
         report = _drawn(folder)
     except KeyboardInterrupt:
-        make_console(stderr=True).print(f"interrupted; what is drawn stays in {folder.path}")
+        remedy = f"finish it with: sp-harness faults run --resume {folder.path}"
+        make_console(stderr=True).print(f"interrupted; what is drawn stays in {folder.path}; {remedy}")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     steps.write_reports(report, folder.path)
-    found = score.score(report, places, not_planted, folder.sample)
+    noted = [entry["needs"] for entry in folder.noted() if entry["event"] == NOT_PLANTED]
+    found = score.score(report, planting.places_in(report.rows), noted[0] if noted else {}, folder.sample)
     page = table.write(found, folder.path)
     typer.echo(json.dumps(codec.encode(found), indent=2) if as_json else table.markdown(found), nl=as_json)
     typer.echo(page, err=True)
     raise typer.Exit(found.exit_code)
 
 
+def _planned(path: Path, only: Sequence[str], overrides: Overrides, shard: str | None, out: Path) -> RunFolder | None:
+    """Make a run folder of a matrix with bugs; ``None`` where a shard has no case."""
+    from harness.kill_score import planting
+    from harness.matrix.loader import read_matrix
+    from harness.planning.partition import Shard, divide
+    from harness.runs.folder import RunFolder
+    from harness.session import steps
+
+    part = Shard.parse(shard) if shard is not None else None
+    matrix = planting.overridden(read_matrix(path), overrides)
+    places, not_planted = planting.place(steps.plan(matrix), only)
+    if not places:
+        raise UsageError(f"{path}: no row can show {', '.join(not_planted)}; see sp-harness faults ls")
+    faulty = planting.planted(matrix, places, whole=not only)
+    graph = steps.plan(faulty)
+    if part and not divide(graph, part.of)[part.index - 1]:
+        typer.echo(f"shard {part} of {path} has no case: there is less to divide than there are shards")
+        return None
+    folder = RunFolder.create(out, faulty, graph, "off", part)
+    folder.note(NOT_PLANTED, needs=not_planted)
+    return folder
+
+
 def _drawn(folder: RunFolder) -> Report:
-    """Draw everything, then what fails once more with a probe, so that its cause can be named."""
+    """Draw what is lacking, then what fails once more with a probe, so that its cause can be named."""
     from harness.cli.console import LiveProgress, make_console
     from harness.execution.pool import Pool
     from harness.session import explain, steps
 
     console = make_console(stderr=True)
-    with Pool(folder.path / "logs") as pool, LiveProgress(console, folder.plan.specs) as progress:
+    with Pool(folder.path / "logs") as pool, LiveProgress(console, folder.plan.specs, folder.missing()) as progress:
         steps.record(folder, pool, on_event=progress)
     failing = explain.select(steps.conclude(folder).rows)
     console.print(f"explaining {len(failing)} rows")

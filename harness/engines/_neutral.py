@@ -84,7 +84,7 @@ def _one_by_one() -> Any:
 
     def forward(transformer: Any, latents: Any, timestep: Any, captions: Any, plan: Any) -> Any:
         items = zip(latents.split(1), timestep.split(1), captions, strict=True)
-        return torch.cat([stock(transformer, *item, [caption], plan) for *item, caption in items])
+        return torch.cat([stock(transformer, part, time, [caption], plan) for part, time, caption in items])
 
     return patch.object(SpatialTransformer, "forward", forward)
 

@@ -1,39 +1,26 @@
-"""Kill score: every planted bug at a cheap row that can show it, beside what other projects' gates say.
+"""Kill score: which planted bugs were found, by which comparison, with the right cause.
 
-:func:`place` looks for those rows in a matrix of healthy ones, :func:`planted` writes the bugs into it, and
-:func:`score` reads the report of that run: which bugs were found, by which comparison, with the right cause;
-what each gate of :mod:`harness.kill_score.other_gates` says of the very same pictures, and of the healthy rows.
+Beside it stands what each gate of :mod:`harness.kill_score.other_gates` says of the very same pictures, and of the
+healthy rows. Where bugs are planted is :mod:`harness.kill_score.planting`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from harness import plugins
 from harness.diagnose.cause import first_failing
-from harness.errors import EXIT_OK, EXIT_VERDICT, UsageError, did_you_mean
+from harness.errors import EXIT_OK, EXIT_VERDICT
 from harness.kill_score import other_gates
 from harness.kill_score.other_gates import Said, Word
-from harness.matrix.coverage import Sight, met_by, sights
-from harness.planning.graph import Graph
-from harness.plugins import Fault
+from harness.kill_score.planting import Place
 from harness.runs.sample import Sample
-from harness.types import SCHEMA, Case, Matrix, Outcome, Report, Row, Run
-
-HANG_TIMEOUT_S = 10.0
-"""Time limit of cases at which a bug is planted that hangs."""
+from harness.types import SCHEMA, Outcome, Report, Row, Run
 
 SampleOf = Callable[[Run], Sample]
-
-
-@dataclass(frozen=True)
-class Place:
-    """A row in which a bug is planted, and the requests that the engine serves before it."""
-
-    fault: str
-    pairs: tuple[tuple[str, str], ...]
-    """``(case name, variant label)`` of the healthy rows, the one that can show the bug last."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +74,10 @@ class KillScore:
     rules: Mapping[str, str] = field(default_factory=lambda: {gate.name: gate.rule for gate in other_gates.GATES})
     left_out: Mapping[str, str] = field(default_factory=lambda: dict(other_gates.LEFT_OUT))
     wall_s: float = 0.0
+    setting: str = ""
+    """Model, type and device of what was drawn, and with which torch."""
+    commit: str = ""
+    """Where the checkout stood that drew and judged; empty where the harness is installed otherwise."""
     schema: int = SCHEMA
 
     @property
@@ -94,102 +85,6 @@ class KillScore:
         """0 if every planted bug was found and every healthy row passes."""
         well = all(fault.detected for fault in self.faults) and all(row.passed for row in self.healthy)
         return EXIT_OK if well else EXIT_VERDICT
-
-
-# ---------------------------------------------------------------- planting
-
-
-def place(graph: Graph, only: Sequence[str] = ()) -> tuple[list[Place], dict[str, str]]:
-    """Find the cheapest row for every bug, or for those named; one without surplus pads where there is any.
-
-    Surplus pads change the picture by themselves: without them a gate on the whole picture sees the bug alone.
-
-    Returns
-    -------
-    places, not_planted
-        Where each bug goes, and for the others what the matrix lacks.
-
-    Raises
-    ------
-    UsageError
-        If a name is none of a bug.
-    """
-    for name in only:
-        if name not in plugins.names("faults"):
-            raise UsageError(f"there is no fault {name!r}; {did_you_mean(name, plugins.names('faults'))}")
-    offered = [(sight, set(met_by(sight))) for sight in sights(graph) if sight.row.variant.fault is None]
-    places, not_planted = [], {}
-    for fault in _faults(only):
-        fitting = [sight for sight, classes in offered if classes >= set(fault.needs) and _takes(sight, fault)]
-        if fitting:
-            cheapest = min(fitting, key=lambda sight: _cost(sight, graph))
-            places.append(
-                Place(fault.name, tuple((row.case.name, row.variant.label) for row in _served(cheapest, graph)))
-            )
-        else:
-            not_planted[fault.name] = ", ".join(fault.needs) or "a row split over ranks"
-    return places, not_planted
-
-
-def planted(matrix: Matrix, places: Sequence[Place], whole: bool) -> Matrix:
-    """Write the bugs into a matrix: beside all its rows, or beside those alone that they are planted in."""
-    used = {pair for place in places for pair in place.pairs}
-    healthy = tuple(pair for pair in matrix.pairs if whole or pair in used)
-    variants = {variant.label: variant for variant in matrix.variants}
-    pairs, short = list(healthy), set()
-    for where in places:
-        for case, label in where.pairs:
-            faulty = replace(variants[label], fault=where.fault)
-            variants.setdefault(faulty.label, faulty)
-            pairs.append((case, faulty.label))
-            short |= {case} if plugins.load("faults", where.fault).cause == "hang" else set()
-    cases = tuple(
-        replace(case, timeout_s=min(case.timeout_s, HANG_TIMEOUT_S)) if case.name in short else case
-        for case in matrix.cases
-    )
-    named = {name for name, _ in pairs}
-    labels = {label for _, label in pairs}
-    return replace(
-        matrix,
-        pairs=tuple(pairs),
-        cases=tuple(case for case in cases if case.name in named),
-        variants=tuple(variant for label, variant in variants.items() if label in labels),
-    )
-
-
-def _faults(only: Sequence[str]) -> Iterator[type[Fault]]:
-    for name in plugins.names("faults"):
-        if not only or name in only:
-            yield plugins.load("faults", name)
-
-
-def _takes(sight: Sight, fault: type[Fault]) -> bool:
-    return fault.name in plugins.load("engines", sight.row.variant.engine).faults()
-
-
-def _served(sight: Sight, graph: Graph) -> list[Row]:
-    """A row, behind those of the same sequence that are served before it."""
-    row = sight.row
-    if row.case.sequence is None:
-        return [row]
-    same = [r for r in graph.rows if (r.case.sequence, r.variant.label) == (row.case.sequence, row.variant.label)]
-    return same[: same.index(row) + 1]
-
-
-def _cost(sight: Sight, graph: Graph) -> tuple[bool, bool, int]:
-    """Engines of its own, surplus pads, and tokens that are computed, over steps, pictures and ranks."""
-    rows = _served(sight, graph)
-    tokens = sum(_tokens(r.case) * r.variant.degree for r in rows)
-    padded = any(r.plan is not None and r.plan.surplus_pad_tokens > 0 for r in rows)
-    return sight.row.case.sequence is not None, padded, tokens
-
-
-def _tokens(case: Case) -> int:
-    """Image tokens that are computed for a case; guidance computes them twice."""
-    return case.size.tokens * case.steps * case.num_images * (2 if case.guidance_scale > 0 else 1)
-
-
-# ---------------------------------------------------------------- scoring
 
 
 def score(report: Report, places: Sequence[Place], not_planted: Mapping[str, str], sample: SampleOf) -> KillScore:
@@ -219,7 +114,37 @@ def score(report: Report, places: Sequence[Place], not_planted: Mapping[str, str
         if row.variant.fault is None and row.skip is None
     )
     faults = tuple(_fault_score(where, rows, said) for where in places)
-    return KillScore(report.name, faults, healthy, dict(not_planted), wall_s=report.wall_s)
+    return KillScore(
+        report.name,
+        faults,
+        healthy,
+        dict(not_planted),
+        wall_s=report.wall_s,
+        setting=_setting(report),
+        commit=_commit(),
+    )
+
+
+def _setting(report: Report) -> str:
+    cases = report.matrix.cases
+    drawn = [", ".join(sorted({getattr(case, key) for case in cases})) for key in ("model", "dtype", "device")]
+    versions = [f"{name} {report.environment[name]}" for name in ("device", "torch") if name in report.environment]
+    return f"{drawn[0]} in {drawn[1]} on {drawn[2]}" + (f" ({', '.join(versions)})" if versions else "")
+
+
+def _commit() -> str:
+    """Describe the checkout that holds this file; empty where it is installed or there is no git."""
+    tracked = _git("ls-files", Path(__file__).name)
+    return _git("describe", "--always", "--dirty") if tracked else ""
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()
 
 
 def _fault_score(where: Place, rows: Mapping[str, Row], said: Mapping[str, Said]) -> FaultScore:

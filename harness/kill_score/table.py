@@ -32,6 +32,8 @@ def _lines(score: KillScore) -> Iterator[str]:
     yield ""
     yield f"{found} of {len(score.faults)} planted bugs found, {right} with the right cause;"
     yield f"{failing} of {len(score.healthy)} healthy rows failed; {score.wall_s:.0f} s of drawing."
+    if score.setting:
+        yield f"Drawn with {score.setting}" + (f", at commit {score.commit}." if score.commit else ".")
     yield ""
     yield from _summary(score)
     yield ""

@@ -87,7 +87,9 @@ def _smallest(name: str, matrix: Matrix, model: ModelSpec) -> Addition | None:
 def _drafts(
     name: str, matrix: Matrix, model: ModelSpec, count: CountTokens
 ) -> Iterator[tuple[tuple[Case, ...], Variant]]:
-    base = replace(matrix.cases[0], name=f"cover-{_slug(name)}", golden="off", sequence=None)
+    base = replace(
+        matrix.cases[0], name=f"cover-{_slug(name.removeprefix('second request: '))}", golden="off", sequence=None
+    )
     variants = _variants(name, matrix, model)
     if name in SHAPE_CLASSES:
         plain = replace(base, prompts=base.prompts[:1], negative_prompts=(), guidance_scale=0, num_images_per_prompt=1)

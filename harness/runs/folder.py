@@ -17,10 +17,12 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from harness import codec, files
 from harness.errors import FileError, InfrastructureError
@@ -141,13 +143,8 @@ class RunFolder:
 
     def recorded_s(self) -> float:
         """Sum the seconds spent recording, over all sessions on this folder, without measuring after them."""
-        journal = self.path / "journal.jsonl"
         seconds, last = 0.0, None
-        for line in journal.read_text(encoding="utf-8").splitlines() if journal.is_file() else []:
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue  # cut short when its writer was killed
+        for entry in self.noted():
             if entry["event"] == "measured":  # left by earlier versions, after recording
                 continue
             if entry["event"] != "begun" and last is not None:
@@ -164,6 +161,13 @@ class RunFolder:
             digest for digest, run in self.runs().items() if run.failure is None or not run.failure.kind.infrastructure
         }
         return self.plan.graph.missing(settled, rows)
+
+    def noted(self) -> Iterator[dict[str, Any]]:
+        """Read the journal; a line that was cut short when its writer was killed is left out."""
+        journal = self.path / "journal.jsonl"
+        for line in journal.read_text(encoding="utf-8").splitlines() if journal.is_file() else []:
+            with suppress(ValueError):
+                yield json.loads(line)
 
     def note(self, event: str, **fields: object) -> None:
         """Append a line to the journal.

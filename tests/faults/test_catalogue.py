@@ -11,6 +11,7 @@ import pytest
 from harness import plugins
 from harness.matrix.coverage import CLASSES
 from harness.plugins import Worker
+from tests.faults.alone import ALONE
 
 CAUSES = {
     "crash",
@@ -27,12 +28,17 @@ CAUSES = {
     "decode",
     "golden drift",
     "environment",
+    "weights",
+    "modulation",
+    "guidance",
+    "schedule",
+    "not engaged",
 }
 FAULTS = plugins.names("faults")
 
 
 def test_there_are_enough_of_them():
-    assert len(FAULTS) >= 30
+    assert len(FAULTS) >= 65
     assert {plugins.load("faults", name).cause for name in FAULTS} >= CAUSES - {"golden drift", "environment"}
 
 
@@ -52,7 +58,7 @@ def test_a_fault_names_its_thread_its_cause_and_its_row(name: str):
     assert fault.__doc__
 
 
-@pytest.mark.parametrize("name", [name for name in FAULTS if name != "mask-dropped"])
+@pytest.mark.parametrize("name", [name for name in FAULTS if name not in ALONE])
 def test_a_fault_of_the_split_is_not_there_without_a_split(name: str):
     before = _functions()
     with plugins.load("faults", name)().plant(Worker(0, 1, "cpu", "", "float32")):

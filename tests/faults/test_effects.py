@@ -1,4 +1,4 @@
-"""Every planted bug that draws a picture changes it at the row where it is tried, on ranks that stay for all of them."""
+"""Every planted bug that draws a picture changes it at its row; one process group draws them all."""
 
 from __future__ import annotations
 
@@ -13,30 +13,20 @@ import numpy as np
 import pytest
 
 from harness import plugins
-from harness.kill_score import score
+from harness.kill_score import planting
+from harness.matrix.loader import read_matrix
+from harness.models.z_image import PRELOAD
 from harness.session import steps
 from harness.types import RunSpec
+from tests.faults.alone import ALONE
 
 FAULTS_TOML = Path(__file__).resolve().parents[2] / "matrices" / "faults.toml"
 LOUD = {name for name in plugins.names("faults") if plugins.load("faults", name).cause in ("crash", "hang")}
 QUIET = [name for name in plugins.names("faults") if name not in LOUD]
+SIZE = "176x144"
+"""The smallest with uneven shards and no surplus pads at two ranks."""
 LAST = "cache-survives-request"
 """It leaves an engine that is of no use to others."""
-ALONE = [
-    "cache-halves-apart",
-    "cache-serves-unguided",
-    "cache-shared-by-halves",
-    "caption-bucket-coarse",
-    "caption-last-layer",
-    "caption-slots-attended",
-    "guidance-zero-is-one",
-    "latents-half-precision",
-    "mask-dropped",
-    "pad-tokens-uninitialised",
-    "schedule-of-defaults",
-    "timestep-rounded",
-]
-"""Bugs that are there on one device too."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +47,13 @@ class Drawn:
 def draw_all(rank: int, world_size: int, store: str, specs: list[RunSpec], place: str) -> None:
     """Draw requests one after the other with one engine; the first rank writes what they come to."""
     import torch
-    import torch.distributed as dist
+    from torch import distributed as dist
 
     from harness.engines.spatial import SpatialEngine
 
     torch.set_num_threads(1)
     if world_size > 1:
-        dist.init_process_group("gloo", store=dist.FileStore(store, world_size), rank=rank, world_size=world_size)
+        dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size)
     worker = plugins.Worker(rank, world_size, "cpu", specs[0].model_path, "float32")
     engine = SpatialEngine()
     engine.load(worker)
@@ -83,17 +73,18 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, str, 
     """What was drawn, by case, split, role and bug."""
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     folder = tmp_path_factory.mktemp("effects")
-    matrix, graph = steps.prepare(FAULTS_TOML, golden="off")
-    places, not_planted = score.place(graph, QUIET)
+    matrix = planting.overridden(read_matrix(FAULTS_TOML), planting.Overrides(sizes=(SIZE,)))
+    places, not_planted = planting.place(steps.plan(matrix), QUIET)
     assert not not_planted
-    faulty = steps.plan(score.planted(matrix, sorted(places, key=lambda place: place.fault == LAST), whole=False))
+    faulty = steps.plan(planting.planted(matrix, sorted(places, key=lambda place: place.fault == LAST), whole=False))
     wanted = [
         (row, role, faulty.specs[row.runs[role]])
         for row in faulty.rows
         for role in ("candidate", "control")
         if role == "candidate" or row.variant.fault in (None, *ALONE)
     ]
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*PRELOAD, "cache_dit"])
     found: dict[str, Drawn] = {}
     for world_size in (1, 2, 3):
         specs = list({spec.digest: spec for _, _, spec in wanted if spec.world_size == world_size}.values())
@@ -132,6 +123,6 @@ def test_a_bug_that_needs_no_split_is_there_on_one_device(name: str, rows: Any) 
 
 
 def test_where_nothing_is_split_nothing_is_sent(rows: Any) -> None:
-    alone, healthy = (rows["plain-240x176", "2x1 h", "candidate", fault] for fault in ("nothing-split", None))
+    alone, healthy = (rows["plain-176x144", "2x1 h", "candidate", fault] for fault in ("nothing-split", None))
     assert alone.exchanged_bytes == 0 < healthy.exchanged_bytes
     assert np.allclose(alone.latents, healthy.latents, atol=1e-3)

@@ -227,7 +227,8 @@ def test_examples_are_matrices_of_every_kind(tmp_path: Path) -> None:
 
     look()
     rare = ("axis won by", "pads: none", "caption: at")  # on few sizes or prompts only
-    assert {name for name in CLASSES if not name.startswith(rare)} <= met
+    fixed = ("dtype: bfloat16", "attention: another", "steps: 1", "second request: other", "second request: captions")
+    assert {name for name in CLASSES if not name.startswith((*rare, *fixed))} <= met
 
 
 def test_spatial_a_gather_that_keeps_its_pads_takes_uneven_shards(

@@ -1,88 +1,17 @@
-"""The kill score's accounting, on runs of the fake engine and on figures made up."""
+"""Accounting of the kill score, on runs of the fake engine and on figures made up."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from harness.errors import UsageError
 from harness.kill_score import score
-from harness.kill_score.score import FaultScore, HealthyScore, KillScore, Place
+from harness.kill_score.planting import Place
+from harness.kill_score.score import FaultScore, HealthyScore, KillScore
 from harness.kill_score.table import markdown
 from harness.runs.sample import Sample
 from harness.session import steps
-
-MATRIX = """
-schema = 1
-model = "nano"
-steps = 2
-golden = "off"
-
-[[case]]
-size = ["144x144", "240x176"]
-prompt = "a red ball"
-
-[[case]]
-sequence = "again"
-size = ["240x176", "176x240"]
-prompt = "a red ball"
-
-[[variant]]
-engine = "spatial"
-ulysses = 2
-axis = "h"
-"""
-
-
-@pytest.fixture
-def planned(tmp_path: Path):
-    path = tmp_path / "m.toml"
-    path.write_text(MATRIX)
-    return steps.prepare(path)
-
-
-def test_a_bug_goes_to_the_cheapest_row_and_rather_to_one_without_surplus_pads(planned):
-    places, _ = score.place(planned[1], ["attention-local"])
-    assert places == [Place("attention-local", (("240x176", "spatial-u2-h"),))]
-
-
-def test_a_bug_of_the_second_request_takes_the_first_one_along(planned):
-    (where,), _ = score.place(planned[1], ["rope-table-kept"])
-    assert [case for case, _ in where.pairs] == ["again-1-240x176", "again-2-176x240"]
-
-
-def test_what_no_row_can_show_is_named_with_what_it_needs(planned):
-    places, not_planted = score.place(planned[1], ["cache-per-rank", "ranks-misnumbered"])
-    assert not places
-    assert not_planted == {"cache-per-rank": "cache", "ranks-misnumbered": "ranks: 3"}
-
-
-def test_an_unknown_bug_is_a_usage_error(planned):
-    with pytest.raises(UsageError, match="attention-local"):
-        score.place(planned[1], ["attention-locl"])
-
-
-def test_bugs_stand_beside_the_healthy_rows_of_a_matrix(planned):
-    matrix, graph = planned
-    places, _ = score.place(graph, ["attention-local", "gather-missed"])
-    whole, part = (score.planted(matrix, places, whole) for whole in (True, False))
-    faulty = [(case, label) for case, label in whole.pairs if "attention" in label or "gather" in label]
-    assert faulty == [("240x176", "spatial-u2-h-attention-local"), ("240x176", "spatial-u2-h-gather-missed")]
-    assert len(whole.pairs) == len(matrix.pairs) + 2
-    assert part.pairs == (("240x176", "spatial-u2-h"), *faulty)
-    assert [case.name for case in part.cases] == ["240x176"]
-    steps.plan(whole)  # a graph can be built of it
-
-
-def test_only_cases_with_a_bug_that_hangs_get_its_short_time_limit(planned):
-    matrix, graph = planned
-    places, _ = score.place(graph, ["gather-missed"])
-    limits = {case.name: case.timeout_s for case in score.planted(matrix, places, whole=True).cases}
-    assert limits["240x176"] == score.HANG_TIMEOUT_S
-    assert limits["144x144"] == 120
-
 
 FAKE = """
 schema = 1
