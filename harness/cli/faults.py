@@ -34,7 +34,7 @@ def run(
     matrix: Annotated[Path, typer.Option(help="Healthy rows to plant in.")] = FAULTS_TOML,
     only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this bug.")] = None,
     model: Annotated[str | None, typer.Option(help="Draw with this model instead of the file's.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="Draw in this type: float32, bfloat16.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Draw in this type: float32, bfloat16, float16.")] = None,
     device: Annotated[str | None, typer.Option(help="Draw on this device: cpu, cuda.")] = None,
     size: Annotated[
         list[str] | None,

@@ -150,7 +150,7 @@ def test_rows_on_too_many_ranks_are_left_out(shapes):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (Overrides(dtype="float16"), "--dtype 'float16'"),
+        (Overrides(dtype="float8"), "--dtype 'float8'"),
         (Overrides(device="tpu"), "--device 'tpu'"),
         (Overrides(sizes=("250x100",)), "--size: .*multiple of 16"),
         (Overrides(sizes=("512x256", "256x128")), "--size 256x128: 512x256 has the same orientation"),
