@@ -43,6 +43,8 @@ class FaultScore:
     """What the gates measured; an infinite PSNR is null in JSON."""
     healthy_gates: Mapping[str, Word] = field(default_factory=dict)
     """What the gates say of the same row without the bug."""
+    healthy_passed: bool = True
+    """Whether the harness passes the same row without the bug; a picture that fails either way shows nothing."""
 
     @property
     def cause_right(self) -> bool:
@@ -105,7 +107,7 @@ def score(report: Report, places: Sequence[Place], not_planted: Mapping[str, str
         HealthyScore(
             row.name,
             row.plan.surplus_pad_tokens if row.plan else 0,
-            row.verdict is not None and row.verdict.outcome == Outcome.PASS,
+            _passes(row),
             row.verdict.sentence if row.verdict else "",
             said[row.name].words,
             said[row.name].figures,
@@ -164,12 +166,17 @@ def _fault_score(where: Place, rows: Mapping[str, Row], said: Mapping[str, Said]
         gates=said[row.name].words,
         figures=said[row.name].figures,
         healthy_gates=said[twins[found]].words,
+        healthy_passed=_passes(rows[twins[found]]),
     )
 
 
 def _faulty(twin: str, fault: str, rows: Mapping[str, Row]) -> Row:
     healthy = rows[twin]
     return rows[f"{healthy.case.name}/{replace(healthy.variant, fault=fault).label}"]
+
+
+def _passes(row: Row) -> bool:
+    return row.verdict is not None and row.verdict.outcome == Outcome.PASS
 
 
 def _found(row: Row) -> bool:

@@ -11,7 +11,7 @@ from harness.kill_score.other_gates import Word
 from harness.kill_score.score import FaultScore, HealthyScore, KillScore
 
 ALARM = "fails anyway"
-"""A gate fails the faulty picture, and the healthy one of the same row too: it says nothing of the bug."""
+"""A gate fails the faulty picture, and the healthy one of the same row too: it does not see the bug."""
 
 
 def markdown(score: KillScore) -> str:
@@ -26,12 +26,12 @@ def write(score: KillScore, folder: Path) -> Path:
 
 
 def _lines(score: KillScore) -> Iterator[str]:
-    found, right = sum(f.detected for f in score.faults), sum(f.cause_right for f in score.faults)
-    failing = sum(not row.passed for row in score.healthy)
+    found, right = sum(_own(f) == "found" for f in score.faults), sum(f.cause_right for f in score.faults)
+    alarms = sum(not row.passed for row in score.healthy)
     yield f"# Kill score: {score.name}"
     yield ""
     yield f"{found} of {len(score.faults)} planted bugs found, {right} with the right cause;"
-    yield f"{failing} of {len(score.healthy)} healthy rows failed; {score.wall_s:.0f} s of drawing."
+    yield f"{alarms} of {len(score.healthy)} healthy rows failed; {score.wall_s:.0f} s of drawing."
     if score.setting:
         yield f"Drawn with {score.setting}" + (f", at commit {score.commit}." if score.commit else ".")
     yield ""
@@ -49,13 +49,17 @@ def _lines(score: KillScore) -> Iterator[str]:
     yield ""
     yield "## Healthy rows"
     yield ""
-    yield from _table(
-        ("row", "surplus pads", "sp-harness", *score.rules), [_healthy(row, score) for row in score.healthy]
-    )
+    failing = [row for row in score.healthy if not row.passed or "fails" in row.gates.values()]
+    if failing:
+        yield from _table(
+            ("row", "surplus pads", "sp-harness", *score.rules), [_healthy(row, score) for row in failing]
+        )
+        yield ""
+    yield f"{len(score.healthy) - len(failing)} others pass every gate that can judge them."
 
 
 def _summary(score: KillScore) -> Iterator[str]:
-    own = ["found" if fault.detected else "missed" for fault in score.faults]
+    own = [_own(fault) for fault in score.faults]
     alarms = [("passes" if row.passed else "fails", row.surplus_pads) for row in score.healthy]
     rows = [["sp-harness", "exchange at the noise floor", *_counts(own), *_alarms(alarms)]]
     for gate, rule in score.rules.items():
@@ -76,6 +80,13 @@ def _alarms(rows: Sequence[tuple[str, int]]) -> Iterator[str]:
         yield f"{words.count('fails')} of {len(words)}"
 
 
+def _own(fault: FaultScore) -> str:
+    """Say whether the harness found a bug, or fails the row anyway."""
+    if not fault.detected:
+        return "missed"
+    return "found" if fault.healthy_passed or not _is_picture(fault) else ALARM
+
+
 def _word(fault: FaultScore, gate: str) -> str:
     """Format a gate's answer to one bug."""
     faulty: Word = fault.gates.get(gate, "n/a")
@@ -94,7 +105,8 @@ def _is_picture(fault: FaultScore) -> bool:
 def _fault(fault: FaultScore, score: KillScore) -> list[str]:
     cause = fault.cause if fault.cause_right else f"{fault.found_cause or '-'} (is {fault.cause})"
     name = f"[{fault.fault}]({fault.source})"
-    return [name, fault.row, fault.by or "**missed**", cause, *(_word(fault, gate) for gate in score.rules)]
+    by = {"found": fault.by, ALARM: f"**{ALARM}**", "missed": "**missed**"}[_own(fault)]
+    return [name, fault.row, by, cause, *(_word(fault, gate) for gate in score.rules)]
 
 
 def _healthy(row: HealthyScore, score: KillScore) -> list[str]:

@@ -121,6 +121,22 @@ def test_a_gate_that_fails_the_healthy_row_too_has_found_nothing(faulty, healthy
     assert _line(score, "diffusers")[2:6] == counts
 
 
+def test_a_bug_at_a_row_that_fails_anyway_is_not_found():
+    score = KillScore("run", (replace(BUG, healthy_passed=False),), (replace(HEALTHY, passed=False),), {})
+    assert _line(score, "sp-harness")[2:6] == ["0", "1", "0", "0"]
+    assert _line(score, "[bug](https://x)")[2] == "**fails anyway**"
+    crash = replace(BUG, healthy_passed=False, by="no picture")
+    assert _line(KillScore("run", (crash,), (HEALTHY,), {}), "sp-harness")[2] == "1"
+
+
+def test_healthy_rows_that_some_gate_fails_are_shown_and_the_others_counted():
+    rows = [HEALTHY, *[replace(HEALTHY, row="sound", gates={"diffusers": "passes"})] * 3]
+    text = markdown(KillScore("run", (BUG,), tuple(rows), {}))
+    assert "| row | 32 | passes |" in text
+    assert "sound" not in text
+    assert "3 others pass every gate" in text
+
+
 def test_false_alarms_are_counted_over_the_rows_a_gate_can_judge():
     rows = [replace(HEALTHY, gates={"diffusers": word}) for word in ("fails", "passes", "n/a")]
     clean = replace(HEALTHY, surplus_pads=0, gates={"diffusers": "passes"})
