@@ -5,7 +5,8 @@
     |   |-- ConfigError           a matrix file: names file and key
     |   `-- FileError             a run folder, golden or report that is not what it should be
     |-- GoldenError           1   a golden that was altered
-    `-- InfrastructureError   3   no GPU, no hub, a launch that fails
+    |-- InfrastructureError   3   no GPU, no hub, a launch that fails
+    `-- BugError             70   any other exception: a bug of the harness
 
 A correctness failure is no exception: it is a verdict, and ends with 1. Every message says what is
 wrong, where, and what to write instead, in one line; the command line prints it without a traceback.
@@ -13,6 +14,7 @@ wrong, where, and what to write instead, in one line; the command line prints it
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import ClassVar
@@ -21,7 +23,12 @@ EXIT_OK = 0
 EXIT_VERDICT = 1
 EXIT_USAGE = 2
 EXIT_INFRASTRUCTURE = 3
+EXIT_BUG = 70
+"""``EX_SOFTWARE`` of sysexits.h; goes before all others."""
 EXIT_INTERRUPTED = 130
+
+EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS, errno.EIO)
+"""Numbers of system errors that say what a machine lacks or has broken, wherever they occur."""
 
 
 class HarnessError(Exception):
@@ -52,6 +59,37 @@ class InfrastructureError(HarnessError):
     """The machine, not the engine, is to blame."""
 
     exit_code = EXIT_INFRASTRUCTURE
+
+
+class BugError(HarnessError):
+    """The harness itself is wrong; the message names the file of the traceback."""
+
+    exit_code = EXIT_BUG
+
+
+def user_error(error: Exception) -> HarnessError | None:
+    """Return an exception as one that a user may see, or ``None`` for a bug of the harness.
+
+    Memory, disk or descriptors that run out are the machine's failure wherever they do.
+    """
+    if isinstance(error, HarnessError):
+        return error
+    if isinstance(error, MemoryError):
+        return InfrastructureError("this process is out of memory; use a machine with more, or close other programs")
+    if isinstance(error, OSError) and error.errno in EXHAUSTED:
+        place = f"{error.filename}: " if error.filename else ""
+        return InfrastructureError(f"{place}{error.strerror}")
+    return None
+
+
+def worst(codes: Iterable[int]) -> int:
+    """Return the exit code that goes before the others: 70, then 2, 1, 3, any other, 0.
+
+    >>> worst([3, 1, 0])
+    1
+    """
+    order = (EXIT_OK, EXIT_INFRASTRUCTURE, EXIT_VERDICT, EXIT_USAGE, EXIT_BUG)
+    return max(codes, key=lambda code: order.index(code) if code in order else 0.5)
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:

@@ -7,14 +7,16 @@ that ``-k``, ``-x`` and ``--lf`` compute what they ask for and no more.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.errors import HarnessError
+from harness import bug
+from harness.errors import HarnessError, user_error, worst
 from harness.types import Outcome, Row
 
 if TYPE_CHECKING:
@@ -108,12 +110,15 @@ class MatrixFile(pytest.File):
         """Rows that have been judged, in order."""
         return []
 
-    def write_reports(self) -> tuple[Report, dict[str, Path]]:
-        """Report on the rows that have been judged."""
+    def write_reports(self, problems: Sequence[HarnessError] = ()) -> tuple[Report, dict[str, Path]]:
+        """Report on the rows that have been judged, and on what went wrong beside them."""
         from harness.goldens import for_run
         from harness.session import steps
 
         report = steps.conclude(self.folder, self.measurer, rows=self.judged)
+        if problems:
+            code = worst([report.exit_code, *(problem.exit_code for problem in problems)])
+            report = replace(report, exit_code=code, notes=(*report.notes, *map(str, problems)))
         for_run.propose(self.folder, report)
         return report, steps.write_reports(report, self.folder.path)
 
@@ -121,8 +126,16 @@ class MatrixFile(pytest.File):
 _FILES: pytest.StashKey[list[MatrixFile]] = pytest.StashKey()
 
 
+_PROBLEMS: pytest.StashKey[list[HarnessError]] = pytest.StashKey()
+"""Bugs of the harness met in a session, and what kept a report from being written."""
+
+
 class RowFailed(Exception):
     """A row's verdict is neither pass nor skip."""
+
+
+EXPECTED = (RowFailed, pytest.Collector.CollectError, pytest.fail.Exception)
+"""Exceptions by which an item or a file fails."""
 
 
 class RowItem(pytest.Item):
@@ -169,14 +182,38 @@ def _explain(row: Row, file: MatrixFile) -> str:
     return "\n".join(lines)
 
 
+def pytest_exception_interact(node: pytest.Item | pytest.Collector, call: pytest.CallInfo[Any]) -> None:
+    """Keep the traceback where collecting, computing or judging a matrix meets a bug of the harness."""
+    error = call.excinfo.value if call.excinfo else None
+    file = node.parent if isinstance(node, RowItem) else node
+    if not isinstance(file, MatrixFile) or not isinstance(error, Exception) or isinstance(error, EXPECTED):
+        return
+    if not user_error(error):
+        _note(error, file)
+
+
+def _note(error: Exception, file: MatrixFile) -> None:
+    folder = vars(file).get("folder")  # made with the first item
+    kept = user_error(error) or bug.keep(error, folder.path / "logs" if folder else None)
+    file.config.stash.setdefault(_PROBLEMS, []).append(kept)
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write the reports of every matrix that had an item run."""
+    """Write the reports of every matrix that had an item run; a bug of the harness decides the exit code."""
+    problems = session.config.stash.setdefault(_PROBLEMS, [])
     for file in session.config.stash.get(_FILES, []):
-        file.pool.close()
-        file.write_reports()
+        try:
+            file.pool.close()
+            file.write_reports(problems)
+        except Exception as error:
+            _note(error, file)
+    if problems:
+        session.exitstatus = worst([session.exitstatus, *(problem.exit_code for problem in problems)])
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Say where the reports are."""
+    """Say where the reports are, and what went wrong outside of the items."""
     for file in config.stash.get(_FILES, []):
         terminalreporter.write_line(f"sp-harness report: {file.folder.path / 'index.html'}")
+    for problem in config.stash.get(_PROBLEMS, []):
+        terminalreporter.write_line(f"sp-harness: {problem}", red=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import signal
 import sys
 from typing import Any
 
 import typer
 
+from harness import bug
 from harness.cli import (
     approve,
     compare,
@@ -28,10 +28,7 @@ from harness.cli import (
     run,
     table,
 )
-from harness.errors import EXIT_INFRASTRUCTURE, EXIT_INTERRUPTED, HarnessError
-
-EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS, errno.EIO)
-"""What a machine lacks or has broken, wherever it is noticed."""
+from harness.errors import EXIT_INTERRUPTED, user_error
 
 app = typer.Typer(
     name="sp-harness",
@@ -53,19 +50,14 @@ def _terminated(number: int, frame: Any) -> None:
 
 
 def main() -> None:
-    """Run the command line; every error a user can cause ends in one line and an exit code."""
+    """Run the command line; every exception ends in one line and the exit code of its kind."""
     signal.signal(signal.SIGTERM, _terminated)
     try:
         app()
-    except HarnessError as error:
-        typer.echo(f"sp-harness: {error}", err=True)
-        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         typer.echo("sp-harness: interrupted", err=True)
         sys.exit(EXIT_INTERRUPTED)
-    except OSError as error:
-        if error.errno not in EXHAUSTED:
-            raise  # a bug of ours
-        place = f"{error.filename}: " if error.filename else ""
-        typer.echo(f"sp-harness: {place}{error.strerror}", err=True)
-        sys.exit(EXIT_INFRASTRUCTURE)
+    except Exception as error:
+        known = user_error(error) or bug.keep(error)
+        typer.echo(f"sp-harness: {known}", err=True)
+        sys.exit(known.exit_code)

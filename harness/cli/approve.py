@@ -45,7 +45,11 @@ def approve(
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("approving asks for a yes and there is no terminal; look at the changes, then add --yes")
-        if not typer.confirm(f"Approve {len(pending)} goldens in {folder.plan.matrix.golden_store}?"):
+        try:
+            agreed = typer.confirm(f"Approve {len(pending)} goldens in {folder.plan.matrix.golden_store}?")
+        except typer.Abort:  # Ctrl-C or Ctrl-D, for which typer would end with 1
+            raise KeyboardInterrupt from None
+        if not agreed:
             typer.echo("nothing approved")
             return
     written = 0

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
+from harness import bug
 from harness.cli._options import check_known, parse_size
-from harness.errors import EXIT_INTERRUPTED, EXIT_OK, InfrastructureError, UsageError
+from harness.errors import EXIT_INTERRUPTED, EXIT_OK, BugError, InfrastructureError, UsageError, user_error
 from harness.types import Axis, GoldenPolicy, Report
 
 if TYPE_CHECKING:
@@ -113,7 +115,33 @@ def compute(folder: RunFolder, make: Make, judge: bool = True, explained: bool =
     """Compute what a run folder lacks, explain what fails, report, and return the exit code.
 
     Ctrl-C ends the computing; what is there is judged and reported all the same.
+
+    Raises
+    ------
+    BugError
+        For an exception that nothing is expected to raise; what is there is reported before.
     """
+    try:
+        return _compute(folder, make, judge, explained)
+    except Exception as error:
+        if user_error(error):
+            raise
+        raise _reported(error, folder) from error
+
+
+def _reported(error: Exception, folder: RunFolder) -> BugError:
+    """Keep the traceback of a bug in the run folder, and report what is there with the exit code of a bug."""
+    from harness.session import steps
+
+    kept = bug.keep(error, folder.path / "logs")
+    with suppress(Exception):  # judging or reporting may be what is wrong
+        report = steps.conclude(folder, complete=folder.is_complete())
+        report = replace(report, exit_code=kept.exit_code, notes=(*report.notes, f"Ended early: {kept}."))
+        steps.write_reports(report, folder.path)
+    return kept
+
+
+def _compute(folder: RunFolder, make: Make, judge: bool, explained: bool) -> int:
     from harness.cli.console import LiveProgress, make_console
     from harness.session import steps
 

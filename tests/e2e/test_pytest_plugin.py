@@ -143,3 +143,22 @@ def test_a_conftest_that_names_the_plugin_meets_the_entry_point_in_peace(pyteste
     result.stdout.fnmatch_lines(["*6 tests collected*"])
     assert result.ret == 0
     assert "already registered" not in result.stdout.str() + result.stderr.str()
+
+
+@pytest.mark.parametrize("where", ["prepare", "conclude"])
+def test_a_bug_of_the_harness_is_the_exit_code_of_the_session(pytester: pytest.Pytester, where: str) -> None:
+    write(pytester, HEAD + CASES + VARIANT)
+    pytester.makeconftest(f"""
+        from harness.session import steps
+
+        def broken(*arguments, **named):
+            raise KeyError("nobody expects this")
+
+        steps.{where} = broken
+    """)
+    result = run(pytester, "m.toml", "-k", "128x128-fake-u2-h", "--sp-golden", "off")
+    assert result.ret == 70
+    result.stdout.fnmatch_lines(["sp-harness: this is a bug of sp-harness*KeyError*"])
+    if where == "conclude":
+        (folder,) = runs(pytester)
+        assert list((folder / "logs").glob("sp-harness-bug-*.txt"))
