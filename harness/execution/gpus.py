@@ -44,7 +44,8 @@ class Gpu:
 def visible(device: Device) -> tuple[Gpu, ...]:
     """GPUs that runs started here may use, in CUDA's order; none where runs need none.
 
-    The driver is asked in a process of its own: one that has talked to it cannot be forked any more.
+    CUDA's driver is asked, since NVML knows neither ``CUDA_VISIBLE_DEVICES`` nor CUDA's order, and in a process of
+    its own: one that has talked to it cannot be forked any more.
 
     Raises
     ------

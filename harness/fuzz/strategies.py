@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import tomli_w
 from hypothesis import strategies as st
 
 from harness.fuzz.space import Space
-from harness.matrix.schema import to_toml
 from harness.plugins import Engine
 from harness.types import PIXELS_PER_TOKEN, SCHEMA
 
@@ -36,7 +36,7 @@ def examples(space: Space, engine: type[Engine]) -> st.SearchStrategy[str]:
 
 def _text(space: Space, cases: Sequence[Mapping[str, Any]], variant: Mapping[str, Any]) -> str:
     cached = "cache" in variant
-    return to_toml(
+    return tomli_w.dumps(
         {
             "schema": SCHEMA,
             "model": space.model,

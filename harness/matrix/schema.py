@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -173,26 +173,3 @@ def _key(location: Iterable[Any]) -> str:
             plain = re.fullmatch(r"[\w-]+", part)  # TOML quotes any other key, and a line break stays one line
             text += ("." if text else "") + (part if plain else json.dumps(part))
     return text
-
-
-def to_toml(tables: Mapping[str, Any]) -> str:
-    """Format tables as a matrix file: plain keys first, then each list of tables."""
-    plain = [f"{key} = {_toml(value)}" for key, value in tables.items() if not _is_tables(value)]
-    blocks = ["\n".join(plain)] if plain else []
-    for key, value in tables.items():
-        for table in value if _is_tables(value) else ():
-            blocks.append("\n".join([f"[[{key}]]", *(f"{name} = {_toml(entry)}" for name, entry in table.items())]))
-    return "\n\n".join(blocks) + "\n"
-
-
-def _is_tables(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(entry, Mapping) for entry in value)
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{key} = {_toml(entry)}" for key, entry in value.items()) + " }"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    # Strings of JSON are strings of TOML, but for one control character.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, cast
 
+import tomli_w
+
 from harness import models, plugins
 from harness.matrix.coverage import SHAPE_CLASSES, met_by, sight_of
 from harness.matrix.loader import expand
-from harness.matrix.schema import MatrixTables, to_toml
+from harness.matrix.schema import MatrixTables
 from harness.models.captions import CountTokens, counter
 from harness.planning.graph import build
 from harness.types import PIXELS_PER_TOKEN, Case, DType, Matrix, ModelSpec, Size, Variant
@@ -246,7 +248,7 @@ def as_toml(found: Sequence[Addition], matrix: Matrix, tables: MatrixTables) -> 
         _variant_table(replace(variant, required=required.get(label, True)), names)
         for label, (variant, names) in met.items()
     ]
-    return to_toml({"case": cases, "variant": variants})
+    return tomli_w.dumps({"case": cases, "variant": variants})
 
 
 def _identity(case: Case) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli_w
 from hypothesis import HealthCheck, configuration, given, settings
 from typer.testing import CliRunner
 
@@ -25,7 +26,6 @@ from harness.fuzz.space import Space, check
 from harness.fuzz.strategies import examples
 from harness.matrix.coverage import CLASSES, met_by, sights
 from harness.matrix.loader import read_matrix
-from harness.matrix.schema import to_toml
 from harness.session.steps import prepare
 from harness.types import Matrix, Outcome
 
@@ -149,7 +149,7 @@ def test_hypothesis_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_was_found_is_written_however_the_search_ends(
     end: BaseException | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = to_toml(
+    text = tomli_w.dumps(
         {
             "model": "fake",
             "golden": "off",
