@@ -8,6 +8,7 @@
 ``cut/gather``            shards are cut or put together wrongly; also a picture of another size
 ``exchange``              ranks miss image tokens, or what attention found is lost on its way back
 ``position``              a token has the right value and stands at a wrong position
+``not engaged``           the ranks exchanged nothing: one device drew, whatever was asked for
 ``pads``                  another number of pads than the layout has, or something else in their place
 ``caption``               caption tokens are missing, met twice, or wrong
 ``mask``                  masked keys are met, or met keys are masked
@@ -51,7 +52,9 @@ ORDER = (
     Relation.REPEAT,
     Relation.CACHE,
     Relation.CONTROL,
+    Relation.PADDED_CONTROL,
     Relation.EXCHANGE,
+    Relation.OWN_EXCHANGE,
     Relation.GOLDEN_BASELINE,
     Relation.LAYOUT,
     Relation.PAIR,
@@ -61,6 +64,10 @@ ORDER = (
 
 Exchange stands before the goldens: it compares two runs of today, whatever was approved.
 """
+
+
+EXCHANGES = (Relation.EXCHANGE, Relation.OWN_EXCHANGE)
+"""Comparisons of the split with one device: the replay, or the engine itself."""
 
 
 def first_failing(judgements: Sequence[Judgement]) -> Relation | None:
@@ -104,16 +111,17 @@ def find(row: Row, judgements: Sequence[Judgement], runs: Mapping[str, Run] | No
 def of_judgements(row: Row, judgements: Sequence[Judgement]) -> str | None:
     """Name the cause as far as the comparisons tell it."""
     relation = first_failing(judgements)
-    if relation in (Relation.EXCHANGE, Relation.CONTROL) and _decoded_wrongly(relation, judgements):
+    if relation in (*EXCHANGES, Relation.CONTROL) and _decoded_wrongly(relation, judgements):
         return "decode"
-    if relation == Relation.EXCHANGE:
-        exchange = row.comparison(Relation.EXCHANGE)
+    if relation in EXCHANGES:
+        exchange = row.comparison(relation)
         resized = exchange is not None and exchange.problem is not None and "sizes differ" in exchange.problem
         return "cut/gather" if resized else "split"
     causes = {
         Relation.REPEAT: "non-determinism",
         Relation.CACHE: "cache",
         Relation.CONTROL: "engine",
+        Relation.PADDED_CONTROL: "pads",
         Relation.GOLDEN_BASELINE: "golden drift",
         Relation.LAYOUT: "layout",
         Relation.PAIR: "split",

@@ -12,7 +12,7 @@ def of_row(row: Row, outcome: Outcome, judgements: Sequence[Judgement]) -> str:
     """Say in one or two sentences how the row ended and whether a difference is pads or damage."""
     if outcome == Outcome.FAIL:
         return _failing(row, judgements)
-    text = _healthy(row)
+    text = _healthy(row, judgements)
     cache = row.comparison(Relation.CACHE)
     if cache is not None:
         text = f"{text} {cache.note.capitalize()}."
@@ -38,14 +38,24 @@ def describe(comparison: Comparison | None) -> str:
     return "differs"
 
 
-def _healthy(row: Row) -> str:
+def _healthy(row: Row, judgements: Sequence[Judgement]) -> str:
     exchange, pair = row.comparison(Relation.EXCHANGE), row.comparison(Relation.PAIR)
     if row.variant.degree == 1:
         return f"One device, nothing is split: {describe(pair)} against the baseline."
     if pair is not None and pair.exact:
         return "Equal to the single-device picture to the last bit."
-    surplus = row.plan.surplus_pad_tokens if row.plan else 0
+    surplus = row.surplus_pads
+    by_control = {judgement.relation: judgement for judgement in judgements if judgement.bound is not None}
+    if row.own and Relation.OWN_EXCHANGE in by_control:
+        said = by_control[Relation.CONTROL].sentence if Relation.CONTROL in by_control else "not measured"
+        own = describe(row.comparison(Relation.OWN_EXCHANGE))
+        return (
+            f"Splitting costs no more than rounding (own-exchange {own} to the engine on one device), and on one "
+            f"device it keeps to its baseline (control {said})."
+        )
     split = _split_cost(exchange)
+    if surplus is None:
+        return f"{split} To the baseline it is {describe(pair)}."
     if not surplus:
         return f"{split} The layout adds no pad tokens, so this is all a user sees ({describe(pair)})."
     layout = row.comparison(Relation.LAYOUT)
@@ -70,15 +80,18 @@ def _failing(row: Row, judgements: Sequence[Judgement]) -> str:
     comparison = row.comparison(relation)
     if relation == Relation.EXCHANGE:
         control = describe(row.comparison(Relation.CONTROL))
+        pads = "" if row.surplus_pads is None else ", and pads are not to blame: the replay has as many"
         return (
             f"Splitting over {row.variant.degree} ranks damages the picture: exchange {said}. On one device the "
-            f"engine is right (control {control}), and pads are not to blame: the replay has as many.{_where(row)}"
+            f"engine is right (control {control}){pads}.{_where(row)}"
         )
     if relation == Relation.GOLDEN_BASELINE and comparison is not None and comparison.problem:
         return f"The picture cannot be held to its golden: {said}."
     openings = {
         Relation.REPEAT: "The baseline, drawn twice, differs from itself:",
         Relation.CACHE: "The cache decides otherwise when the picture is split:",
+        Relation.PADDED_CONTROL: f"{row.variant.engine} is wrong on one device, padded as its split is: control",
+        Relation.OWN_EXCHANGE: f"Splitting over {row.variant.degree} ranks differs from the engine on one device:",
         Relation.CONTROL: f"{row.variant.engine} is wrong on one device already: control",
         Relation.GOLDEN_BASELINE: "The baseline no longer draws the approved picture:",
         Relation.LAYOUT: "Pads cost more than was approved:",

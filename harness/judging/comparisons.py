@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import cached_property
 
 from harness import plugins
+from harness.judging import own_arithmetic
 from harness.judging.measure import compare_decisions, measure
 from harness.plugins import Context, Metric
 from harness.runs.folder import RunFolder
@@ -103,7 +104,7 @@ class Measurer:
             self.add_run(runs[row.runs[role]])
         figures = [
             self.measure(relation, row.runs[reference], row.runs[candidate])
-            for relation, (reference, candidate) in EDGES.items()
+            for relation, (reference, candidate) in _edges(row).items()
             if candidate in row.runs
         ]
         if row.variant.cache == "none":
@@ -153,6 +154,15 @@ class Measurer:
             self._contents[key] = _content(sample)
             self._with_steps |= {key} if sample.trajectory is not None else set()
         return self._contents[key]
+
+
+def _edges(row: Row) -> Mapping[Relation, tuple[str, str]]:
+    """Return :data:`EDGES`, and the comparisons with the engine's own control where its arithmetic is its own."""
+    reference = own_arithmetic.reference_role(row) if row.own else None
+    if reference is None:
+        return EDGES
+    own = {Relation.OWN_EXCHANGE: (reference, "candidate"), Relation.PADDED_CONTROL: ("replay", "padded")}
+    return {**EDGES, **own}
 
 
 def _num_bytes(sample: Sample) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from harness.diagnose import cause, noise_floor, sentence
+from harness.judging import engaged, own_arithmetic
 from harness.types import Bound, Comparison, Judgement, Outcome, Relation, Row, Run, Verdict
 
 MARGIN_DB = 1.0
@@ -12,6 +13,14 @@ MARGIN_DB = 1.0
 
 HELD_TO_FLOOR = (Relation.EXCHANGE, Relation.CONTROL, Relation.REPEAT, Relation.GOLDEN_BASELINE)
 """Relations whose two sides compute the same mathematics."""
+
+OF_OWN_ARITHMETIC = (Relation.EXCHANGE, Relation.CONTROL, Relation.PADDED_CONTROL, Relation.OWN_EXCHANGE)
+"""Relations that are judged otherwise where an engine's arithmetic is its own."""
+
+SHOWN = {
+    Relation.EXCHANGE: "shown, not judged: the engine computes otherwise than the replay; own-exchange is judged",
+    Relation.OWN_EXCHANGE: "shown, not judged: the control reaches the noise floor, so exchange is judged",
+}
 
 Approved = Mapping[str, float | None]
 """Latents PSNR in dB approved for one variant, by relation (``pair``, ``layout``); ``None`` means exact."""
@@ -50,11 +59,15 @@ def judge(
         for comparison in row.comparisons
         for judgement in _judge_one(comparison, row, tuple(declared), approved or {})
     )
+    if row.own:
+        judgements = (*judgements, *own_arithmetic.beyond_control(row, judgements))
     outcome = Outcome.PASS
     if golden_missing:
         outcome = Outcome.NO_GOLDEN
     if any(judgement.ok is False for judgement in judgements):
         outcome = Outcome.FAIL
+    if (idle := engaged.problem(row, runs)) is not None:
+        return Verdict(Outcome.FAIL, idle, cause="not engaged", judgements=judgements, evidence=(idle,))
     found = cause.find(row, judgements, runs)
     return Verdict(
         outcome,
@@ -92,7 +105,7 @@ def _unjudged(row: Row, runs: Mapping[str, Run], mixed: str) -> Verdict | None:
 
 def _failed_run(row: Row, runs: Mapping[str, Run]) -> Verdict | None:
     """Judge a row of which a run has no picture: the candidate's own failure is named first; else ``None``."""
-    for role in ("candidate", "control", "baseline", "replay", "reordered", "repeat"):
+    for role in ("candidate", "control", "padded", "baseline", "replay", "reordered", "repeat"):
         if role not in row.runs:
             continue
         run = runs.get(row.runs[role])
@@ -120,25 +133,27 @@ def _judge_one(
         yield Judgement(relation, True, f"{comparison.note}, decided alike on every rank and on one device")
         return
     bounds = [bound for wanted, bound in declared if wanted == relation]
-    bounds += _own_bounds(relation, row, approved)
+    held_to_floor = relation in HELD_TO_FLOOR
+    if row.own and relation in OF_OWN_ARITHMETIC:
+        bounds += own_arithmetic.bounds(row, comparison)
+        held_to_floor = not noise_floor.bounds(row.comparison(Relation.FLOOR))
+    else:
+        bounds += _own_bounds(relation, row, approved)
     if relation == Relation.FLOOR:
         return
-    if not bounds and relation in HELD_TO_FLOOR and not comparison.exact:
+    if not bounds and held_to_floor and not comparison.exact:
         yield Judgement(relation, False, "there is no noise floor to hold it to")
     elif not bounds:
-        yield Judgement(relation, None, "shown, not judged: nothing is approved for this variant")
+        yield Judgement(relation, None, SHOWN.get(relation, "shown, not judged: nothing is approved for this variant"))
     for bound in bounds:
-        exact = comparison.exact_latents if bound.domain == "latents" else comparison.exact_image
-        if exact or comparison.same_run:
-            yield Judgement(relation, True, "equal to the last bit", bound)
-            continue
-        if exact is None:
+        ok = own_arithmetic.holds(comparison, bound)
+        if ok is None:
             continue  # one side lacks this output, such as a golden that keeps latents only
         figure = comparison.figure(bound.metric, bound.domain)
         if figure is None or figure.value is None:
-            yield Judgement(relation, False, f"{bound.metric} of {bound.domain} could not be measured", bound)
+            unknown = f"{bound.metric} of {bound.domain} could not be measured"
+            yield Judgement(relation, ok, "equal to the last bit" if ok else unknown, bound)
             continue
-        ok = bound.holds(figure.value)
         text = f"{figure.value:.4g} {figure.unit} of {bound.domain}, asked for {bound}"
         yield Judgement(relation, ok, text, bound, figure.value)
 

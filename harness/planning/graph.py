@@ -12,12 +12,23 @@ from dataclasses import dataclass, replace
 
 from harness import plugins
 from harness.errors import ConfigError, did_you_mean
-from harness.planning.cut import choose_axis, cut
+from harness.planning.cut import choose_axis, cut, pads_of
 from harness.planning.fingerprint import source_of
 from harness.plugins import Engine
-from harness.types import AxisChoice, Case, Matrix, ModelSpec, Row, RunSpec, ShardPlan, Variant, digest_of
+from harness.types import (
+    AxisChoice,
+    Case,
+    Matrix,
+    ModelSpec,
+    OwnArithmetic,
+    Pads,
+    Row,
+    RunSpec,
+    Variant,
+    digest_of,
+)
 
-ROLES = ("baseline", "replay", "control", "candidate", "reordered", "repeat")
+ROLES = ("baseline", "replay", "control", "padded", "candidate", "reordered", "repeat")
 
 
 @dataclass(frozen=True)
@@ -152,14 +163,27 @@ def _row(case: Case, variant: Variant, model: ModelSpec, last: dict[str, str]) -
     skip = plugins.ask(engine, "limits", case, variant, model)
     if skip is None and choice is not None and plan is None:
         skip = f"no cut: {choice.rule}"
+    pads = None if plan else _declared_pads(case, variant, engine, model)
+    if skip is None and pads and pads.surplus < 0:
+        skip = f"{engine.name} adds {pads.total} image pads, one device {pads.single}: a replay cannot leave pads out"
+    own = OwnArithmetic(engine.control_db.get(case.dtype)) if engine.own_arithmetic else None
+    row = Row(case, variant, choice, plan, pads, own, skip)
     if skip is not None:
-        return Row(case, variant, choice, plan, skip), {}
-    runs = _runs(case, variant, model, plan)
+        return row, {}
+    runs = _runs(row, model)
     if case.sequence:
         sequence = f"{case.sequence}/{variant.label}"
         runs["candidate"] = replace(runs["candidate"], sequence=sequence, after=last.get(sequence, ""))
         last[sequence] = runs["candidate"].digest
-    return Row(case, variant, choice, plan, runs={role: spec.digest for role, spec in runs.items()}), runs
+    return replace(row, runs={role: spec.digest for role, spec in runs.items()}), runs
+
+
+def _declared_pads(case: Case, variant: Variant, engine: type[Engine], model: ModelSpec) -> Pads | None:
+    """Return the pads of an engine that cuts no picture, where it declares them."""
+    if variant.degree == 1:
+        return None
+    declared = plugins.ask(engine, "image_pads", case, variant, model)
+    return None if declared is None else Pads(declared, pads_of(case.size.tokens, model.pad_multiple))
 
 
 def _choice(case: Case, variant: Variant, engine: type[Engine], model: ModelSpec) -> AxisChoice | None:
@@ -168,7 +192,8 @@ def _choice(case: Case, variant: Variant, engine: type[Engine], model: ModelSpec
     return choose_axis(case.size, variant.ulysses, variant.axis, variant.ring, model.pad_multiple, variant.layout)
 
 
-def _runs(case: Case, variant: Variant, model: ModelSpec, plan: ShardPlan | None) -> dict[str, RunSpec]:
+def _runs(row: Row, model: ModelSpec) -> dict[str, RunSpec]:
+    case, variant, plan = row.case, row.variant, row.plan
     engine = plugins.load("engines", variant.engine)
     baseline_engine = plugins.load("engines", engine.baseline)
     # A cached candidate has a cached baseline: the cache changes the picture by itself.
@@ -182,8 +207,8 @@ def _runs(case: Case, variant: Variant, model: ModelSpec, plan: ShardPlan | None
         cache=variant.cache,
         options={key: value for key, value in variant.options.items() if cached and key.startswith("cache_")},
     )
-    surplus = plan.surplus_pad_tokens if plan else 0
-    replay = replace(baseline, image_pad_tokens=plan.pad_tokens) if plan and surplus else baseline
+    total = plan.pad_tokens if plan else row.pads.total if row.pads else None
+    replay = replace(baseline, image_pad_tokens=total) if row.surplus_pads else baseline
     neutral = {"reordered": replace(baseline, token_order="reversed")}
     if variant.engine == engine.baseline and engine.axes == ("none",):
         return {"baseline": baseline, "replay": baseline, "control": baseline, "candidate": baseline, **neutral}
@@ -203,4 +228,6 @@ def _runs(case: Case, variant: Variant, model: ModelSpec, plan: ShardPlan | None
         layout=variant.layout,
         plan=plan or whole,
     )
+    if row.own and row.surplus_pads and engine.takes_image_pads:
+        neutral["padded"] = replace(control, image_pad_tokens=total)
     return {"baseline": baseline, "replay": replay, "control": control, "candidate": candidate, **neutral}

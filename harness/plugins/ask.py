@@ -11,6 +11,7 @@ from harness.plugins.engine import Engine
 
 _ANSWERS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "limits": ("a text or None", lambda answer: answer is None or isinstance(answer, str)),
+    "image_pads": ("a number of tokens or None", lambda answer: answer is None or _is_count(answer)),
     "faults": ("a sequence of texts", lambda answer: _are_texts(answer)),
     "preload": ("a sequence of texts", lambda answer: _are_texts(answer)),
 }
@@ -38,6 +39,10 @@ def ask(engine: type[Engine], method: str, *arguments: Any) -> Any:
             f"engine {engine.name!r} ({engine.__module__}): {method} returned {answer!r:.80}; return {expected}"
         )
     return answer
+
+
+def _is_count(answer: Any) -> bool:
+    return isinstance(answer, int) and not isinstance(answer, bool) and answer >= 0
 
 
 def _are_texts(answer: Any) -> bool:

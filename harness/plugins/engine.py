@@ -67,6 +67,14 @@ class Engine(ABC):
     """Values a variant's ``cache`` may take. An engine with a cache sets :attr:`Worker.cache_decisions`."""
     options: ClassVar[Mapping[str, Option]] = {}
     """Keys a variant's ``options`` may hold. Those that start with ``cache_`` reach the baseline too."""
+    own_arithmetic: ClassVar[bool] = False
+    """Whether its modules are not the baseline's, so that it may lie beyond the noise floor on one device already.
+    The split is then judged against its own control (``docs/words.md``)."""
+    control_db: ClassVar[Mapping[DType, float]] = {}
+    """Latents PSNR in dB, by dtype, that the control of an engine with arithmetic of its own keeps where it does not
+    reach the noise floor. Never for float32, which shows whether the mathematics is the same."""
+    takes_image_pads: ClassVar[bool] = False
+    """Whether ``draw`` honours ``spec.image_pad_tokens`` on one device, as a baseline has to."""
     load_time: ClassVar[tuple[str, ...]] = ()
     """What of a variant ``load`` has to know: ``ulysses``, ``ring``, ``layout``, ``cache``, names of options. Runs
     that differ in one of them get processes of their own, told by :attr:`Worker.configuration`."""
@@ -80,6 +88,14 @@ class Engine(ABC):
     @classmethod
     def limits(cls, case: Case, variant: Variant, model: ModelSpec) -> str | None:
         """Give the reason why this engine cannot draw the case (the text of a skip), or ``None``. Imports no torch."""
+        return None
+
+    @classmethod
+    def image_pads(cls, case: Case, variant: Variant, model: ModelSpec) -> int | None:
+        """Count all pads of the image sequence when a case is split with axis ``none``; ``None`` where unknown.
+
+        They are attended to, so the replay has to have as many. With axis ``h`` or ``w`` the plan counts them.
+        """
         return None
 
     @classmethod

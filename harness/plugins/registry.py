@@ -95,6 +95,8 @@ def _problem_of_engine(engine: Any) -> str | None:
     wrong = {name: value for name, value in engine.options.items() if not isinstance(value, Option)}
     if wrong:
         return f"has options {wrong!r:.80}; declare each as harness.plugins.Option(type, default, help)"
+    if "float32" in engine.control_db:
+        return "has control_db for float32, in which the noise floor decides; declare it for bfloat16 or float16 alone"
     known = ("ulysses", "ring", "layout", "cache", *engine.options)
     if unknown := [name for name in engine.load_time if name not in known]:
         return f"has load_time {unknown[0]!r}; {did_you_mean(unknown[0], known)}"

@@ -6,12 +6,13 @@ from harness.reporters._words import NOTHING, judged, plural, run_of
 from harness.types import Outcome, Relation, Report, Row, Run
 
 EXCHANGED = "exchanged_bytes"
+COLLECTIVE = "collective_bytes"
 MEGABYTE = 1e6
 
 
 def exchanged_bytes(run: Run | None) -> int | None:
-    """Bytes that all ranks sent to one another; ``None`` where the engine does not count them."""
-    return run.counters.get(EXCHANGED) if run else None
+    """Bytes that all ranks sent to one another, as the engine or the rank counts them; ``None`` where nobody does."""
+    return run.counters.get(EXCHANGED, run.counters.get(COLLECTIVE)) if run else None
 
 
 def megabytes(count: float | None) -> str:

@@ -75,7 +75,9 @@ FAILED_RELATION_WORDS = {
     Relation.GOLDEN_BASELINE: "The baseline no longer draws the approved picture",
     Relation.CACHE: "The cache decides otherwise when the picture is split",
     Relation.CONTROL: "The engine differs from the baseline already on one device",
+    Relation.PADDED_CONTROL: "The engine differs from the replay on one device with as many pads",
     Relation.EXCHANGE: "Splitting damages the picture",
+    Relation.OWN_EXCHANGE: "The split differs from the engine on one device",
     Relation.LAYOUT: "Surplus pads cost more than was approved",
     Relation.PAIR: "The picture moved further from the single-device one than was approved",
     Relation.GOLDEN_CANDIDATE: "The split run no longer draws the approved picture",
@@ -215,6 +217,7 @@ def lengths_text(plan: ShardPlan | None) -> str:
 def pads_text(row: Row) -> str:
     """Pad tokens of the split run, of one device, and the surplus: ``87 / 23 (+64)``."""
     if row.plan is None:
-        return NOTHING
+        pads = row.pads
+        return NOTHING if pads is None else f"{pads.total} / {pads.single} (+{pads.surplus})"
     single = NOTHING if row.choice is None else str(row.choice.single_pad_tokens)
     return f"{row.plan.pad_tokens} / {single} (+{row.plan.surplus_pad_tokens})"

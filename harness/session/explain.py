@@ -26,7 +26,7 @@ from harness.execution.pool import Pool
 from harness.runs.folder import RunFolder
 from harness.types import Comparison, Explanation, Relation, Row, Run, RunSpec
 
-EXPLAINED = (Relation.CONTROL, Relation.EXCHANGE)
+EXPLAINED = (Relation.CONTROL, Relation.PADDED_CONTROL, Relation.EXCHANGE, Relation.OWN_EXCHANGE)
 """Relations between two runs that should be one mathematics."""
 
 Array = np.ndarray[Any, Any]

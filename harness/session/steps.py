@@ -26,6 +26,7 @@ from harness.goldens.for_run import Goldens
 from harness.goldens.pin import known_digests
 from harness.judging import judge
 from harness.judging.comparisons import Measurer
+from harness.judging.own_arithmetic import with_unverified
 from harness.matrix.loader import read_matrix
 from harness.matrix.selection import EVERYTHING, Selection, select
 from harness.planning.graph import Graph, build
@@ -152,7 +153,7 @@ def conclude(
     planned = folder.plan.rows if rows is None else rows
     apart = mixed(folder.plan.specs.values(), runs)
     measurer.compare([row for row in planned if _is_comparable(row, runs, apart)], runs)
-    judged = tuple(_concluded(row, runs, measurer, goldens, folder, apart) for row in planned)
+    judged = with_unverified([_concluded(row, runs, measurer, goldens, folder, apart) for row in planned])
     return Report(
         name=folder.plan.name,
         matrix=matrix,

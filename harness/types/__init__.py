@@ -20,8 +20,8 @@ from __future__ import annotations
 
 from harness.types.comparison import Bound, Comparison, Figure, Judgement, Relation
 from harness.types.explanation import BlockError, Displaced, Explanation, LedgerLine
-from harness.types.plan import AxisChoice, ShardPlan
-from harness.types.report import Outcome, Report, Row, Verdict
+from harness.types.plan import AxisChoice, Pads, ShardPlan
+from harness.types.report import Outcome, OwnArithmetic, Report, Row, Verdict
 from harness.types.request import Case, Matrix, ModelSpec, Size, Variant
 from harness.types.run import Failure, FailureKind, Run, RunSpec, Times
 from harness.types.values import (
@@ -64,6 +64,8 @@ __all__ = [
     "Matrix",
     "ModelSpec",
     "Outcome",
+    "OwnArithmetic",
+    "Pads",
     "Relation",
     "Report",
     "Row",

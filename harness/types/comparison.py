@@ -17,6 +17,8 @@ class Relation(StrEnum):
     CACHE = "cache"
     EXCHANGE = "exchange"
     CONTROL = "control"
+    PADDED_CONTROL = "padded-control"
+    OWN_EXCHANGE = "own-exchange"
     LAYOUT = "layout"
     PAIR = "pair"
     GOLDEN_BASELINE = "golden-baseline"
@@ -73,7 +75,7 @@ class Bound:
     domain: Domain
     value: float
     unit: str
-    source: Literal["floor", "approved", "declared"]
+    source: Literal["floor", "approved", "declared", "control"]
     margin: float = 0.0
     direction: Literal["at least", "at most"] = "at least"
 

@@ -43,6 +43,20 @@ class ShardPlan:
 
 
 @dataclass(frozen=True)
+class Pads:
+    """Pad tokens of the image sequence, as an engine declares them that cuts no picture."""
+
+    total: int
+    single: int
+    """Those of one device."""
+
+    @property
+    def surplus(self) -> int:
+        """Pads beyond those of one device."""
+        return self.total - self.single
+
+
+@dataclass(frozen=True)
 class AxisChoice:
     """Both cuts of one size, and which of them wins by which rule."""
 

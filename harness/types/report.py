@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from harness.types.comparison import Comparison, Judgement, Relation
 from harness.types.explanation import Explanation
-from harness.types.plan import AxisChoice, ShardPlan
+from harness.types.plan import AxisChoice, Pads, ShardPlan
 from harness.types.request import Case, Matrix, Variant
 from harness.types.run import Run
 from harness.types.values import SCHEMA, GoldenPolicy
@@ -39,6 +39,14 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class OwnArithmetic:
+    """Declaration of an engine that shares no arithmetic with its baseline, for the dtype of a row."""
+
+    control_db: float | None = None
+    """Latents PSNR in dB that its control keeps; ``None`` where it has to reach the noise floor."""
+
+
+@dataclass(frozen=True)
 class Row:
     """One case under one variant: its plan, the runs that serve it, what they say."""
 
@@ -46,9 +54,12 @@ class Row:
     variant: Variant
     choice: AxisChoice | None = None
     plan: ShardPlan | None = None
+    pads: Pads | None = None
+    """As the engine declares them, where it cuts no picture; ``None`` where nothing is known beyond the plan."""
+    own: OwnArithmetic | None = None
     skip: str | None = None
     runs: Mapping[str, str] = field(default_factory=dict, hash=False)
-    """Role (``baseline``, ``replay``, ``control``, ``candidate``, ``reordered``, ``repeat``) to run digest."""
+    """Role (``baseline``, ``replay``, ``control``, ``padded``, ``candidate``, ``reordered``, ``repeat``) to digest."""
     shares_with: str | None = None
     """Label of the variant whose candidate run this row uses."""
     comparisons: tuple[Comparison, ...] = ()
@@ -60,6 +71,13 @@ class Row:
     def name(self) -> str:
         """``720x720/spatial-u2-auto``, the address of a row on the command line."""
         return f"{self.case.name}/{self.variant.label}"
+
+    @property
+    def surplus_pads(self) -> int | None:
+        """Image pads beyond those of one device; ``None`` where nothing is known of them."""
+        if self.plan is not None:
+            return self.plan.surplus_pad_tokens
+        return self.pads.surplus if self.pads else None
 
     def comparison(self, relation: Relation) -> Comparison | None:
         """The comparison of one relation, if it was made."""

@@ -35,7 +35,7 @@ class RunSpec:
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     plan: ShardPlan | None = None
     image_pad_tokens: int | None = None
-    """Replay: pads the baseline's pipeline must add to its image sequence; ``None`` leaves it alone."""
+    """Replay and padded control: pads in all of the image sequence on one device; ``None`` leaves it alone."""
     token_order: Literal["native", "reversed"] = "native"
     """Noise floor: the baseline with its image tokens in reverse order, which is the same mathematics."""
     repeat: int = 0

@@ -19,6 +19,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from harness import plugins
 from harness.errors import InfrastructureError
 from harness.plugins import Engine, Worker
 from harness.types import Device, FailureKind, RunSpec
-from harness.worker import drawings, exhaustion, protocol
+from harness.worker import drawings, exhaustion, protocol, traffic
 from harness.worker.clock import peak_memory_bytes, reset_peak_memory
 from harness.worker.collectives import PATIENCE, unfinished
 from harness.worker.disk import Unwritable, writing
@@ -70,6 +71,8 @@ class Rank:
             except Exception as error:
                 raise InfrastructureError(f"{type(error).__name__}: {error}") from error
             self.torch_started = True
+            if self.start.world_size > 1:
+                traffic.listen(partial(self.worker.count, traffic.COUNTER))
         engine.load(self.worker)
         self.engines[name] = engine
         self.reply(Ready(_versions(engine.packages, self.start.device)))
@@ -78,6 +81,8 @@ class Rank:
         reset_peak_memory(self.start.device)
         self.worker.counters.clear()
         self.worker.cache_decisions = ()
+        if self.torch_started and self.start.world_size > 1:
+            self.worker.count(traffic.COUNTER, 0)
         with probing(spec, folder, self.start.rank):
             drawing = engine.draw(spec)
         done = drawings.reported(engine, self.worker, peak_memory_bytes(self.start.device))

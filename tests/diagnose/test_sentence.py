@@ -9,7 +9,7 @@ import pytest
 
 from harness.diagnose import cause, sentence
 from harness.planning.cut import choose_axis
-from harness.types import Case, Comparison, Figure, Judgement, Outcome, Relation, Row, Size, Variant
+from harness.types import Case, Comparison, Figure, Judgement, Outcome, Pads, Relation, Row, Size, Variant
 
 PADDED = Case("144x144", "fake", Size(144, 144), ("x",))
 SPLIT = Variant("fake", 2)
@@ -43,6 +43,13 @@ def failing(*relations: Relation) -> list[Judgement]:
 
 def said(row: Row, *relations: Relation) -> str:
     return sentence.of_row(row, Outcome.FAIL if relations else Outcome.PASS, failing(*relations))
+
+
+def test_where_nothing_is_known_of_pads_no_sentence_speaks_of_them() -> None:
+    row = replace(row_of(exchange=40.0, control=140.0, pair=40.0), plan=None, choice=None)
+    assert "pad" not in said(row) + said(row, Relation.EXCHANGE)
+    assert "pads are not to blame" in said(replace(row, pads=Pads(47, 15)), Relation.EXCHANGE)
+    assert "this cut adds 32 pad tokens" in said(replace(row, pads=Pads(47, 15)))
 
 
 class TestDescribe:

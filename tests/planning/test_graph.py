@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from harness.engines.spatial import SpatialEngine
 from harness.errors import ConfigError
 from harness.planning.cut import choose_axis, cut
 from harness.planning.graph import Graph, build
 from harness.session import steps
-from harness.types import Case, Matrix, ModelSpec, Row, Size, Variant
+from harness.types import Case, Matrix, ModelSpec, OwnArithmetic, Pads, Row, Size, Variant
 
 FAKE = ModelSpec("fake", "", "weights", 6)
 NANO = ModelSpec("nano", "models/nano", "weights", 6)
@@ -243,3 +244,50 @@ class TestWhatAnEngineDoesNotHave:
             ConfigError, match=r"bench\.toml: model: model 'nanno' is neither .* did you mean 'nano'\?$"
         ):
             steps.prepare(path)
+
+
+class TestDeclaredPads:
+    @pytest.fixture
+    def flat(self, monkeypatch: pytest.MonkeyPatch) -> type[SpatialEngine]:
+        """An engine that cuts the flat sequence and pads 144x144 with 47 tokens instead of 15."""
+        monkeypatch.setattr(SpatialEngine, "axes", ("none",))
+        monkeypatch.setattr(SpatialEngine, "image_pads", classmethod(lambda cls, case, variant, model: 47))
+        return SpatialEngine
+
+    def row(self, **variant: Any) -> tuple[Row, Graph]:
+        graph = graph_of([replace(CASE, model="nano")], [Variant("spatial", 2, axis="none", **variant)], NANO)
+        return only(graph), graph
+
+    def test_the_replay_has_them(self, flat: type[SpatialEngine]) -> None:
+        row, graph = self.row()
+        assert (row.pads, row.surplus_pads, row.plan) == (Pads(47, 15), 32, None)
+        assert graph.specs[row.runs["replay"]].image_pad_tokens == 47
+        assert "padded" not in row.runs
+
+    def test_as_many_as_one_device_need_no_replay_and_unknown_ones_are_none(
+        self, flat: type[SpatialEngine], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for declared, surplus in ((15, 0), (None, None)):
+            monkeypatch.setattr(flat, "image_pads", classmethod(lambda cls, *of, found=declared: found))
+            row, _ = self.row()
+            assert row.surplus_pads == surplus
+            assert row.runs["replay"] == row.runs["baseline"]
+
+    def test_fewer_than_one_device_cannot_be_replayed(
+        self, flat: type[SpatialEngine], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(flat, "image_pads", classmethod(lambda cls, *of: 14))
+        row, _ = self.row()
+        assert row.skip == "spatial adds 14 image pads, one device 15: a replay cannot leave pads out"
+
+    def test_a_control_is_told_them_where_its_arithmetic_is_its_own(
+        self, flat: type[SpatialEngine], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(flat, "own_arithmetic", True)
+        assert "padded" not in self.row()[0].runs
+        monkeypatch.setattr(flat, "takes_image_pads", True)
+        monkeypatch.setattr(flat, "control_db", {"bfloat16": 40.0})
+        row, graph = self.row()
+        padded, control = (graph.specs[row.runs[role]] for role in ("padded", "control"))
+        assert padded == replace(control, image_pad_tokens=47)
+        assert row.own == OwnArithmetic(None)  # in float32 there is no bound

@@ -41,7 +41,14 @@ AXES = {axis: Variant("spatial", ulysses=2, axis=axis) for axis in ("auto", "h",
 UNSPLIT = Variant("fake", ulysses=2, axis="none")
 
 
-FIGURED = [relation for relation in Relation if relation not in (Relation.REPEAT, Relation.FLOOR, Relation.CACHE)]
+FIGURED = [
+    Relation.EXCHANGE,
+    Relation.CONTROL,
+    Relation.LAYOUT,
+    Relation.PAIR,
+    Relation.GOLDEN_BASELINE,
+    Relation.GOLDEN_CANDIDATE,
+]
 LEVELS = Bound("max-abs", "image", 1.0, "of 255", "floor", 0.0, "at most")
 
 
