@@ -220,7 +220,7 @@ class TestWhatAnEngineDoesNotHave:
             (split(cache="cache-dit"), "fake has no cache 'cache-dit'; known: none"),
             (Variant("diffusers", layout="exact"), "diffusers has no layout 'exact'; known: aligned"),
             (spatial(exchange="fuesd"), "spatial takes no exchange = 'fuesd'; did you mean 'fused'?"),
-            (spatial(keys=True), "spatial takes no keys = True; known: forward, reversed"),
+            (spatial(keys=True), "spatial takes no keys = True; known: forward, reversed, twice"),
             (spatial(threads=0), "spatial takes no threads = 0; write an integer at least 1"),
             (spatial(threads=1.5), "spatial takes no threads = 1.5; write an integer at least 1"),
             (spatial(cache_threshold=1), "takes no cache_threshold = 1; write a number above 0 and below 1"),
