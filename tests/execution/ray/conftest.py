@@ -21,6 +21,8 @@ def cluster() -> Iterator[Nodes]:
         patch.setenv(MARK, str(os.getpid()))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_AUTH_MODE", "disabled")  # a token would be left in the home folder
+        patch.setenv("RAY_health_check_period_ms", "300")  # a node that refuses connections is lost sooner
+        patch.setenv("RAY_health_check_initial_delay_ms", "300")
         nodes = Nodes()
         yield nodes
         nodes.close()
