@@ -19,7 +19,7 @@ from harness.plugins.ask import ask
 from harness.plugins.engine import Drawing, Engine, Fault, Worker
 from harness.plugins.evaluation import Context, Metric, Reporter
 from harness.plugins.option import Option
-from harness.plugins.registry import KINDS, load, load_all, names
+from harness.plugins.registry import KINDS, distribution_of, load, load_all, names
 
 __all__ = [
     "KINDS",
@@ -32,6 +32,7 @@ __all__ = [
     "Reporter",
     "Worker",
     "ask",
+    "distribution_of",
     "load",
     "load_all",
     "names",

@@ -49,6 +49,12 @@ def load(kind: str, name: str) -> Any:
     return found
 
 
+def distribution_of(kind: str, name: str) -> str:
+    """Name the distribution that adds a plugin; empty for one of ours."""
+    point = None if name in _own(kind) else _foreign(kind).get(name)
+    return point.dist.name if point is not None and point.dist is not None else ""
+
+
 def load_all(kind: str) -> list[Any]:
     """Import every plugin of a kind, in the order of their names."""
     return [load(kind, name) for name in names(kind)]

@@ -9,7 +9,6 @@ once, even inside a collective.
 from __future__ import annotations
 
 import faulthandler
-import importlib.metadata
 import os
 import platform
 import queue
@@ -25,7 +24,7 @@ from typing import Any
 
 from harness import plugins
 from harness.errors import InfrastructureError
-from harness.plugins import Engine, Worker
+from harness.plugins import Engine, Worker, build
 from harness.types import Device, FailureKind, RunSpec
 from harness.worker import drawings, exhaustion, protocol, traffic
 from harness.worker.clock import peak_memory_bytes, reset_peak_memory
@@ -75,7 +74,9 @@ class Rank:
                 traffic.listen(partial(self.worker.count, traffic.COUNTER))
         engine.load(self.worker)
         self.engines[name] = engine
-        self.reply(Ready(_versions(engine.packages, self.start.device)))
+        own = plugins.distribution_of("engines", name)
+        packages = (*engine.packages, *((own,) if own and own not in engine.packages else ()))
+        self.reply(Ready(_versions(packages, self.start.device)))
 
     def _draw(self, engine: Engine, spec: RunSpec, folder: Path) -> None:
         reset_peak_memory(self.start.device)
@@ -189,7 +190,7 @@ def _start_torch(order: Start) -> None:
 def _versions(packages: tuple[str, ...], device: Device) -> dict[str, str]:
     versions = {"python": platform.python_version()}
     for package in packages:
-        versions[package] = importlib.metadata.version(package)
+        versions[package] = build.version(package)
     if device == "cuda":
         import torch
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,20 @@ import harness
 from harness.engines.fake import FakeEngine
 from harness.planning import fingerprint
 from harness.planning.fingerprint import WORKER_SOURCES, _python_files, source_digest, source_of
+from harness.plugins import build
 
 
 def test_the_source_of_what_runs_in_a_rank_counts() -> None:
-    assert source_digest(("numpy",)) != source_digest(("numpy", "pillow"))
-    assert source_of("fake", "none") == source_digest(FakeEngine.packages)
+    numpy, pillow = ((package, build.version(package)) for package in ("numpy", "pillow"))
+    assert source_digest((numpy,)) != source_digest((numpy, pillow))
+    assert source_of("fake", "none") == source_digest((numpy,))
+    assert FakeEngine.packages == ("numpy",)
+
+
+def test_the_interpreter_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = source_digest(())
+    monkeypatch.setattr(platform, "python_version", lambda: "3.99.0")
+    assert source_digest.__wrapped__(()) != before
 
 
 @pytest.mark.parametrize("name", WORKER_SOURCES)
@@ -30,7 +40,7 @@ def test_a_changed_file_is_another_source(tmp_path: Path, monkeypatch: pytest.Mo
     digests = []
     for text in ("x = 1\n", "x = 2\n"):
         source.write_text(text)
-        digests.append(source_digest.__wrapped__(("numpy",)))
+        digests.append(source_digest.__wrapped__(()))
     (tmp_path / "console.py").write_text("beside what a rank runs\n")
-    digests.append(source_digest.__wrapped__(("numpy",)))
+    digests.append(source_digest.__wrapped__(()))
     assert digests[0] != digests[1] == digests[2]
