@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import astuple
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
-from harness.diagnose.sentence import describe
 from harness.execution.events import Event, Finished, Started, Stepped, Waiting
 from harness.planning.graph import cost_of
-from harness.reporting import cost_table
-from harness.types import AxisChoice, Outcome, Relation, Report, Row, RunSpec
+from harness.types import Outcome, Relation, Report, Row, RunSpec
 
 if TYPE_CHECKING:
     from harness.fuzz.search import Tally
@@ -58,7 +63,25 @@ def name_of(spec: RunSpec) -> str:
     return f"{spec.case.name} {how}" + (f" [{spec.fault}]" if spec.fault else "")
 
 
-class LiveProgress:
+class _Bar:
+    """A bar on a terminal, and nothing elsewhere."""
+
+    def __init__(self, console: Console, total: float, *columns: ProgressColumn) -> None:
+        self._console = console
+        self._bar = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._task = self._bar.add_task("starting", total=total)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+
+class LiveProgress(_Bar):
     """A bar with the time left on a terminal, one line for each finished run elsewhere.
 
     Parameters
@@ -75,29 +98,18 @@ class LiveProgress:
         self, console: Console, specs: Mapping[str, RunSpec], missing: Collection[RunSpec] | None = None
     ) -> None:
         missing = specs.values() if missing is None else missing
-        self._console = console
-        self._count, self._total = len(specs) - len(missing), len(specs)
-        self._bar = Progress(
+        super().__init__(
+            console,
+            max(sum(map(cost_of, missing)), 1.0),
             TextColumn("{task.description}", markup=False),  # a fault stands in brackets
             BarColumn(),
             TaskProgressColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task("starting", total=max(sum(map(cost_of, missing)), 1.0))
+        self._count, self._total = len(specs) - len(missing), len(specs)
         self._reached: dict[str, float] = {}
-
-    def __enter__(self) -> LiveProgress:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
@@ -126,25 +138,12 @@ class LiveProgress:
             self._console.print(Text(f"{line}{run.wall_s:.1f} s"))
 
 
-class FuzzProgress:
+class FuzzProgress(_Bar):
     """Examples done and seconds left: a bar on a terminal, a line now and then elsewhere."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), console=console, disable=not console.is_terminal
-        )
-        self._task = self._bar.add_task("starting", total=1.0)
+        super().__init__(console, 1.0, TextColumn("{task.description}", markup=False), BarColumn())
         self._said = time.monotonic()
-
-    def __enter__(self) -> FuzzProgress:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
 
     def __call__(self, tally: Tally) -> None:
         """Show where the fuzzing stands after an example."""
@@ -216,53 +215,11 @@ def _cells(row: Row) -> list[Text]:
 
 
 def _figure(row: Row, relation: Relation) -> Text:
+    from harness.diagnose.sentence import describe  # numpy: `plan` does without
+
     comparison = row.comparison(relation)
     if comparison is None:
         return Text("-", style="dim")
     failing = row.verdict and any(j.relation == relation and j.ok is False for j in row.verdict.judgements)
     text = "problem" if comparison.problem else describe(comparison)
     return Text(text, style="bold red" if failing else "")
-
-
-def print_costs(console: Console, report: Report, lines: Sequence[cost_table.Line]) -> None:
-    """Print what splitting costs, a line for each cut."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for head in cost_table.HEADS.values():
-        table.add_column(head.replace(" (", "\n("), no_wrap=True)
-    for line in lines:
-        table.add_row(*(Text(cell) for cell in astuple(line)))
-    console.print(table)
-    console.print(Text(f"{report.name}, {report.platform}. {cost_table.KEY}"), soft_wrap=True)
-
-
-def print_choice(console: Console, choice: AxisChoice) -> None:
-    """Explain both cuts of one size and which of them wins."""
-    console.print(
-        Text(
-            f"{choice.size}: {choice.tokens_h} rows x {choice.tokens_w} columns = "
-            f"{choice.tokens_h * choice.tokens_w} image tokens, {choice.single_pad_tokens} pads on one device"
-        )
-    )
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("axis", "shards", "local tokens", "target", "pads", "surplus", ""):
-        table.add_column(column)
-    for axis, plan in choice.axes.items():
-        chosen = "chosen: " + choice.rule if axis == choice.chosen_axis else plan.reason
-        shards, local = ("+".join(map(str, values)) for values in (plan.shard_tokens, plan.local_tokens))
-        numbers = (plan.sequence_target, plan.pad_tokens, plan.surplus_pad_tokens)
-        table.add_row(axis, shards, local, *map(str, numbers), chosen)
-    console.print(table)
-    if choice.chosen_axis is None:
-        console.print(Text(choice.rule))
-
-
-def print_coverage(console: Console, rows: Mapping[str, Sequence[str]], num_names: int = 3) -> None:
-    """Print each class with the rows that meet it, or that none does."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("class", "rows", "such as"):
-        table.add_column(column, justify="right" if column == "rows" else "left")
-    for name, met in rows.items():
-        such = Text(", ".join(met[:num_names])) if met else Text("not met", style="bold yellow")
-        table.add_row(Text(name), str(len(met)), such)
-    console.print(table)
-    console.print(Text(f"{sum(map(bool, rows.values()))} of {len(rows)} classes are met"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,9 @@ import typer
 
 from harness.cli._options import Json
 from harness.errors import EXIT_OK, EXIT_VERDICT
+
+NAMED_AT_MOST = 3
+"""Rows named that meet a class."""
 
 app = typer.Typer(name="matrix", no_args_is_help=True, help="Look into matrix files.")
 
@@ -23,7 +27,6 @@ def cover(
     as_json: Json = False,
 ) -> None:
     """Say which classes of shapes and features matrices meet, and what to add for the rest; exit 1 if any lacks."""
-    from harness.cli.console import make_console, print_coverage
     from harness.matrix import coverage, suggest
     from harness.matrix.schema import read_tables
     from harness.session import steps
@@ -38,7 +41,25 @@ def cover(
         document = {"matrices": list(map(str, matrices)), "classes": classes, "missing": found.missing}
         typer.echo(json.dumps(document | {"additions": text}, indent=2))
     else:
-        print_coverage(make_console(), found.rows)
+        _show(found.rows)
         if text:
             typer.echo(f"\n# to be added at the end of {matrices[-1]}:\n\n{text}", nl=False)
     raise typer.Exit(EXIT_VERDICT if found.missing else EXIT_OK)
+
+
+def _show(rows: Mapping[str, Sequence[str]]) -> None:
+    """Print each class with the rows that meet it, or that none does."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from harness.cli.console import make_console
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("class", "rows", "such as"):
+        table.add_column(column, justify="right" if column == "rows" else "left")
+    for name, met in rows.items():
+        such = Text(", ".join(met[:NAMED_AT_MOST])) if met else Text("not met", style="bold yellow")
+        table.add_row(name, str(len(met)), such)
+    console = make_console()
+    console.print(table)
+    console.print(f"{sum(map(bool, rows.values()))} of {len(rows)} classes are met")

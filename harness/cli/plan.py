@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli._options import Json, check_known, parse_size
 from harness.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from harness.types import AxisChoice
 
 app = typer.Typer()
 
@@ -23,7 +28,7 @@ def plan(
 ) -> None:
     """Explain how a size is cut: shards, pads, and which axis wins by which rule."""
     from harness import codec
-    from harness.cli.console import make_console, print_choice
+    from harness.cli.console import make_console
     from harness.planning.cut import choose_axis
 
     for name, degree in (("--ulysses", ulysses), ("--ring", ring)):
@@ -34,4 +39,25 @@ def plan(
     if as_json:
         typer.echo(json.dumps(codec.encode(choice), indent=2))
     else:
-        print_choice(make_console(), choice)
+        show(make_console(), choice)
+
+
+def show(console: Console, choice: AxisChoice) -> None:
+    """Explain both cuts of one size and which of them wins."""
+    from rich.table import Table
+
+    console.print(
+        f"{choice.size}: {choice.tokens_h} rows x {choice.tokens_w} columns = "
+        f"{choice.tokens_h * choice.tokens_w} image tokens, {choice.single_pad_tokens} pads on one device"
+    )
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("axis", "shards", "local tokens", "target", "pads", "surplus", ""):
+        table.add_column(column)
+    for axis, plan in choice.axes.items():
+        chosen = "chosen: " + choice.rule if axis == choice.chosen_axis else plan.reason
+        shards, local = ("+".join(map(str, values)) for values in (plan.shard_tokens, plan.local_tokens))
+        numbers = (plan.sequence_target, plan.pad_tokens, plan.surplus_pad_tokens)
+        table.add_row(axis, shards, local, *map(str, numbers), chosen)
+    console.print(table)
+    if choice.chosen_axis is None:
+        console.print(choice.rule)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from typing import Annotated
 
 import typer
@@ -20,7 +21,9 @@ def table(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
 ) -> None:
     """Print what splitting costs, a line for each cut: pads, fidelity, seconds a step, peak memory."""
-    from harness.cli.console import make_console, print_costs
+    from rich.table import Table
+
+    from harness.cli.console import make_console
     from harness.reporting import cost_table
     from harness.runs.folder import read_report
 
@@ -28,5 +31,12 @@ def table(
     lines = cost_table.lines(report)
     if as_markdown:
         typer.echo(cost_table.markdown(lines), nl=False)
-    else:
-        print_costs(make_console(), report, lines)
+        return
+    shown = Table(box=None, header_style="bold", pad_edge=False)
+    for head in cost_table.HEADS.values():
+        shown.add_column(head.replace(" (", "\n("), no_wrap=True)
+    for line in lines:
+        shown.add_row(*astuple(line))
+    console = make_console()
+    console.print(shown)
+    console.print(f"{report.name}, {report.platform}. {cost_table.KEY}", soft_wrap=True)
