@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from harness.cli.console import LiveProgress, make_console, name_of, print_choice, print_report
+from harness.cli.console import LiveProgress, make_console, name_of, print_report
 from harness.execution.events import Finished, Holding, Started, Stepped, Waiting
-from harness.planning.cut import choose_axis, cut
+from harness.planning.cut import cut
 from harness.planning.graph import cost_of
 from harness.session import steps
 from harness.types import Case, Failure, FailureKind, Outcome, Run, RunSpec, Size
@@ -179,24 +179,6 @@ class TestReport:
         text = self.printed(replace(report, rows=(broken,), notes=("[red]a note",)))
         assert "[/] said [bold]x[/bold]" in text
         assert "[red]a note" in text
-
-
-class TestChoice:
-    def printed(self, size: str, ranks: int = 2) -> str:
-        console, text = screen()
-        print_choice(console, choose_axis(Size.parse(size), ranks))
-        return text.getvalue()
-
-    def test_both_cuts_and_the_rule(self) -> None:
-        head, _, h, w = self.printed("720x1280").splitlines()
-        assert head == "720x1280: 80 rows x 45 columns = 3600 image tokens, 16 pads on one device"
-        assert " ".join(h.split()) == "h 40+40 1800+1800 1824 48 32 chosen: lower cost (48 pads against 112)"
-        assert w.split() == ["w", "23+22", "1840+1760", "1856", "112", "96"]
-
-    def test_no_cut_is_explained(self) -> None:
-        text = self.printed("16x16", 3)
-        assert "1 rows of tokens over 3 ranks leave rank 1 empty" in text
-        assert text.splitlines()[-1].startswith("neither axis is feasible: ")
 
 
 def test_a_log_is_wide_enough_for_the_table(capsys: pytest.CaptureFixture[str]) -> None:

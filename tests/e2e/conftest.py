@@ -1,79 +1,25 @@
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.command_line import cli, is_rank, write
+
+__all__ = ["cli", "write"]
+
 DEADLINE_S = 60.0
-
-FAKES = """\
-schema = 1
-name = "fakes"
-model = "fake"
-steps = 2
-golden = "{golden}"
-
-[[case]]
-size = ["128x128", "144x144"]
-prompt = "waves"
-
-[[variant]]
-engine = "fake"
-ulysses = 2
-axis = ["auto", "h", "w"]
-"""
+ROOT = Path(__file__).resolve().parents[2]
 
 
-@dataclass(frozen=True)
-class Done:
-    """How a command ended and what it said."""
-
-    code: int
-    out: str
-    err: str
-
-
-Cli = Callable[..., Done]
-Write = Callable[..., Path]
-
-
-@pytest.fixture
-def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Cli]:
-    """The command line inside this process: quick. Nothing it has started may be left."""
-    from harness.cli.app import main
-
-    before = signal.getsignal(signal.SIGTERM)
-
-    def call(*arguments: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["sp-harness", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-        code = end.value.code
-        return Done(code if isinstance(code, int) else int(bool(code)), *capfd.readouterr())
-
-    yield call
-    signal.signal(signal.SIGTERM, before)
-    assert not any(map(is_rank, psutil.Process().children(recursive=True)))
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    """Write a matrix file; ``golden/`` lies beside its folder."""
-
-    def write_matrix(text: str = FAKES.format(golden="off"), name: str = "fakes.toml") -> Path:
-        path = tmp_path / "matrices" / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-        return path
-
-    return write_matrix
+@pytest.fixture(autouse=True)
+def _this_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that are started in another folder run the code under test, not what is installed."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
 class Started:
@@ -114,21 +60,6 @@ class Started:
 
     def wait(self) -> int:
         return self.process.wait(DEADLINE_S)
-
-
-def is_rank(process: psutil.Process) -> bool:
-    try:
-        return process.name() == "sp-rank" and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def wait_until_gone(processes: list[psutil.Process]) -> None:
-    """Wait until all have ended; one that nobody has reaped yet counts as ended."""
-    deadline = time.monotonic() + DEADLINE_S
-    while any(is_rank(process) for process in processes):
-        assert time.monotonic() < deadline, f"still there: {processes}"
-        time.sleep(0.02)
 
 
 @pytest.fixture

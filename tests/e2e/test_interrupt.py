@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,9 +15,10 @@ import pytest
 from harness import codec
 from harness.runs.folder import Plan
 from harness.types import Report
+from tests import command_line
+from tests.command_line import OFF, VARIANT, Cli, Write, is_rank
 
-HEAD = 'schema = 1\nname = "m"\nmodel = "fake"\nsteps = 2\ngolden = "off"\n'
-VARIANT = '[[variant]]\nengine = "fake"\nulysses = 2\naxis = "h"\n'
+HEAD = command_line.HEAD + OFF
 
 
 def slow(step_s: float) -> str:
@@ -34,19 +36,11 @@ class Command(Protocol):
 
 
 Start = Callable[..., Command]
-Write = Callable[..., Path]
 
 
 def case(name: str, **fields: object) -> str:
     extra = "".join(f"{key} = {value}\n" for key, value in fields.items())
     return f'[[case]]\nname = "{name}"\nsize = "128x128"\nprompt = "{name}"\n{extra}'
-
-
-def is_rank(process: psutil.Process) -> bool:
-    try:
-        return process.name() == "sp-rank" and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 THREE = case("first") + case("second", steps=40) + case("third")
@@ -119,24 +113,25 @@ def interrupted_run(start: Start, write: Write, out: Path, number: signal.Signal
     return run
 
 
-def test_resume_finishes_an_interrupted_run_and_computes_nothing_twice(start: Start, write: Write, out: Path) -> None:
+def test_resume_finishes_an_interrupted_run_and_computes_nothing_twice(
+    cli: Cli, start: Start, write: Write, out: Path
+) -> None:
     run = interrupted_run(start, write, out, signal.SIGINT)
     before = recorded(run)
-    resumed = start("run", "--resume", run)
-    assert resumed.wait() == 0, resumed.output
+    resumed = cli("run", "--resume", run)
+    assert resumed.code == 0, resumed.out + resumed.err
     assert outcomes(run) == {"first": "pass", "second": "pass", "third": "pass"}
     after = recorded(run)
     assert len(after) == 13
     assert {digest: after[digest] for digest in before} == before
-    assert "[12/13]" in resumed.output
-    assert "[7/9]" not in resumed.output
+    assert re.findall(r"^\[(\d+)/13\]", resumed.out, re.MULTILINE) == ["12", "13"]
 
-    again = start("run", "--resume", run)
-    assert again.wait() == 0, again.output
+    again = cli("run", "--resume", run)
+    assert again.code == 0, again.out + again.err
     assert recorded(run) == after
 
 
-def test_a_rank_killed_mid_run_costs_its_case_and_no_other(start: Start, write: Write, out: Path) -> None:
+def test_a_rank_killed_mid_run_costs_its_case_and_no_other(cli: Cli, start: Start, write: Write, out: Path) -> None:
     command = start("run", write(HEAD + THREE + slow(0.05)), "--out", out)
     command.until(in_the_split_run_of(out, "second"))
     command.until(lambda: len(command.ranks()) == 2)
@@ -155,27 +150,26 @@ def test_a_rank_killed_mid_run_costs_its_case_and_no_other(start: Start, write: 
 
     # What the machine is to blame for is computed again; what was drawn is not.
     before = recorded(run)
-    resumed = start("run", "--resume", run)
-    assert resumed.wait() == 0, resumed.output
+    resumed = cli("run", "--resume", run)
+    assert resumed.code == 0, resumed.out + resumed.err
     after = recorded(run)
     assert set(after) == set(before)
     changed = {digest for digest in after if after[digest] != before[digest]}
     assert changed == {row.runs["candidate"]}
 
 
-def test_a_rank_that_raises_is_a_verdict_and_stays_one(start: Start, write: Write, out: Path) -> None:
+def test_a_rank_that_raises_is_a_verdict_and_stays_one(cli: Cli, write: Write, out: Path) -> None:
     matrix = write(HEAD + case("first") + case("second") + VARIANT + VARIANT + 'fault = "crash"\ncases = ["second"]\n')
-    command = start("run", matrix, "--out", out)
-    assert command.wait() == 1, command.output
+    done = cli("run", matrix, "--out", out)
+    assert done.code == 1, done.out + done.err
     run = run_of(out)
     assert run is not None
-    assert "rank 1 raised RuntimeError: the fake engine was told to crash" in command.output
+    assert "rank 1 raised RuntimeError: the fake engine was told to crash" in done.out
     report = codec.read_json(run / "report.json", Report)
     verdicts = {row.name: row.verdict for row in report.rows if row.verdict}
     assert [verdict.outcome.value for verdict in verdicts.values()] == ["pass", "pass", "error"]
     before = recorded(run)
-    resumed = start("run", "--resume", run)
-    assert resumed.wait() == 1, resumed.output
+    assert cli("run", "--resume", run).code == 1
     assert recorded(run) == before  # a failure of the engine is never retried
 
 
@@ -213,11 +207,8 @@ def test_a_rank_that_is_stopped_does_not_outlive_it_either(start: Start, write: 
     assert not any(map(is_rank, ranks))
 
 
-def test_runs_of_other_code_are_computed_anew(start: Start, write: Write, out: Path) -> None:
-    command = start("run", write(HEAD + case("only") + VARIANT), "--out", out, "--no-judge")
-    assert command.wait() == 0, command.output
-    run = run_of(out)
-    assert run is not None
+def test_runs_of_other_code_are_computed_anew(cli: Cli, bench: Any) -> None:
+    run = bench.drawn(HEAD + case("only") + VARIANT, "off").path
     # As if everything had been recorded by another version: every file speaks of other digests.
     text = (run / "plan.json").read_text()
     specs = codec.read_json(run / "plan.json", Plan).specs
@@ -233,11 +224,11 @@ def test_runs_of_other_code_are_computed_anew(start: Start, write: Write, out: P
         spec["source"] = "another"
     (run / "plan.json").write_text(json.dumps(plan))
 
-    judged = start("compare", run)
-    assert judged.wait() == 0, judged.output  # whole in itself: it may be judged as it is
-    resumed = start("run", "--resume", run)
-    assert resumed.wait() == 0, resumed.output
-    assert "[5/5]" in resumed.output
+    judged = cli("compare", run)
+    assert judged.code == 0, judged.out + judged.err  # whole in itself: it may be judged as it is
+    resumed = cli("run", "--resume", run)
+    assert resumed.code == 0, resumed.out + resumed.err
+    assert "[5/5]" in resumed.out
     report = codec.read_json(run / "report.json", Report)
     assert {found.spec.source for found in report.runs.values()} != {"another"}
     assert set(report.runs) == set(specs)

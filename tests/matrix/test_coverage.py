@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from harness import models
-from harness.cli.app import app
 from harness.matrix.coverage import CLASSES, Coverage, cover
 from harness.matrix.schema import read_tables
 from harness.matrix.suggest import additions, as_toml
@@ -185,29 +182,3 @@ def test_captions_are_counted_as_the_pipeline_does() -> None:
     assert 0 < count("") < count("a ball")
     assert count("ball " * 2000) == captions.MAX_TOKENS
     assert captions.counter(models.resolve("fake"))("three plain words") == 3
-
-
-class TestCommand:
-    def run(self, *arguments: str) -> Any:
-        return CliRunner().invoke(app, ["matrix", "cover", *arguments])
-
-    def test_exit_code_and_table(self, bench: Any) -> None:
-        done = self.run(str(bench.matrix_file(SMALL)))
-        assert done.exit_code == 1
-        assert f"9 of {len(CLASSES)} classes are met" in done.stdout
-        assert "not met" in done.stdout
-        assert "[[case]]" in done.stdout
-        whole = self.run(str(MATRICES / "pr.toml"), str(MATRICES / "features.toml"))
-        assert whole.exit_code == 0
-        assert f"{len(CLASSES)} of {len(CLASSES)} classes are met" in whole.stdout
-        assert "not met" not in whole.stdout
-        assert "features: " in whole.stdout
-
-    def test_json(self, bench: Any) -> None:
-        done = self.run(str(bench.matrix_file(SMALL)), "--json")
-        document = json.loads(done.stdout)
-        assert done.exit_code == 1
-        tie = next(entry for entry in document["classes"] if entry["class"] == "axis won by: tie")
-        assert tie == {"class": "axis won by: tie", "count": 1, "rows": ["128x128/fake-u2-auto"]}
-        assert "orientation: portrait" in document["missing"]
-        assert "[[case]]" in document["additions"]

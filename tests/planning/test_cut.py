@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
-from harness.cli.app import app
-from harness.errors import UsageError
 from harness.planning.cut import choose_axis, cut, pads_of, split_evenly
 from harness.types import Size
 
@@ -181,61 +177,3 @@ def test_an_empty_shard_is_infeasible_with_its_reason() -> None:
     asked = choose_axis(Size(64, 16), 2, "h")
     assert asked.chosen is None
     assert asked.rule == "axis h: 1 rows of tokens over 2 ranks leave rank 1 empty"
-
-
-class TestCommand:
-    def test_json(self) -> None:
-        done = CliRunner().invoke(app, ["plan", "720x720", "--ulysses", "2", "--json"])
-        assert done.exit_code == 0
-        told = json.loads(done.stdout)
-        axes = told.pop("axes")
-        assert (
-            told.items()
-            >= {
-                "size": "720x720",
-                "tokens_h": 45,
-                "tokens_w": 45,
-                "ulysses": 2,
-                "single_pad_tokens": 23,
-                "chosen_axis": "h",
-            }.items()
-        )
-        assert set(axes) == {"h", "w"}
-        assert (
-            axes["h"].items()
-            >= {
-                "feasible": True,
-                "reason": "",
-                "shard_tokens": [23, 22],
-                "local_tokens": [1035, 990],
-                "sequence_target": 1056,
-                "pad_tokens": 87,
-                "surplus_pad_tokens": 64,
-            }.items()
-        )
-
-    def test_json_of_a_cut_that_cannot_be(self) -> None:
-        told = json.loads(CliRunner().invoke(app, ["plan", "32x16", "--ulysses", "3", "--json"]).stdout)
-        assert told["chosen_axis"] is None
-        assert not told["axes"]["w"]["feasible"]
-        assert "leave rank 2 empty" in told["axes"]["w"]["reason"]
-
-    def test_words(self) -> None:
-        told = CliRunner().invoke(app, ["plan", "720x1280", "--ulysses", "2"]).stdout
-        assert "80 rows x 45 columns = 3600 image tokens, 16 pads on one device" in told
-        assert "chosen: lower cost (48 pads against 112)" in told
-
-    @pytest.mark.parametrize(
-        ("arguments", "says"),
-        [
-            (["720"], "WIDTHxHEIGHT"),
-            (["720x721"], "nearest is 720"),
-            (["720x720", "--ulysses", "0"], "--ulysses 0"),
-            (["720x720", "--ring", "-1"], "--ring -1"),
-            (["720x720", "--axis", "q"], "--axis 'q'"),
-        ],
-    )
-    def test_wrong_arguments_are_named(self, arguments: list[str], says: str) -> None:
-        done = CliRunner().invoke(app, ["plan", *arguments])
-        assert isinstance(done.exception, UsageError)
-        assert says in str(done.exception)

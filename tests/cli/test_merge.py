@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,50 +10,54 @@ import pytest
 
 from harness import codec
 from harness.types import Report
-
-Cli = Callable[..., Any]
-Write = Callable[..., Path]
+from tests.command_line import Cli, Write, invoke
 
 
 def report_of(folder: Path) -> Report:
     return codec.read_json(folder / "report.json", Report)
 
 
-def test_shards_are_run_one_by_one_and_merged_into_what_one_run_would_have_been(
-    cli: Cli, write: Write, tmp_path: Path
-) -> None:
-    matrix = write()
-    assert cli("run", matrix, "--out", tmp_path / "whole").code == 0
+@pytest.fixture(scope="module")
+def shards(fakes: Any, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    out = tmp_path_factory.mktemp("shards")
     for index in (1, 2):
-        done = cli("run", matrix, "--out", tmp_path / "shards", "--shard", f"{index}/2")
+        done = invoke("run", fakes.matrix, "--out", out, "--shard", f"{index}/2")
         assert done.code == 0, done.err
         assert f"This is shard {index}/2 of the matrix" in done.out
-    shards = sorted((tmp_path / "shards").iterdir())
+    return sorted(out.iterdir())
+
+
+def test_shards_are_merged_into_what_one_run_would_have_been(
+    cli: Cli, fakes: Any, shards: list[Path], tmp_path: Path
+) -> None:
     assert [folder.name.split("-")[1] for folder in shards] == ["1of2", "2of2"]
-    done = cli("merge", *reversed(shards), "--out", tmp_path / "merged")
+    done = cli("merge", *reversed(shards), "--out", tmp_path)
     assert done.code == 0, done.err
     assert "6 pass" in done.out
-    (whole,), (merged,) = (tmp_path / "whole").iterdir(), (tmp_path / "merged").iterdir()
+    (merged,) = tmp_path.iterdir()
     assert done.out.splitlines()[0] == f"merged into {merged}"
-    assert [codec.encode(row) for row in report_of(merged).rows] == [codec.encode(row) for row in report_of(whole).rows]
+    rows = [[codec.encode(row) for row in report_of(folder).rows] for folder in (merged, fakes.run)]
+    assert rows[0] == rows[1]
     assert (merged / "index.html").is_file()
 
-    shutil.rmtree(shards[1])
-    done = cli("merge", shards[0], "--out", tmp_path / "half")
+
+def test_a_shard_alone_is_merged_as_what_is_missing_and_can_be_finished(
+    cli: Cli, shards: list[Path], tmp_path: Path
+) -> None:
+    done = cli("merge", shards[0], "--out", tmp_path)
     assert done.code == 3
     assert "Shard 2/2 is missing: " in done.out
     assert "interrupted; " in done.out
-    (half,) = (tmp_path / "half").iterdir()
+    (half,) = tmp_path.iterdir()
     assert cli("run", "--resume", half).code == 0
     assert report_of(half).complete
 
 
-def test_an_interrupted_shard_is_finished_as_that_shard(cli: Cli, write: Write, tmp_path: Path) -> None:
-    assert cli("run", write(), "--out", tmp_path / "out", "--shard", "1/2").code == 0
-    (folder,) = (tmp_path / "out").iterdir()
+def test_an_interrupted_shard_is_finished_as_that_shard(cli: Cli, shards: list[Path], tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(shards[0], folder)
     before = {path.name for path in (folder / "runs").iterdir()}
-    victim = sorted(before)[0]
-    shutil.rmtree(folder / "runs" / victim)
+    shutil.rmtree(folder / "runs" / min(before))
     done = cli("run", "--resume", folder)
     assert done.code == 0
     assert f"[{len(before)}/{len(before)}]" in done.out

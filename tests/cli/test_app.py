@@ -1,0 +1,89 @@
+"""The command line as a whole: its help, what it imports, how it ends."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from harness.cli.app import app
+from tests.command_line import Cli
+
+HEAVY = {"torch", "diffusers", "transformers", "accelerate", "numpy", "pandas", "skimage"}
+
+
+def commands(group: Any, *path: str) -> Iterator[tuple[str, ...]]:
+    """Every command with the groups above it."""
+    for name, command in group.commands.items():
+        yield from commands(command, *path, name) if hasattr(command, "commands") else [(*path, name)]
+
+
+COMMANDS = list(commands(get_command(app)))
+
+
+def test_every_command_is_there() -> None:
+    assert len(COMMANDS) == len(set(COMMANDS)) == 19
+    assert {path[:-1] for path in COMMANDS} == {(), ("faults",), ("golden",), ("matrix",), ("models",)}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_of_every_command_shows_an_example(cli: Cli, command: tuple[str, ...]) -> None:
+    done = cli(*command, "--help")
+    assert (done.code, done.err) == (0, "")
+    examples = " ".join(done.out.split("Example", 1)[1].split())
+    assert f"sp-harness {' '.join(command)}" in examples
+
+
+@pytest.mark.parametrize("group", sorted({path[:-1] for path in COMMANDS}), ids=str)
+def test_help_lists_every_command(cli: Cli, group: tuple[str, ...]) -> None:
+    done = cli(*group, "--help")
+    assert (done.code, done.err) == (0, "")
+    for command in COMMANDS:
+        if command[: len(group)] == group:
+            assert re.search(rf"^\W+{command[len(group)]}\b", done.out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["--help"], "Usage: python -m harness.cli"), (["plan", "720x720"], "2025 image tokens")],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_the_module_answers_without_heavy_imports(arguments: list[str], words: str) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "harness.cli", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert words in done.stdout
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert "harness" in loaded
+    assert not loaded & HEAVY
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="what stands for a full disk")
+def test_what_a_machine_lacks_is_one_line_and_no_traceback() -> None:
+    command = [sys.executable, "-m", "harness.cli", "models", "ls"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (3, "sp-harness: No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["rum"], "No such command 'rum'"),
+        (["run", "--sise", "1"], "No such option"),
+        (["plan"], "Missing argument 'SIZE'"),
+        (["plan", "720x720", "--ulysses", "two"], "Invalid value for '--ulysses'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_what_the_parser_refuses_ends_with_a_box(cli: Cli, arguments: list[str], words: str) -> None:
+    done = cli(*arguments)
+    assert done.code == 2
+    assert "Usage:" in done.err
+    assert words in " ".join(re.sub(r"[│╭╮╰╯─]", " ", done.err).split())
+    assert "Traceback" not in done.err
