@@ -68,10 +68,10 @@ def _ended_peer(ranks: Sequence[Rank], index: int) -> int | None:
 def ended(ranks: Sequence[Rank], index: int) -> Failure:
     """Failure of a rank that has ended by itself, by a signal, or with its node."""
     rank = ranks[index]
-    code = rank.wait()
-    if rank.lost:
-        return Failure(FailureKind.KILLED, f"rank {index} was lost: {rank.lost}", index, rank.log_since()[-8000:])
+    code = 0 if rank.lost else rank.wait()
     printed = rank.log_since()[-8000:]
+    if rank.lost:
+        return Failure(FailureKind.KILLED, f"rank {index} was lost: {rank.lost}", index, printed)
     # Nobody but a user, the kernel's out-of-memory killer or a batch system sends these two.
     if code in (-signal.SIGKILL, -signal.SIGTERM):
         kind, verb = FailureKind.KILLED, "was killed from outside"
@@ -100,8 +100,10 @@ def unlike(ranks: Sequence[Rank], versions: Sequence[Mapping[str, str]]) -> Fail
 
 
 def hung(ranks: Sequence[Rank], missing: Sequence[int], timeout_s: float) -> Failure:
-    """Failure of ranks that have not answered within the time limit."""
+    """Failure of ranks that have not answered within the time limit, or of a node that cannot be reached."""
     stacks, stopped = _stacks(ranks, missing), {index: ranks[index].stopped() for index in missing}
+    if (lost := next((index for index in missing if ranks[index].lost), None)) is not None:
+        return ended(ranks, lost)
     message = f"no answer within {timeout_s:g} s from rank{'s' if len(missing) > 1 else ''} "
     message += ", ".join(map(str, missing))
     message += "".join(f"; rank {index} does not run: {state}" for index, state in stopped.items() if state)
@@ -115,7 +117,7 @@ def _stacks(ranks: Sequence[Rank], missing: Sequence[int]) -> str:
     offsets = {index: ranks[index].log.stat().st_size for index in missing}
     for index in missing:
         ranks[index].print_stacks()
-    awaited = [index for index in missing if not ranks[index].stopped()]
+    awaited = [index for index in missing if not ranks[index].stopped() and not ranks[index].lost]
     deadline = time.monotonic() + STACK_GRACE_S
     while time.monotonic() < deadline and not all(
         "most recent call first" in ranks[index].log_since(offsets[index]) for index in awaited

@@ -408,6 +408,24 @@ def test_what_a_machine_lacks_is_said_as_that_where_a_group_starts_too(
     assert run.failure.message.startswith("fake did not start: rank 1 ")
 
 
+class Unreachable(ForkedRank):
+    """A rank whose node cannot be reached any more, which is noticed when it is asked for its stacks."""
+
+    def print_stacks(self) -> None:
+        self.lost = "node b does not answer any more"
+
+
+def test_a_hang_of_a_node_that_cannot_be_reached_is_not_the_engines(tmp_path: Path) -> None:
+    def start(logs: Path, *_: object) -> list[ForkedRank]:
+        return [kind(logs / f"{kind.__name__}.log", ()) for kind in (ForkedRank, Unreachable)]
+
+    group = WorkerGroup(GroupKey.of(spec()), tmp_path / "logs", start=start)
+    run = group.run(spec(fault="hang", timeout_s=0.5), tmp_path / "run")
+    assert run.failure is not None
+    assert (run.outcome, run.failure.kind, run.failure.rank) == ("error", FailureKind.KILLED, 1)
+    assert run.failure.message == "rank 1 was lost: node b does not answer any more"
+
+
 class OnGpu(ForkedRank):
     """A rank that claims to draw on a GPU."""
 

@@ -54,7 +54,7 @@ def named() -> Iterator[None]:
     """Name this node in the errors of the harness that are raised inside the context."""
     try:
         yield
-    except (HarnessError, ValueError) as error:
+    except HarnessError as error:
         raise InfrastructureError(f"node {platform.node()}: {error}") from None
 
 
@@ -68,11 +68,15 @@ def found_here(encoded: Sequence[Any]) -> list[RunSpec]:
 
     Raises
     ------
-    HarnessError, ValueError
+    HarnessError
         If code, libraries or weights are others than those planned.
     """
+    try:
+        planned = [codec.decode(RunSpec, data) for data in encoded]
+    except ValueError as error:
+        raise HarnessError(f"its code cannot read the runs planned ({error}); install the same sp-harness") from None
     specs = []
-    for spec in (codec.decode(RunSpec, data) for data in encoded):
+    for spec in planned:
         source = source_of(spec.engine, spec.cache)
         if source != spec.source:
             raise HarnessError(

@@ -66,10 +66,15 @@ def test_it_holds_gpus_against_other_runs_and_gives_them_to_its_ranks(
     assert not node._folder.exists()
 
 
-def test_an_unlike_node_names_itself(spec: RunSpec) -> None:
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"weights": "others"}, "its weights of fake are others"), ({"case": 1}, "its code cannot read the runs planned")],
+    ids=["weights", "another version of the plan"],
+)
+def test_an_unlike_node_names_itself(spec: RunSpec, change: dict[str, Any], words: str) -> None:
     node = Node()
-    messages = node.prepare([codec.encode(replace(spec, weights="planned elsewhere"))], range(1), "this run")
+    messages = node.prepare([{**codec.encode(spec), **change}], range(1), "this run")
     name = next(messages)
-    with pytest.raises(InfrastructureError, match=rf"^node {name}: its weights of fake are others"):
+    with pytest.raises(InfrastructureError, match=f"^node {name}: {words}"):
         next(messages)
     node.close()
