@@ -19,6 +19,7 @@ from harness.execution.group_key import GroupKey
 from harness.planning import cut
 from harness.session import steps
 from harness.types import Case, Failure, FailureKind, RunSpec, Size
+from harness.worker.protocol import Raised
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 MEMORY = "\nh:1:2 [1] transport/p2p.cc:7 NCCL WARN Cuda failure 2 'out of memory'\n"
@@ -98,7 +99,7 @@ def test_a_group_that_ran_out_inside_nccl_is_known(nccl: Any, tmp_path: Path) ->
 def test_messages_of_nccl_are_told_from_those_of_torch(nccl: Any) -> None:
     for reply, matches in ((BACKEND_ERROR, True), (TORCH_ERROR, False)):
         # The other rank is not asked for a peer that has died: there is none.
-        failure = failures.raised([], 1, {"message": reply, "detail": "", "machine": "out of memory"})
+        failure = failures.raised([], 1, Raised(reply, "", FailureKind.OUT_OF_MEMORY))
         assert bool(re.match(nccl.MESSAGE, failure.message)) is matches
 
 
