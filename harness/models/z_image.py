@@ -30,6 +30,18 @@ PRELOAD = (
 """Modules that loading and drawing need, for engines' ``preload``."""
 
 
+STACKS = ("noise_refiner", "context_refiner", "layers")
+"""Stacks of blocks in the order in which a request passes them; the first two compute image and caption alone."""
+
+CP_SPLIT = {**{f"{stack}.0": ("x",) for stack in STACKS}, **{f"{stack}.*": ("freqs_cis",) for stack in STACKS}}
+"""Plan of diffusers' context parallelism, which ships none for this model: arguments ``B,S,C`` of modules, cut along
+the padded sequence ``S``."""
+CP_MASKS = {f"{stack}.*": ("attn_mask",) for stack in STACKS}
+"""Arguments ``B,S`` that are cut too where ranks are given parts of the mask."""
+CP_GATHER = ("noise_refiner.-1", "context_refiner.-1", "all_final_layer.2-1")
+"""Modules whose output is put together; ``-1`` is the last of a stack."""
+
+
 @cache
 def load_pipeline(path: str, dtype: DType, device: Device) -> ZImagePipeline:
     """Make diffusers' own pipeline resident, ready to draw; engines of one process share one copy.
