@@ -62,16 +62,31 @@ def replacing(folder: Path) -> Iterator[Path]:
     Path
         Hidden folder beside ``folder``.
     """
-    building = folder.with_name(f".{folder.name}.building")
-    shutil.rmtree(building, ignore_errors=True)  # of a process that was killed
-    building.mkdir(parents=True)
+    begin(folder)
     try:
-        yield building
-        shutil.rmtree(folder, ignore_errors=True)
-        building.replace(folder)
+        yield building(folder)
+        finish(folder)
     except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(building(folder), ignore_errors=True)
         raise
+
+
+def building(folder: Path) -> Path:
+    """Name the hidden folder in which ``folder`` is built."""
+    return folder.with_name(f".{folder.name}.building")
+
+
+def begin(folder: Path) -> Path:
+    """Create the folder of :func:`building`, without what a crash may have left there."""
+    shutil.rmtree(building(folder), ignore_errors=True)
+    building(folder).mkdir(parents=True)
+    return building(folder)
+
+
+def finish(folder: Path) -> None:
+    """Replace ``folder`` by that of :func:`building`."""
+    shutil.rmtree(folder, ignore_errors=True)
+    building(folder).replace(folder)
 
 
 @contextmanager

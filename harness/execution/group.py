@@ -17,10 +17,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from harness import codec, files
+from harness.errors import InfrastructureError
 from harness.execution import failures
 from harness.execution.group_key import GroupKey
 from harness.execution.rank import Rank, fork_ranks
-from harness.execution.staging import Drawn, cannot_write
 from harness.types import Failure, FailureKind, Run, RunSpec
 from harness.worker import protocol
 from harness.worker.protocol import Done, Message, Order, Raised, Ready, Start, Step
@@ -120,10 +121,6 @@ class WorkerGroup:
             raise GroupFailed(Failure(kind, message, failure.rank, failure.detail)) from None
 
     def run(self, spec: RunSpec, folder: Path, on_step: OnStep = lambda step: None) -> Run:
-        """Serve one run and publish it; see :meth:`draw`."""
-        return self.draw(spec, folder, on_step).publish()
-
-    def draw(self, spec: RunSpec, folder: Path, on_step: OnStep = lambda step: None) -> Drawn:
         """Serve one run; what an engine does wrong is recorded, never raised.
 
         Parameters
@@ -131,7 +128,7 @@ class WorkerGroup:
         spec
             The run; its case's ``timeout_s`` limits it.
         folder
-            Where the run's folder appears, whole, when it is published.
+            The run's folder, which appears whole at the end: after a crash the run counts as not drawn.
         on_step
             Called with the number of denoise steps done.
 
@@ -140,25 +137,20 @@ class WorkerGroup:
         Aborted
             If :meth:`abort` was called meanwhile; no folder is left.
         InfrastructureError
-            If the folder cannot be written.
+            If the folder cannot be written; nothing is left of it.
         """
         with self._busy:
-            building = folder.with_name(f".{folder.name}.building")
-            shutil.rmtree(building, ignore_errors=True)
             try:
-                building.mkdir(parents=True)
-            except OSError as error:
-                raise cannot_write(folder, error) from None
-            try:
-                return Drawn(self._run(spec, building, on_step), building, folder)
-            except Aborted:
-                shutil.rmtree(building, ignore_errors=True)
-                raise
+                with files.replacing(folder) as building:
+                    run = self._run(spec, building, on_step)
+                    codec.write_json(building / "run.json", run)
             except failures.Unwritable as error:
                 self.kill()
-                shutil.rmtree(building, ignore_errors=True)  # half a run is of no use, and the room is needed
-                place = "" if error.place == str(building.absolute()) else error.place
+                place = "" if error.place == str(files.building(folder).absolute()) else error.place
                 raise cannot_write(folder, error.error, place) from None
+            except OSError as error:
+                raise cannot_write(folder, error) from None
+        return run
 
     def _run(self, spec: RunSpec, building: Path, on_step: OnStep) -> Run:
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -291,3 +283,20 @@ class WorkerGroup:
 def _sums(counters: Sequence[Mapping[str, int]]) -> dict[str, int]:
     names = sorted({name for each in counters for name in each})
     return {name: sum(each.get(name, 0) for each in counters) for name in names}
+
+
+def cannot_write(folder: Path, error: OSError, place: str = "") -> InfrastructureError:
+    """Make the error of a run's folder that cannot be written: a full disk, say, or one without permission.
+
+    Parameters
+    ----------
+    folder
+        Final place of the run.
+    error
+        The system's error.
+    place
+        Place of the error where it is another: ranks on other nodes leave their files there first.
+    """
+    planned = next((parent for parent in folder.parents if (parent / "plan.json").is_file()), "RUN")
+    remedy = f"mend that, then finish with: sp-harness run --resume {planned}"
+    return InfrastructureError(f"{place or folder}: a run cannot be written ({error.strerror or error}); {remedy}")

@@ -11,7 +11,6 @@ import os
 import queue
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from harness.execution.events import Event, Finished, FolderOf, Holding, Started
 from harness.execution.group import Aborted, StartRanks, WorkerGroup
 from harness.execution.group_key import GroupKey
 from harness.execution.rank import fork_ranks
-from harness.execution.staging import Drawn
 from harness.types import Device, RunSpec
 
 
@@ -93,21 +91,20 @@ class Pool:
         most = min(lease.num_gpus or num_slots(key.device), len(batch)) if alone else key.world_size
         yield from self._take(lease, 1 if alone else key.world_size, most)
         workers = (len(lease.held[:most]) or most) if alone else 1
-        with ThreadPoolExecutor(1, "publish") as publisher:
-            work = _Work(batch, folder_of, publisher)
-            threads = [
-                threading.Thread(target=self._drive, args=(self._group(key, slot, lease), work))
-                for slot in self._slots(key, workers)
-            ]
+        work = _Work(batch, folder_of)
+        threads = [
+            threading.Thread(target=self._drive, args=(self._group(key, slot, lease), work))
+            for slot in self._slots(key, workers)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            yield from work.events_until_done(workers)
+        finally:
+            if any(thread.is_alive() for thread in threads):
+                self.close()
             for thread in threads:
-                thread.start()
-            try:
-                yield from work.events_until_done(workers)
-            finally:
-                if any(thread.is_alive() for thread in threads):
-                    self.close()
-                for thread in threads:
-                    thread.join()
+                thread.join()
         if not self._keep:
             yield from self._let_go(lease)
 
@@ -156,12 +153,10 @@ class Pool:
             return group
 
     def _drive(self, group: WorkerGroup, work: _Work) -> None:
-        published: list[Future[None]] = []
         try:
             while not self._closed and (spec := work.next()):
                 work.events.put(Started(spec))
-                drawn = group.draw(spec, work.folder_of(spec), partial(work.stepped, spec))
-                published.append(work.publisher.submit(work.publish, drawn))
+                work.events.put(Finished(group.run(spec, work.folder_of(spec), partial(work.stepped, spec))))
         except Aborted:
             pass  # the caller has left
         except BaseException as error:  # handed to the caller's thread
@@ -169,22 +164,17 @@ class Pool:
         finally:
             if self._closed or not self._keep or group.key.sequence:
                 group.kill()
-            wait(published)
             work.events.put(None)
 
 
 class _Work:
-    """Runs that wait for a group, and what happens to them.
+    """Runs that wait for a group, and what happens to them."""
 
-    A thread of its own publishes what is drawn, one run after the other, while the groups draw on.
-    """
-
-    def __init__(self, specs: Iterable[RunSpec], folder_of: FolderOf, publisher: ThreadPoolExecutor) -> None:
+    def __init__(self, specs: Iterable[RunSpec], folder_of: FolderOf) -> None:
         self._waiting: queue.SimpleQueue[RunSpec] = queue.SimpleQueue()
         for spec in specs:
             self._waiting.put(spec)
         self.folder_of = folder_of
-        self.publisher = publisher
         self.events: queue.SimpleQueue[Event | BaseException | None] = queue.SimpleQueue()
         """An error of the harness is for the caller; ``None`` says that a group has no more to do."""
 
@@ -198,13 +188,6 @@ class _Work:
     def stepped(self, spec: RunSpec, step: int) -> None:
         """Tell of a denoise step."""
         self.events.put(Stepped(spec, step))
-
-    def publish(self, drawn: Drawn) -> None:
-        """Make a run appear, and tell of it."""
-        try:
-            self.events.put(Finished(drawn.publish()))
-        except BaseException as error:  # handed to the caller's thread
-            self.events.put(error)
 
     def events_until_done(self, num_groups: int) -> Iterator[Event]:
         """Yield events until no group has more to do."""

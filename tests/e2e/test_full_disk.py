@@ -64,8 +64,8 @@ def mounted(program: str, *arguments: object) -> str:
 @pytest.mark.parametrize(
     ("size", "steps", "room"),
     [
-        pytest.param("512x512", 2, "512k", id="picture"),  # of 768 KiB
-        pytest.param("128x128", 100, "300k", id="latents"),  # of 404 KiB; a picture has 48 KiB
+        pytest.param("2048x2048", 2, "160k", id="picture"),  # of 175 KiB
+        pytest.param("128x128", 100, "300k", id="latents"),  # of 404 KiB; a picture has 1 KiB
     ],
 )
 def test_a_full_disk_is_named_and_the_run_goes_on_when_there_is_room(

@@ -86,9 +86,9 @@ def test_it_makes_an_engine_ready_draws_and_leaves_the_files(rank: RankProcess, 
         assert [rank.reply() for _ in range(2)] == [Step(1), Step(2)]
         done = rank.reply()
         assert isinstance(done, Done)
-        assert (done.images, done.latents) == (("image-0.tif",), "latents.safetensors")
+        assert (done.images, done.latents) == (("image-0.png",), "latents.safetensors")
         assert done.peak_memory_bytes > 1 << 20
-        assert (tmp_path / "image-0.tif").is_file()
+        assert (tmp_path / "image-0.png").is_file()
         assert (tmp_path / "latents.safetensors").is_file()
 
 

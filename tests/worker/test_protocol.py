@@ -25,7 +25,7 @@ SPEC = RunSpec(CASE, "fake", "", "w", "s", ulysses=2, options={"step_s": 0.5}, p
         Ready({"torch": "2"}),
         Step(3),
         Done(1),
-        Done(1, {"bytes": 2}, (True, False), ("image-0.tif",), "latents.safetensors", Times(0.5, (1.0, 2.0)), (7,)),
+        Done(1, {"bytes": 2}, (True, False), ("image-0.png",), "latents.safetensors", Times(0.5, (1.0, 2.0)), (7,)),
         Raised("ValueError: x", "Traceback"),
         Raised("MemoryError", "Traceback", FailureKind.OUT_OF_MEMORY),
         Unwritable("/runs/r", 28),

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from harness import codec
+from harness import codec, files
 from harness.execution.events import Event, Finished, FolderOf, Started, Stepped
+from harness.execution.group import cannot_write
 from harness.execution.ray.node import Piece
 from harness.execution.ray.placement import Group
-from harness.execution.staging import cannot_write
 from harness.types import FailureKind, Run
 
 
@@ -54,14 +54,14 @@ class Arrivals:
             elif message.spec.digest not in self._group.done:
                 spec = self._group.planned(message.spec)
                 if isinstance(message, Started):
-                    self._building[spec.digest] = _fresh(self.folder_of(spec))
+                    self._building[spec.digest] = files.begin(self.folder_of(spec))
                 yield replace(message, spec=spec)
         except OSError as error:
             raise cannot_write(Path(error.filename or self.logs), error) from None
 
     def fail(self, run: Run) -> Finished:
         """Record a run of which nothing came."""
-        self._building[run.spec.digest] = _fresh(self.folder_of(run.spec))
+        self._building[run.spec.digest] = files.begin(self.folder_of(run.spec))
         return self._publish(run)
 
     def drop(self) -> None:
@@ -86,16 +86,7 @@ class Arrivals:
             yield self._publish(replace(run, spec=self._group.planned(run.spec)))
 
     def _publish(self, run: Run) -> Finished:
-        building, folder = self._building.pop(run.spec.digest), self.folder_of(run.spec)
-        codec.write_json(building / "run.json", run)
-        shutil.rmtree(folder, ignore_errors=True)
-        building.replace(folder)
+        codec.write_json(self._building.pop(run.spec.digest) / "run.json", run)
+        files.finish(self.folder_of(run.spec))
         self._group.done.add(run.spec.digest)
         return Finished(run)
-
-
-def _fresh(folder: Path) -> Path:
-    """An empty folder beside the one that is to appear."""
-    building = folder.with_name(f".{folder.name}.building")
-    shutil.rmtree(building, ignore_errors=True)
-    return building
