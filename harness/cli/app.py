@@ -12,6 +12,7 @@ from harness import bug
 from harness.cli import (
     approve,
     compare,
+    engines,
     explain,
     faults,
     fuzz,
@@ -40,7 +41,7 @@ app = typer.Typer(
 )
 for command in (run, merge, plan, compare, explain, approve, report, history, issue, table, pack, ls, fuzz):
     app.add_typer(command.app)
-for group in (golden, models, matrix, faults):
+for group in (golden, models, matrix, faults, engines):
     app.add_typer(group.app)
 
 

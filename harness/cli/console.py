@@ -200,7 +200,8 @@ def _cells(row: Row) -> list[Text]:
         return [Text(row.case.name), Text(row.variant.label), Text(row.skip, style="dim"), *[Text()] * 6, verdict]
     plan = row.plan
     shards = f"{plan.axis} {'+'.join(map(str, plan.shard_tokens))}" if plan else "-"
-    pads = f"{plan.pad_tokens} (+{plan.surplus_pad_tokens})" if plan else "-"
+    total = plan.pad_tokens if plan else row.pads.total if row.pads else None
+    pads = "-" if total is None else f"{total} (+{row.surplus_pads})"
     relations = (
         Relation.EXCHANGE,
         Relation.CONTROL,

@@ -20,7 +20,7 @@ app = typer.Typer()
 
 @app.command(
     epilog="Examples: `sp-harness fuzz --engine spatial --minutes 5` | "
-    "`sp-harness fuzz --engine spatial --fault gather-uncropped --max-ranks 2`"
+    "`sp-harness fuzz --engine diffusers-cp --option mask=whole,split`"
 )
 def fuzz(
     engine: Annotated[str, typer.Option(help="Engine to look for a failure of.")],
@@ -29,16 +29,25 @@ def fuzz(
     seed: Annotated[int | None, typer.Option(help="Of the draws; another each time by default.")] = None,
     max_ranks: Annotated[int, typer.Option(help="Ranks at most.")] = 3,
     fault: Annotated[str | None, typer.Option(help="Plant this bug, to see it found.")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE,...", help="Draw an option of the engine from these values.")
+    ] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where a failing matrix is written.")] = Path("reports"),
 ) -> None:
     """Draw matrices until one fails, shrink it to the smallest, and write it as a file that reproduces it."""
     from harness import files, plugins
-    from harness.fuzz.space import Space, check
+    from harness.fuzz.space import Space, check, read_options
 
     check_known("--engine", engine, plugins.names("engines"))
     if not 0 < minutes <= 60 * 24 * 7:
         raise UsageError(f"--minutes {minutes:g}: write a number above 0, at most a week")
-    space = Space(engine, model or ("fake" if engine == "fake" else "nano"), max_ranks, fault)
+    space = Space(
+        engine,
+        model or ("fake" if engine == "fake" else "nano"),
+        max_ranks,
+        fault,
+        options=read_options(engine, option or ()),
+    )
     check(space)
     with files.writing(out, "name another folder with --out"):
         out.mkdir(parents=True, exist_ok=True)
@@ -84,4 +93,7 @@ def search(space: Space, out: Path, seconds: float, seed: int) -> int:
 def _command(space: Space, seed: int) -> str:
     words = ["sp-harness", "fuzz", "--engine", space.engine, "--model", space.model, "--seed", str(seed)]
     words += ["--max-ranks", str(space.max_ranks), *(["--fault", space.fault] if space.fault else [])]
+    for name, values in space.options:
+        shown = [str(value).lower() if isinstance(value, bool) else str(value) for value in values]
+        words += ["--option", f"{name}={','.join(shown)}"]
     return shlex.join(words)

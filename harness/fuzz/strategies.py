@@ -93,10 +93,13 @@ def _variants(draw: st.DrawFn, space: Space, engine: type[Engine]) -> dict[str, 
     variant: dict[str, Any] = {"engine": space.engine, "ulysses": ulysses}
     variant |= {"ring": ring} if ring > 1 else {}
     variant["axis"] = draw(st.sampled_from(engine.axes))
-    if engine.axes != ("none",) and draw(st.sampled_from((False, False, True))):
+    if "exact" in engine.layouts and draw(st.sampled_from((False, False, True))):
         variant["layout"] = "exact"
+    options: dict[str, Any] = {name: draw(st.sampled_from(values)) for name, values in space.options}
     if "cache_mask" in engine.options and draw(st.sampled_from((False, False, False, False, True))):
-        variant |= {"cache": "cache-dit", "options": {"cache_mask": draw(st.sampled_from(CACHE_MASKS))}}
+        variant["cache"] = "cache-dit"
+        options["cache_mask"] = draw(st.sampled_from(CACHE_MASKS))
+    variant |= {"options": options} if options else {}
     return variant | ({"fault": space.fault} if space.fault else {})
 
 

@@ -206,8 +206,13 @@ def _met_cases(where: str, entry: VariantTable, cases: tuple[Case, ...]) -> list
 
 
 def expand(entry: VariantTable) -> Iterator[Variant]:
-    """Yield the variants of one table: one for each combination of its lists."""
-    for ulysses, axis, layout in product(_as_list(entry.ulysses), _as_list(entry.axis), _as_list(entry.layout)):
+    """Yield the variants of one table: one for each combination of its lists.
+
+    Without ``axis`` it is ``auto``, and for an engine that knows no such axis the first that it knows.
+    """
+    known = plugins.load("engines", entry.engine).axes
+    axes = (["auto"] if "auto" in known else [*known[:1]]) if entry.axis is None else _as_list(entry.axis)
+    for ulysses, axis, layout in product(_as_list(entry.ulysses), axes, _as_list(entry.layout)):
         yield Variant(
             engine=entry.engine,
             ulysses=ulysses,

@@ -61,7 +61,7 @@ class VariantTable(Table):
     engine: Text
     ulysses: Degree | Some[Degree] = 1
     ring: Degree = 1
-    axis: Axis | Some[Axis] = "auto"
+    axis: Axis | Some[Axis] | None = None
     layout: Layout | Some[Layout] = "aligned"
     cache: Cache = "none"
     fault: Text | None = None

@@ -58,7 +58,7 @@ def lines(report: Report) -> list[Line]:
     found: dict[str, Row] = {}
     for row in report.rows:
         run = _run(report, row, "candidate")
-        if run is not None and row.plan is not None and row.variant.degree > 1:
+        if run is not None and row.variant.degree > 1:
             known = found.get(run.spec.digest)
             if known is None or (known.variant.axis == "auto" and row.variant.axis != "auto"):
                 found[run.spec.digest] = row
@@ -80,16 +80,14 @@ def _run(report: Report, row: Row, role: str) -> Run | None:
 def _line(report: Report, row: Row) -> Line:
     single, split = _run(report, row, "baseline"), _run(report, row, "candidate")
     plan, size = row.plan, str(row.case.size)
-    assert plan is not None
-    alone = NOTHING if row.choice is None else str(row.choice.single_pad_tokens)
     outcome = row.verdict.outcome.value if row.verdict else "not judged"
     return Line(
         case=size if row.case.name == size else f"{row.case.name} ({size})",
         split=_split(row.variant),
-        axis=plan.axis,
+        axis=plan.axis if plan else row.variant.axis,
         layout=row.variant.layout,
-        shards=",".join(map(str, plan.shard_tokens)),
-        pads=f"{plan.pad_tokens} / {alone}",
+        shards=",".join(map(str, plan.shard_tokens)) if plan else NOTHING,
+        pads=_pads(row),
         pair=_figures(row, Relation.PAIR),
         exchange=_figures(row, Relation.EXCHANGE),
         surplus=_figures(row, Relation.LAYOUT),
@@ -97,6 +95,13 @@ def _line(report: Report, row: Row) -> Line:
         memory=f"{_memory(single)} -> {_memory(split)}",
         verdict=outcome.replace("_", " "),
     )
+
+
+def _pads(row: Row) -> str:
+    """Return pads of split and single device, by the plan or as the engine declares them."""
+    if row.plan is not None:
+        return f"{row.plan.pad_tokens} / {NOTHING if row.choice is None else row.choice.single_pad_tokens}"
+    return f"{row.pads.total} / {row.pads.single}" if row.pads else NOTHING
 
 
 def _split(variant: Variant) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from harness.errors import InfrastructureError, UsageError
 from harness.execution import failures, pool
 from harness.fuzz import search
 from harness.fuzz.search import Found, Tally
-from harness.fuzz.space import Space, check
+from harness.fuzz.space import Space, check, read_options
 from harness.fuzz.strategies import examples
 from harness.matrix.coverage import CLASSES, met_by, sights
 from harness.session.steps import prepare
@@ -45,6 +47,45 @@ def test_a_fault_is_shrunk_to_what_it_takes(tmp_path: Path) -> None:
     assert row.plan.shard_tokens == (2, 2)
     assert row.case.size.tokens == 4
     assert (found.outcome, found.cause) == (Outcome.FAIL, "split")
+
+
+def test_options_are_drawn_from_the_values_asked_for() -> None:
+    options = read_options("diffusers-cp", ["mask=whole,split", "anything=true"])
+    assert options == (("mask", ("whole", "split")), ("anything", (True,)))
+    drawn: set[str] = set()
+
+    @settings(max_examples=40, database=None, derandomize=True)
+    @given(examples(Space("diffusers-cp", "nano", options=options), plugins.load("engines", "diffusers-cp")))
+    def draw(text: str) -> None:
+        (variant,) = tomllib.loads(text)["variant"]
+        assert (variant["axis"], variant["options"]["anything"]) == ("none", True)
+        drawn.add(variant["options"]["mask"])
+
+    draw()
+    assert drawn == {"whole", "split"}
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("mask=spilt", "did you mean 'split'"),
+        ("maks=split", "did you mean 'mask'"),
+        ("anything=1", "write true or false"),
+        ("mask", "write mask=VALUE,...; one of whole, split"),
+    ],
+)
+def test_options_that_an_engine_has_not_are_refused(word: str, says: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(says)):
+        read_options("diffusers-cp", [word])
+
+
+def test_another_crash_is_another_bug() -> None:
+    def found(says: str, outcome: Outcome = Outcome.ERROR) -> Found:
+        return Found("", outcome, "crash", f"48x32/fake-u2: {says}", 1)
+
+    assert found("rank 1 raised ValueError: 12 of 13").kind == found("rank 0 raised ValueError: 7 of 9").kind
+    assert found("rank 1 raised ValueError: 12").kind != found("rank 1 raised KeyError: 12").kind
+    assert found("61.2 dB", Outcome.FAIL).kind == found("worst in a box", Outcome.FAIL).kind
 
 
 def test_a_seed_draws_the_same_again(tmp_path: Path) -> None:

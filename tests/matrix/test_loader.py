@@ -97,6 +97,11 @@ class TestExpansion:
             ("48x64", "fake-u2-w"),
         )
 
+    @pytest.mark.parametrize(("engine", "axis"), [("fake", "auto"), ("diffusers-cp", "none")])
+    def test_the_axis_is_one_that_the_engine_knows(self, read: Read, engine: str, axis: str) -> None:
+        (variant,) = read(degree("2").replace('engine = "fake"', f'engine = "{engine}"')).variants
+        assert (variant.engine, variant.axis) == (engine, axis)
+
     def test_lists_of_a_variant_multiply(self, read: Read) -> None:
         matrix = read(degree("[2, 3]") + 'axis = ["auto", "h"]\nlayout = ["aligned", "exact"]\n')
         found = {(v.ulysses, v.axis, v.layout) for v in matrix.variants}

@@ -10,7 +10,7 @@ import pytest
 from harness.reporting import cost_table
 from harness.reporting.cost_table import HEADS, Line
 from harness.session import steps
-from harness.types import Relation, Report, Times
+from harness.types import Pads, Relation, Report, Times
 
 
 @pytest.fixture
@@ -68,3 +68,12 @@ def test_markdown_has_every_column(report: Report) -> None:
     assert [cell.strip() for cell in head.strip("|").split("|")] == list(HEADS.values())
     assert rule.count("---") == len(HEADS)
     assert tuple(cell.strip() for cell in first.strip("|").split("|")) == astuple(lines[0])
+
+
+def test_an_engine_that_cuts_no_picture_has_a_line(report: Report) -> None:
+    row = next(row for row in report.rows if row.name == "144x144/fake-u2-h")
+    flat = replace(row, plan=None, choice=None, pads=Pads(47, 15), variant=replace(row.variant, axis="none"))
+    (line,) = cost_table.lines(replace(report, rows=(flat,)))
+    assert (line.axis, line.shards, line.pads) == ("none", cost_table.NOTHING, "47 / 15")
+    (unknown,) = cost_table.lines(replace(report, rows=(replace(flat, pads=None),)))
+    assert unknown.pads == cost_table.NOTHING
