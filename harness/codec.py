@@ -9,15 +9,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
 from harness import files
-from harness.errors import FileError
+from harness.errors import FileError, NewerSchemaError
 
 T = TypeVar("T")
 
@@ -53,31 +54,68 @@ def decode(kind: type[T], data: Any) -> T:
 def _decode(kind: Any, data: Any) -> Any:
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
-        if data is None:
-            return None
-        return _decode(next(a for a in args if a is not type(None)), data)
+        return _decode_union(args, data)
     if dataclasses.is_dataclass(kind):
         return _decode_dataclass(kind, data)
     if origin is tuple:
-        if not isinstance(data, list):
-            raise ValueError(f"expected a list, found {type(data).__name__}")
+        _expect(isinstance(data, list), "a list", data)
         if len(args) == 2 and args[1] is Ellipsis:
             return tuple(_decode(args[0], item) for item in data)
         return tuple(_decode(a, item) for a, item in zip(args, data, strict=True))
     if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
-        if not isinstance(data, dict):
-            raise ValueError(f"expected an object, found {type(data).__name__}")
+        _expect(isinstance(data, dict), "an object", data)
         return {k: _decode(args[1], v) for k, v in data.items()}
     if isinstance(kind, type) and issubclass(kind, Enum):
         return kind(data)
+    return _decode_plain(kind, data)
+
+
+def _decode_union(kinds: Sequence[Any], data: Any) -> Any:
+    if data is None and type(None) in kinds:
+        return None
+    problem = ValueError(f"expected another value than {data!r:.40}")
+    for kind in kinds:
+        try:
+            return _decode(kind, data)
+        except ValueError as error:
+            problem = error if kind is not type(None) else problem
+    raise problem
+
+
+def _decode_plain(kind: Any, data: Any) -> Any:
+    if typing.get_origin(kind) is typing.Literal:
+        _expect(data in typing.get_args(kind), f"one of {', '.join(map(str, typing.get_args(kind)))}", data)
+    elif kind is float:
+        _expect(data is None or _is_number(data), "a number", data)
+        return math.nan if data is None else data  # how NaN is written
+    elif kind is int:
+        _expect(isinstance(data, int) and _is_number(data), "an integer", data)
+    elif kind is bool or kind is str:
+        _expect(isinstance(data, kind), "text" if kind is str else "true or false", data)
+    elif kind is type(None):
+        _expect(data is None, "null", data)
     return data
 
 
+def _is_number(data: Any) -> bool:
+    """Whether this is a number that a float can hold."""
+    return isinstance(data, int | float) and not isinstance(data, bool) and abs(data) <= sys.float_info.max
+
+
+def _expect(ok: bool, wanted: str, data: Any) -> None:
+    if not ok:
+        raise ValueError(f"expected {wanted}, found {data!r:.40}")
+
+
 def _decode_dataclass(kind: Any, data: Any) -> Any:
-    if not isinstance(data, dict):
-        raise ValueError(f"expected an object for {kind.__name__}, found {type(data).__name__}")
+    _expect(isinstance(data, dict), f"an object for {kind.__name__}", data)
     hints = typing.get_type_hints(kind)
-    known = {f.name: _decode(hints[f.name], data[f.name]) for f in dataclasses.fields(kind) if f.name in data}
+    known = {}
+    for name in (f.name for f in dataclasses.fields(kind) if f.name in data):
+        try:
+            known[name] = _decode(hints[name], data[name])
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
     try:
         return kind(**known)
     except TypeError as error:
@@ -109,11 +147,13 @@ def parse_json(text: bytes | str, name: str, kind: type[T], schema: int | None =
     """
     try:
         data = json.loads(text)
-    except ValueError as error:  # also of bytes that are no UTF-8
+    except (ValueError, RecursionError) as error:  # also of bytes that are no UTF-8
         raise FileError(f"{name}: is no valid JSON ({error})") from None
     found = data.get("schema") if isinstance(data, dict) else None
     if schema is not None and isinstance(found, int) and found > schema:
-        raise FileError(f"{name}: schema {found} is newer than {schema}, the newest known here; update sp-harness")
+        raise NewerSchemaError(
+            f"{name}: schema {found} is newer than {schema}, the newest known here; update sp-harness"
+        )
     try:
         return decode(kind, data)
     except (ValueError, KeyError, TypeError, AttributeError) as error:

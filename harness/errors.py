@@ -49,6 +49,10 @@ class FileError(UsageError):
     """A file or folder of ours is missing, unreadable or of a newer schema."""
 
 
+class NewerSchemaError(FileError):
+    """A file of ours of a newer schema."""
+
+
 class GoldenError(HarnessError):
     """A golden's files do not match their recorded digests."""
 

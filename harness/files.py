@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import shutil
@@ -49,6 +50,12 @@ def write_bytes(path: Path, content: bytes, mode: int | None = None) -> Path:
         temporary.unlink(missing_ok=True)
         raise
     return path
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

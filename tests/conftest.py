@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 
 from harness import codec
 from harness.engines.fake import FakeEngine
+from harness.execution.group import recorded
 from harness.goldens import approve
 from harness.plugins import Drawing, Worker
 from harness.runs.folder import RunFolder
@@ -108,7 +109,7 @@ def _write(folder: Path, spec: RunSpec, drawing: Drawing) -> None:
     save_file({key: np.ascontiguousarray(array) for key, array in arrays.items()}, folder / "latents.safetensors")
     versions = {"python": "3.11.9", "numpy": np.__version__}
     run = Run(spec, "ok", names, "latents.safetensors", times=drawing.times, wall_s=0.5, versions=versions)
-    codec.write_json(folder / "run.json", run)
+    codec.write_json(folder / "run.json", replace(run, files=recorded(folder, run.file_names)))
 
 
 @pytest.fixture(scope="session", autouse=True)

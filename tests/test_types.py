@@ -35,7 +35,7 @@ PLAN = cut(CASE.size, 2, "h")
 SPEC = RunSpec(CASE, "spatial", "models/nano", "weights", "source", ulysses=2, plan=PLAN)
 
 
-@pytest.mark.parametrize("module", ["errors", "goldens.golden", "planning.cut", "diagnose.sentence"])
+@pytest.mark.parametrize("module", ["errors", "matrix.golden_store", "planning.cut", "diagnose.sentence"])
 def test_examples_in_docstrings_are_true(module: str) -> None:
     found = doctest.testmod(importlib.import_module(f"harness.{module}"))
     assert found.attempted

@@ -102,7 +102,8 @@ def resumed(path: Path) -> RunFolder:
     from harness.session import steps
 
     folder = RunFolder.open(path)
-    folder.check_whole()
+    with locks.claimed(path, "planning"):
+        folder.set_damaged_aside()
     matrix = folder.plan.matrix
     if folder.plan.golden == "required":
         for_run.fetch(matrix, known_digests(folder, current_pin(matrix)))

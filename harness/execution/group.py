@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +23,7 @@ from harness.errors import InfrastructureError
 from harness.execution import failures
 from harness.execution.group_key import GroupKey
 from harness.execution.rank import Rank, fork_ranks
-from harness.types import Failure, FailureKind, Run, RunSpec
+from harness.types import Failure, FailureKind, Recorded, Run, RunSpec
 from harness.worker import protocol
 from harness.worker.protocol import Done, Message, Order, Raised, Ready, Start, Step
 
@@ -143,6 +144,7 @@ class WorkerGroup:
             try:
                 with files.replacing(folder) as building:
                     run = self._run(spec, building, on_step)
+                    run = replace(run, files=recorded(building, run.file_names))
                     codec.write_json(building / "run.json", run)
             except failures.Unwritable as error:
                 self.kill()
@@ -283,6 +285,11 @@ class WorkerGroup:
 def _sums(counters: Sequence[Mapping[str, int]]) -> dict[str, int]:
     names = sorted({name for each in counters for name in each})
     return {name: sum(each.get(name, 0) for each in counters) for name in names}
+
+
+def recorded(folder: Path, names: Iterable[str]) -> dict[str, Recorded]:
+    """Describe files as they are now, so that it shows later whether they were damaged."""
+    return {name: Recorded((folder / name).stat().st_size, files.sha256(folder / name)) for name in names}
 
 
 def cannot_write(folder: Path, error: OSError, place: str = "") -> InfrastructureError:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from harness import codec, files
 from harness.errors import GoldenError
@@ -107,7 +107,7 @@ def write(
     """
     with files.replacing(folder) as building:
         case = run.spec.case
-        latents = load_file(run_folder / (run.latents or LATENTS))["latents"]
+        latents = sample.read_latents(run_folder / (run.latents or LATENTS))["latents"]
         save_file({"latents": latents}, building / LATENTS)
         for source, name in zip(run.images, _picture_names(case.num_images), strict=True):
             if case.size.width_px * case.size.height_px <= WHOLE_PICTURE_PX:

@@ -16,21 +16,36 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from harness import codec, files
-from harness.errors import FileError, InfrastructureError
+from harness.errors import FileError, InfrastructureError, NewerSchemaError
 from harness.matrix.selection import narrowed
 from harness.planning.graph import Graph
 from harness.planning.partition import Merged, Shard, divide, part
-from harness.runs.sample import Sample, load_sample
-from harness.types import SCHEMA, Comparison, Explanation, GoldenPolicy, Matrix, Relation, Report, Row, Run, RunSpec
+from harness.reporting.difference_index import REDUCED
+from harness.runs.journal import Journal
+from harness.runs.sample import Sample, check_file, load_sample
+from harness.types import (
+    SCHEMA,
+    Comparison,
+    Explanation,
+    GoldenPolicy,
+    Matrix,
+    Relation,
+    Report,
+    Row,
+    Run,
+    RunSpec,
+    check_plain_name,
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +65,10 @@ class Plan:
     merged: Merged | None = None
     """Sources of a merged folder."""
     schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        for name in (self.matrix.name, *(case.name for case in self.matrix.cases), *self.specs):
+            check_plain_name(name, "name")
 
     @property
     def graph(self) -> Graph:
@@ -112,7 +131,8 @@ class RunFolder:
         """
         if not (path / "plan.json").is_file():
             raise FileError(f"{path}: is no run folder (it has no plan.json); name one such as reports/pr-...")
-        return cls(path, codec.read_json(path / "plan.json", Plan, SCHEMA))
+        with _cure("nothing else holds what was planned: draw anew with sp-harness run MATRIX"):
+            return cls(path, codec.read_json(path / "plan.json", Plan, SCHEMA))
 
     def folder_of(self, spec: RunSpec) -> Path:
         """Return the folder of one run."""
@@ -125,7 +145,8 @@ class RunFolder:
     def run(self, digest: str) -> Run | None:
         """Read one run of the plan; ``None`` if it is not finished or its recorded digest differs."""
         description = self.path / "runs" / digest / "run.json"
-        run = codec.read_json(description, Run, SCHEMA) if description.is_file() else None
+        with _cure(_drawn_anew(self.path)):
+            run = codec.read_json(description, Run, SCHEMA) if description.is_file() else None
         return run if run and run.spec.digest == digest else None
 
     def is_complete(self) -> bool:
@@ -143,14 +164,7 @@ class RunFolder:
 
     def recorded_s(self) -> float:
         """Sum the seconds spent recording, over all sessions on this folder, without measuring after them."""
-        seconds, last = 0.0, None
-        for entry in self.noted():
-            if entry["event"] == "measured":  # left by earlier versions, after recording
-                continue
-            if entry["event"] != "begun" and last is not None:
-                seconds += entry["time"] - last
-            last = entry["time"]
-        return round(seconds, 2)
+        return Journal.read(self.path).recorded_s()
 
     def missing(self, rows: Iterable[Row] | None = None) -> list[RunSpec]:
         """List the runs that rows (all by default) still lack.
@@ -196,27 +210,50 @@ class RunFolder:
         for relation in (Relation.CONTROL, Relation.EXCHANGE):
             comparison = row.comparison(relation)
             if comparison is not None and self.explanation_file(comparison).is_file():
-                return codec.read_json(self.explanation_file(comparison), Explanation, SCHEMA)
+                with _cure(f"remove it, then: sp-harness explain {self.path}"):
+                    return codec.read_json(self.explanation_file(comparison), Explanation, SCHEMA)
         return None
 
     def lost(self, run: Run) -> list[Path]:
         """List the files of a run that are missing here; a packed run lacks those of rows that pass."""
-        names = [*run.images, *([run.latents] if run.latents else [])]
-        return [path for name in names if not (path := self.folder_of(run.spec) / name).is_file()]
+        return [path for name in run.file_names if not (path := self.folder_of(run.spec) / name).is_file()]
 
     def check_whole(self) -> None:
-        """Check that no file of a finished run is missing.
+        """Check that the files of every finished run are there, and as they were recorded.
 
         Raises
         ------
         FileError
-            Naming the first missing file.
+            Naming the first that is not.
         """
         for run in self.runs().values():
             self._check_here(run)
+            check_recorded(self.path, run)
+
+    def set_damaged_aside(self) -> None:
+        """Remove finished runs with damaged or missing files: they count as not drawn, and the journal says why.
+
+        Raises
+        ------
+        FileError
+            If files are missing because the run was packed.
+        """
+        for digest in self.plan.specs:
+            try:
+                run = self.run(digest)
+                if run:
+                    self._check_here(run)
+                    check_recorded(self.path, run)
+            except FileError as error:
+                if any((self.path / "runs" / digest).glob(f"*{REDUCED}")):
+                    raise
+                self.note("damaged", run=digest, problem=str(error).removesuffix(f"; {_drawn_anew(self.path)}"))
+                shutil.rmtree(self.path / "runs" / digest)
 
     def _check_here(self, run: Run) -> None:
         for path in self.lost(run):
+            if not any(path.parent.glob(f"*{REDUCED}")):
+                raise FileError(f"{path}: is missing; {_drawn_anew(self.path)}")
             raise FileError(
                 f"{path}: is missing; a packed run holds whole pictures of rows that do not pass alone: use the run "
                 f"folder that was packed, or draw anew with: sp-harness run {self.plan.matrix.path}"
@@ -228,10 +265,32 @@ class RunFolder:
         Raises
         ------
         FileError
-            If one is missing.
+            If one is missing or damaged.
         """
         self._check_here(run)
+        check_recorded(self.path, run)
         return load_sample(run.spec.digest, self.folder_of(run.spec), run.images, run.latents)
+
+    def notes(self) -> Iterator[str]:
+        """Yield the notes of a report on what was found damaged in this folder."""
+        journal = Journal.read(self.path)
+        for event in journal.events:
+            if event["event"] == "damaged":
+                yield f"Damaged, and counted as not computed when this run was resumed: {event.get('problem')}."
+        if journal.num_damaged:
+            lines = "line is no event" if journal.num_damaged == 1 else "lines are no events"
+            yield f"{self.path / 'journal.jsonl'}: {journal.num_damaged} {lines}; the seconds of this run leave it out."
+
+
+@contextmanager
+def _cure(words: str) -> Iterator[None]:
+    """Add the remedy to the error of a damaged file."""
+    try:
+        yield
+    except NewerSchemaError:
+        raise
+    except FileError as error:
+        raise FileError(f"{error}; {words}") from None
 
 
 def read_report(path: Path) -> Report:
@@ -244,7 +303,27 @@ def read_report(path: Path) -> Report:
     """
     if not (path / "report.json").is_file():
         raise FileError(f"{path}: holds no report.json; make one with: sp-harness compare {path}")
-    return codec.read_json(path / "report.json", Report, SCHEMA)
+    with _cure(f"make it anew with: sp-harness compare {path}"):
+        return codec.read_json(path / "report.json", Report, SCHEMA)
+
+
+def check_recorded(path: Path, run: Run) -> None:
+    """Check the files of a run that are there by size and digest; those of earlier versions can be read at least.
+
+    Raises
+    ------
+    FileError
+        Naming the first that is damaged.
+    """
+    for name in run.file_names:
+        file = path / "runs" / run.spec.digest / name
+        if file.is_file():
+            with _cure(_drawn_anew(path)):
+                check_file(file, run.files.get(name))
+
+
+def _drawn_anew(path: Path) -> str:
+    return f"draw it anew with: sp-harness run --resume {path}"
 
 
 def _new_folder(out: Path, stem: str) -> Path:

@@ -17,6 +17,7 @@ from harness.errors import UsageError
 from harness.planning.graph import case_groups
 from harness.planning.partition import Merged, divide
 from harness.runs.folder import Plan, RunFolder
+from harness.runs.journal import Journal
 from harness.runs.machines import differing
 from harness.types import Matrix, Run, RunSpec
 
@@ -258,14 +259,7 @@ def _link(source: Path, target: Path) -> None:
 
 def _journal(source: _Source) -> Iterator[str]:
     """Yield a journal behind a ``begun`` event, so that the pause before it is not counted as recording."""
-    journal = source.path / "journal.jsonl"
-    lines = []
-    for line in journal.read_text(encoding="utf-8").splitlines() if journal.is_file() else []:
-        try:
-            lines.append((json.loads(line)["time"], line))
-        except ValueError:
-            continue  # cut short when its writer was killed
-    if lines:
-        yield json.dumps({"time": lines[0][0], "event": "begun", "merged": source.folder.plan.name})
-    for _, line in lines:
-        yield line
+    events = Journal.read(source.path).events
+    if events:
+        yield json.dumps({"time": events[0]["time"], "event": "begun", "merged": source.folder.plan.name})
+    yield from map(json.dumps, events)

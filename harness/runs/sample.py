@@ -9,9 +9,19 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from harness import files
+from harness.errors import FileError
+from harness.types import Recorded
+
 Array = np.ndarray[Any, Any]
+
+DIMENSIONS = {"latents": 4, "trajectory": 5}
+"""Number of dimensions of the arrays in a safetensors file."""
+LARGEST_PX = 8192 * 8192
+"""Area of the largest picture that is read: a small file may claim any size."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +54,63 @@ def load_sample(key: str, folder: Path, images: Sequence[str] | None, latents: s
 
     Raises
     ------
-    FileNotFoundError
-        If a file is missing.
+    FileError
+        If a file is missing or damaged.
     """
-    arrays = load_file(folder / latents) if latents else {}
-    pictures = None if images is None else tuple(_read_picture(folder / name) for name in images)
+    arrays = read_latents(folder / latents) if latents else {}
+    pictures = None if images is None else tuple(read_picture(folder / name) for name in images)
     return Sample(key, pictures, arrays.get("latents"), arrays.get("trajectory"))
 
 
-def _read_picture(path: Path) -> Array:
-    """Read a picture as uint8 ``H,W,3``."""
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
+def read_latents(path: Path) -> dict[str, Array]:
+    """Read the float32 arrays ``latents`` (B,C,H,W) and ``trajectory`` (T,B,C,H,W) of a safetensors file.
+
+    Raises
+    ------
+    FileError
+        If it is missing or damaged, or an array is of another type or number of dimensions.
+    """
+    try:
+        arrays = {name: array for name, array in load_file(path).items() if name in DIMENSIONS}
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, MemoryError) as error:
+        raise FileError(f"{path}: is no whole safetensors file ({error})") from None
+    for name, array in arrays.items():
+        if array.dtype != np.float32 or array.ndim != DIMENSIONS[name]:
+            raise FileError(
+                f"{path}: {name} is {array.dtype} of shape {array.shape}; float32 of {DIMENSIONS[name]} dimensions "
+                "is expected"
+            )
+    return arrays
+
+
+def read_picture(path: Path) -> Array:
+    """Read a picture as uint8 ``H,W,3``.
+
+    Raises
+    ------
+    FileError
+        If it is missing or damaged, or a decompression bomb.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > LARGEST_PX:
+                raise ValueError(f"{image.width}x{image.height} pixels, more than any size that can be drawn")
+            return np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, Warning) as error:
+        raise FileError(f"{path}: is no whole picture ({error})") from None
+
+
+def check_file(path: Path, recorded: Recorded | None) -> None:
+    """Check a picture or a safetensors file against what was recorded of it, or read it where nothing was.
+
+    Raises
+    ------
+    FileError
+        If it is damaged.
+    """
+    if recorded is None:
+        read_picture(path) if path.suffix == ".png" else read_latents(path)
+    elif (size := path.stat().st_size) != recorded.size_bytes:
+        raise FileError(f"{path}: holds {size} bytes, and {recorded.size_bytes} were recorded of it")
+    elif files.sha256(path) != recorded.sha256:
+        raise FileError(f"{path}: holds other content than was recorded of it")

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file
 
 from harness import codec, plugins
 from harness.diagnose import divergence, records, token_ledger
@@ -24,6 +23,7 @@ from harness.execution.events import Finished
 from harness.execution.executor import Make
 from harness.execution.pool import Pool
 from harness.runs.folder import RunFolder
+from harness.runs.sample import read_latents
 from harness.types import Comparison, Explanation, Relation, Row, Run, RunSpec
 
 EXPLAINED = (Relation.CONTROL, Relation.PADDED_CONTROL, Relation.EXCHANGE, Relation.OWN_EXCHANGE)
@@ -164,7 +164,7 @@ def _read_off(
 
 
 def _latents(folder: Path) -> Array:
-    latents: Array = load_file(folder / "latents.safetensors")["latents"]
+    latents: Array = read_latents(folder / "latents.safetensors")["latents"]
     return latents
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from harness.errors import InfrastructureError, UsageError
 from harness.goldens.pin import APPROVED
 from harness.reporting.difference_index import REDUCED, Difference, DifferenceIndex, write_jpeg
-from harness.runs.folder import read_report
+from harness.runs.folder import check_recorded, read_report
 from harness.session import steps
 from harness.types import Outcome, Report, Row, Run
 
@@ -53,6 +53,8 @@ def pack(run: Path, to: Path, reduced_px: int) -> tuple[int, int]:
         If it cannot be written; it is removed then.
     """
     report = read_report(run)
+    for drawn in report.runs.values():
+        check_recorded(run, drawn)
     if not DifferenceIndex.read(run).differences:  # older version, or damaged
         steps.write_reports(report, run)
     wanted = {digest for row in report.rows if not _is_well(row) for digest in row.runs.values()}

@@ -165,7 +165,7 @@ def conclude(
         exit_code=_exit_code(folder, judged, complete),
         started_at=folder.plan.started_at,
         wall_s=folder.recorded_s(),
-        notes=(*division_notes(folder, runs), *goldens.notes()),
+        notes=(*division_notes(folder, runs), *goldens.notes(), *folder.notes()),
         environment=_environment(runs),
         golden_dirs=goldens.folders(),
     )

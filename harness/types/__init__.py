@@ -23,7 +23,7 @@ from harness.types.explanation import BlockError, Displaced, Explanation, Ledger
 from harness.types.plan import AxisChoice, Pads, ShardPlan
 from harness.types.report import Outcome, OwnArithmetic, Report, Row, Verdict
 from harness.types.request import Case, Matrix, ModelSpec, Size, Variant
-from harness.types.run import Failure, FailureKind, Run, RunSpec, Times
+from harness.types.run import Failure, FailureKind, Recorded, Run, RunSpec, Times
 from harness.types.values import (
     PIXELS_PER_TOKEN,
     PROBE_FILE,
@@ -35,6 +35,7 @@ from harness.types.values import (
     DType,
     GoldenPolicy,
     Layout,
+    check_plain_name,
     digest_of,
 )
 
@@ -66,6 +67,7 @@ __all__ = [
     "Outcome",
     "OwnArithmetic",
     "Pads",
+    "Recorded",
     "Relation",
     "Report",
     "Row",
@@ -76,5 +78,6 @@ __all__ = [
     "Times",
     "Variant",
     "Verdict",
+    "check_plain_name",
     "digest_of",
 ]

@@ -11,7 +11,7 @@ from harness.types.explanation import Explanation
 from harness.types.plan import AxisChoice, Pads, ShardPlan
 from harness.types.request import Case, Matrix, Variant
 from harness.types.run import Run
-from harness.types.values import SCHEMA, GoldenPolicy
+from harness.types.values import SCHEMA, GoldenPolicy, check_plain_name
 
 
 class Outcome(StrEnum):
@@ -67,6 +67,10 @@ class Row:
     explanation: Explanation | None = None
     """What a failing row showed when it was drawn once more with a probe."""
 
+    def __post_init__(self) -> None:
+        for digest in self.runs.values():
+            check_plain_name(digest, "run")
+
     @property
     def name(self) -> str:
         """``720x720/spatial-u2-auto``, the address of a row on the command line."""
@@ -103,3 +107,7 @@ class Report:
     golden_dirs: Mapping[str, str] = field(default_factory=dict)
     """Case key to the folder of its golden, for reports that show the picture."""
     schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        for digest in self.runs:
+            check_plain_name(digest, "run")

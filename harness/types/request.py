@@ -8,7 +8,16 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from harness.types.comparison import Bound, Relation
-from harness.types.values import PIXELS_PER_TOKEN, Axis, Cache, Device, DType, GoldenPolicy, Layout, digest_of
+from harness.types.values import (
+    PIXELS_PER_TOKEN,
+    Axis,
+    Cache,
+    Device,
+    DType,
+    GoldenPolicy,
+    Layout,
+    digest_of,
+)
 
 
 @dataclass(frozen=True, order=True)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from harness.types.plan import ShardPlan
 from harness.types.request import Case
-from harness.types.values import SCHEMA, Cache, Layout, digest_of
+from harness.types.values import SCHEMA, Cache, Layout, check_plain_name, digest_of
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,14 @@ class Times:
 
 
 @dataclass(frozen=True)
+class Recorded:
+    """Size and SHA-256 of a file when its run was published."""
+
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Run:
     """Result of one run (``run.json``); file names are relative to the run's own folder."""
 
@@ -123,4 +131,15 @@ class Run:
     """For each rank and step, whether a cache served it; empty without a cache."""
     versions: Mapping[str, str] = field(default_factory=dict, hash=False)
     started_at: str = ""
+    files: Mapping[str, Recorded] = field(default_factory=dict, hash=False)
+    """Pictures and latents as they were written; empty in runs of earlier versions."""
     schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        for name in self.file_names:
+            check_plain_name(name, "file")
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """Names of its pictures and latents."""
+        return (*self.images, *([self.latents] if self.latents else []))

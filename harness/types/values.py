@@ -28,3 +28,15 @@ def digest_of(value: Any) -> str:
     """SHA-256 of a JSON value, independent of the order of keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def check_plain_name(name: str, what: str) -> None:
+    """Check that a name, joined to a folder, names something directly inside of it.
+
+    Raises
+    ------
+    ValueError
+        If it leads elsewhere.
+    """
+    if not name or name in (".", "..") or any(mark in name for mark in "/\\\0"):
+        raise ValueError(f"{what} {name!r} leads elsewhere; a name without a folder is expected")
