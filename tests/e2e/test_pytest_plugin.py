@@ -9,6 +9,8 @@ import psutil
 import pytest
 
 HEAD = 'schema = 1\nname = "m"\nmodel = "fake"\nsteps = 2\ngolden = "off"\n'
+REQUIRED = HEAD.replace("off", "required") + 'golden_store = "golden"\n'
+PINNED = f'golden_digest = "sha256:{"0" * 64}"\n' + REQUIRED
 CASES = '[[case]]\nsize = ["128x128", "144x144"]\nprompt = "waves"\n'
 VARIANT = '[[variant]]\nengine = "fake"\nulysses = 2\naxis = ["auto", "h", "w"]\n'
 FAULTY = '[[variant]]\nengine = "fake"\nulysses = 2\naxis = "h"\nfault = "{}"\ncases = ["144x144"]\n'
@@ -53,11 +55,8 @@ def test_every_case_and_variant_is_an_item_and_all_share_their_workers(pytester:
 
 
 def test_what_is_not_selected_is_not_computed(pytester: pytest.Pytester) -> None:
-    write(pytester, HEAD + CASES + VARIANT)
-    listed = run(pytester, "m.toml", "--collect-only", "-q")
-    listed.stdout.fnmatch_lines(["*6 tests collected*"])
-    assert runs(pytester) == []
-    chosen = run(pytester, "m.toml", "-k", "144x144 and auto")
+    write(pytester, REQUIRED + CASES + VARIANT)
+    chosen = run(pytester, "m.toml", "-k", "144x144 and auto", "--sp-golden", "off")
     chosen.assert_outcomes(passed=1, deselected=5)
     (folder,) = runs(pytester)
     assert len(list((folder / "runs").iterdir())) == 5  # four roles, and the baseline reordered
@@ -94,55 +93,34 @@ def test_a_failing_item_prints_figures_and_pictures_and_no_stack_of_ours(pyteste
     assert (suite.get("failures"), suite.get("skipped")) == ("2", "6")
 
 
-def test_goldens_are_asked_for_unless_they_are_off(pytester: pytest.Pytester) -> None:
-    text = HEAD.replace("off", "required") + 'golden_store = "golden"\n' + CASES + VARIANT
-    write(pytester, text)
-    missing = run(pytester, "m.toml", "-k", "128x128-fake-u2-h")
-    missing.assert_outcomes(failed=1, deselected=5)
-    missing.stdout.fnmatch_lines(["no_golden: *No golden is approved for this case yet."])
-    (folder,) = runs(pytester)
-    assert list((folder / "proposals").rglob("golden.json"))
-    assert not (pytester.path / "golden").exists()
-    run(pytester, "m.toml", "-k", "128x128-fake-u2-h", "--sp-golden", "off").assert_outcomes(passed=1, deselected=5)
-
-
-def test_goldens_are_checked_once_before_the_first_item_and_not_for_collecting(pytester: pytest.Pytester) -> None:
-    pin = f'golden_digest = "sha256:{"0" * 64}"\n'
-    write(pytester, pin + HEAD.replace("off", "required") + CASES + VARIANT)
-    run(pytester, "m.toml", "--collect-only", "-q").stdout.fnmatch_lines(["*6 tests collected*"])
-    result = run(pytester, "m.toml")
-    result.assert_outcomes(errors=6)
+def test_goldens_are_asked_for_and_their_pin_is_checked_before_the_first_item(pytester: pytest.Pytester) -> None:
+    write(pytester, REQUIRED + CASES + VARIANT)
+    write(pytester, PINNED + CASES + VARIANT, "pinned.toml")
+    result = run(pytester, "m.toml", "pinned.toml", "-k", "fake-u2-h")
+    result.assert_outcomes(failed=2, errors=2, deselected=8)
+    result.stdout.fnmatch_lines(["no_golden: *No golden is approved for this case yet."])
     result.stdout.fnmatch_lines(["*holds 0 goldens of this matrix*golden_digest says sha256:0000*"])
     assert "Traceback" not in result.stdout.str()
-    assert runs(pytester) == []
+    (folder,) = runs(pytester)  # of the first matrix alone
+    assert len(list((folder / "proposals").rglob("golden.json"))) == 2
+    assert not (pytester.path / "golden").exists()
 
 
-def test_a_wrong_matrix_is_a_collection_error_of_one_line(pytester: pytest.Pytester) -> None:
-    write(pytester, HEAD + CASES + VARIANT.replace('"fake"', '"fak"'))
-    result = run(pytester, "m.toml")
-    result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*variant[[]1[]].engine: there is no engine 'fak'; did you mean 'fake'?"])
-    assert "Traceback" not in result.stdout.str()
-    assert runs(pytester) == []
-
-
-def test_matrices_are_found_in_folders_and_other_toml_files_are_left_alone(pytester: pytest.Pytester) -> None:
+def test_collecting_finds_matrices_and_draws_nothing(pytester: pytest.Pytester) -> None:
+    """In a folder with other TOML files, a test, a wrong matrix, and a conftest that names the plugin itself."""
     write(pytester, HEAD + CASES + VARIANT)
+    write(pytester, PINNED + CASES + VARIANT, "pinned.toml")
+    write(pytester, HEAD + CASES + VARIANT.replace('"fake"', '"fak"'), "wrong.toml")
     write(pytester, '[tool.x]\ncase = "?"\n', "other.toml")
     write(pytester, "half = [", "broken.toml")
     pytester.makepyfile("def test_of_their_own():\n    pass")
-    result = run(pytester, "--collect-only", "-q")
-    result.stdout.fnmatch_lines(["*7 tests collected*"])
-    assert "error" not in result.stdout.str()
-
-
-def test_a_conftest_that_names_the_plugin_meets_the_entry_point_in_peace(pytester: pytest.Pytester) -> None:
     pytester.makeconftest('pytest_plugins = ["harness.pytest_plugin"]')
-    write(pytester, HEAD + CASES + VARIANT)
-    result = run(pytester, "m.toml", "--collect-only", "-q")
-    result.stdout.fnmatch_lines(["*6 tests collected*"])
-    assert result.ret == 0
-    assert "already registered" not in result.stdout.str() + result.stderr.str()
+    result = run(pytester, "--collect-only", "-q")
+    result.stdout.fnmatch_lines(["*variant[[]1[]].engine: there is no engine 'fak'; did you mean 'fake'?"])
+    result.stdout.fnmatch_lines(["ERROR wrong.toml*", "*13 tests collected, 1 error in *"])
+    for words in ("Traceback", "already registered"):
+        assert words not in result.stdout.str() + result.stderr.str()
+    assert runs(pytester) == []
 
 
 @pytest.mark.parametrize("where", ["prepare", "conclude"])
