@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli._options import Json
-from harness.cli.run import resumed
+from harness.cli.run import created, resumed
 from harness.errors import EXIT_INTERRUPTED, EXIT_OK, UsageError
 
 if TYPE_CHECKING:
@@ -83,8 +83,7 @@ def _planned(path: Path, only: Sequence[str], overrides: Overrides, shard: str |
     """Make a run folder of a matrix with bugs; ``None`` where a shard has no case."""
     from harness.kill_score import planting
     from harness.matrix.loader import read_matrix
-    from harness.planning.partition import Shard, divide
-    from harness.runs.folder import RunFolder
+    from harness.planning.partition import Shard
     from harness.session import steps
 
     part = Shard.parse(shard) if shard is not None else None
@@ -93,12 +92,9 @@ def _planned(path: Path, only: Sequence[str], overrides: Overrides, shard: str |
     if not places:
         raise UsageError(f"{path}: no row can show {', '.join(not_planted)}; see sp-harness faults ls")
     faulty = planting.planted(matrix, places, whole=not only)
-    graph = steps.plan(faulty)
-    if part and not divide(graph, part.of)[part.index - 1]:
-        typer.echo(f"shard {part} of {path} has no case: there is less to divide than there are shards")
-        return None
-    folder = RunFolder.create(out, faulty, graph, "off", part)
-    folder.note(NOT_PLANTED, needs=not_planted)
+    folder = created(out, faulty, steps.plan(faulty), "off", part)
+    if folder:
+        folder.note(NOT_PLANTED, needs=not_planted)
     return folder
 
 

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from harness.execution.executor import Make
+    from harness.planning.graph import Graph
+    from harness.planning.partition import Shard
     from harness.runs.folder import RunFolder
+    from harness.types import Matrix
 
 app = typer.Typer()
 
@@ -59,8 +62,7 @@ def run(
     from harness.goldens import for_run
     from harness.matrix.loader import read_matrix
     from harness.matrix.selection import Selection, select
-    from harness.planning.partition import Shard, divide
-    from harness.runs.folder import RunFolder
+    from harness.planning.partition import Shard
     from harness.session import steps
 
     if resume and (case or size or axis or engine or shard or golden != "required"):
@@ -78,18 +80,26 @@ def run(
         raise UsageError("name either a matrix file or --resume RUN, for example: sp-harness run matrices/pr.toml")
     part = Shard.parse(shard) if shard is not None else None
     make = executors.maker(executor, ray_address)
+    folder: RunFolder | None
     if matrix is None:
         folder = resumed(cast(Path, resume))
     else:
         selected = select(read_matrix(matrix), Selection(case or (), size or (), axis or (), engine or ()))
         if golden == "required":
             for_run.fetch(selected)
-        graph = steps.plan(selected)
-        if part and not divide(graph, part.of)[part.index - 1]:
-            typer.echo(f"shard {part} of {matrix} has no case: there is less to divide than there are shards")
-            return
-        folder = RunFolder.create(out, selected, graph, cast(GoldenPolicy, golden), part)
-    raise typer.Exit(compute(folder, make, judge, explain))
+        folder = created(out, selected, steps.plan(selected), cast(GoldenPolicy, golden), part)
+    raise typer.Exit(compute(folder, make, judge, explain) if folder else EXIT_OK)
+
+
+def created(out: Path, matrix: Matrix, graph: Graph, golden: GoldenPolicy, shard: Shard | None) -> RunFolder | None:
+    """Make the run folder of a matrix or of one of its shards; ``None`` if that shard has no case."""
+    from harness.planning.partition import divide
+    from harness.runs.folder import RunFolder
+
+    if shard and not divide(graph, shard.of)[shard.index - 1]:
+        typer.echo(f"shard {shard} of {matrix.path} has no case: there is less to divide than there are shards")
+        return None
+    return RunFolder.create(out, matrix, graph, golden, shard)
 
 
 def resumed(path: Path) -> RunFolder:
