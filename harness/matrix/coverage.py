@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness import models
+from harness import models, plugins
 from harness.models.captions import CountTokens, counter
-from harness.planning.cut import PAD_MULTIPLE
+from harness.planning.cut import PAD_MULTIPLE, pads_of, split_evenly
 from harness.planning.graph import Graph
-from harness.types import Case, Matrix, ModelSpec, Row, ShardPlan
+from harness.types import Case, Matrix, ModelSpec, Row, ShardPlan, Variant
 
 RANKS = (2, 3, 6)
 """Degrees that the classes name; all of them divide the heads of Z-Image."""
@@ -61,6 +61,26 @@ class Sight:
         rules = {"lower cost": "lower cost", "tie in cost, more": "more tokens", "tie in cost and": "tie"}
         name = next((rule for start, rule in rules.items() if choice.rule.startswith(start)), "")
         return f"{name}, {choice.chosen_axis}"
+
+    @property
+    def degree(self) -> int:
+        """Ranks that share the row's pictures."""
+        return self.row.variant.degree
+
+    @property
+    def flat(self) -> tuple[int, ...]:
+        """Padded lengths that are cut into parts of tokens: image, image and caption; none where pictures are cut."""
+        if self.row.variant.axis != "none":
+            return ()
+        tokens = self.row.case.size.tokens
+        image = tokens + (self.row.pads.total if self.row.pads else pads_of(tokens))
+        return image, image + max(self.buckets) * PAD_MULTIPLE
+
+    @property
+    def borders(self) -> tuple[int, ...]:
+        """First token of each part of image and caption but the first."""
+        parts = split_evenly(self.flat[-1], self.degree) if self.flat else ()
+        return tuple(sum(parts[:rank]) for rank in range(1, len(parts)))
 
     @property
     def buckets(self) -> set[int]:
@@ -153,6 +173,22 @@ SHAPE_CLASSES = tuple(name for name in CLASSES if name.startswith(("orientation"
 """Classes that size and degree decide."""
 
 
+FLAT_CLASSES: Mapping[str, Callable[[Sight], bool]] = {
+    "flat cut: even parts": lambda sight: bool(sight.flat) and not any(n % sight.degree for n in sight.flat),
+    "flat cut: uneven parts": lambda sight: any(n % sight.degree for n in sight.flat),
+    "flat cut: a border inside the caption": lambda sight: any(
+        sight.flat[0] < b < sight.flat[1] for b in sight.borders
+    ),
+    "flat cut: masks over uneven parts": lambda sight: (
+        len(sight.buckets) > 1 and any(n % sight.degree for n in sight.flat)
+    ),
+}
+"""Classes of rows whose engine cuts the padded sequence of image and caption, not the picture."""
+
+OF_PICTURE_CUTS = ("axis", "shards", "pads", "layout")
+"""Beginnings of classes that no engine can meet which cuts the flat sequence."""
+
+
 @dataclass(frozen=True)
 class Coverage:
     """Rows by class, in the order of :data:`CLASSES`; a class without rows is not met."""
@@ -170,18 +206,46 @@ def cover(planned: Sequence[tuple[Matrix, Graph]]) -> Coverage:
 
     Rows are named ``CASE/VARIANT``, and with several matrices ``MATRIX: CASE/VARIANT``.
     """
-    found: dict[str, list[str]] = {name: [] for name in CLASSES}
+    found: dict[str, list[str]] = {name: [] for name in _classes(planned)}
     for matrix, graph in planned:
         prefix = f"{matrix.name}: " if len(planned) > 1 else ""
         for sight in sights(graph):
-            for name in met_by(sight):
+            for name in found.keys() & met_by(sight):
                 found[name].append(prefix + sight.row.name)
     return Coverage({name: tuple(rows) for name, rows in found.items()})
 
 
 def met_by(sight: Sight) -> tuple[str, ...]:
     """Return the names of the classes that a row meets."""
-    return tuple(name for name, meets in CLASSES.items() if meets(sight))
+    return tuple(name for name, meets in (*CLASSES.items(), *FLAT_CLASSES.items()) if meets(sight))
+
+
+def _classes(planned: Sequence[tuple[Matrix, Graph]]) -> list[str]:
+    """List the classes that the engines of matrices can meet."""
+    drawn = [row for _, graph in planned for row in graph.rows if row.skip is None and row.variant.degree > 1]
+    rows = {row.variant.engine: row for row in drawn}
+    flat = {name: row for name, row in rows.items() if plugins.load("engines", name).axes == ("none",)}
+    if not flat:
+        return list(CLASSES)
+    if len(flat) < len(rows):
+        return [*CLASSES, *FLAT_CLASSES]
+    kept = [name for name in CLASSES if not name.startswith(OF_PICTURE_CUTS)]
+    return [name for name in (*kept, *FLAT_CLASSES) if any(_can_meet(name, row) for row in flat.values())]
+
+
+def _can_meet(name: str, row: Row) -> bool:
+    """Whether the engine of a row, which cuts the flat sequence, has what a class needs."""
+    engine = plugins.load("engines", row.variant.engine)
+    if name == "cache":
+        return len(engine.caches) > 1
+    if name.startswith("attention"):
+        return "attention" in engine.options
+    ranks = {"ring": [(1, 2)], "ring x Ulysses": [(2, 2), (3, 2)], "flat cut: uneven parts": [(3, 1)]}
+    ranks["flat cut: masks over uneven parts"] = [(3, 1)]
+    ranks |= {f"ranks: {number}": [(number, 1), (1, number)] for number in RANKS}
+    model = models.resolve(row.case.model, row.case.revision)
+    variants = [Variant(engine.name, *degrees, axis="none") for degrees in ranks.get(name, ())]
+    return not variants or any(plugins.ask(engine, "limits", row.case, each, model) is None for each in variants)
 
 
 def sights(graph: Graph) -> Iterator[Sight]:

@@ -19,7 +19,7 @@ from harness.matrix.loader import expand
 from harness.matrix.schema import MatrixTables
 from harness.models.captions import CountTokens, counter
 from harness.planning.graph import build
-from harness.types import PIXELS_PER_TOKEN, Case, DType, Matrix, ModelSpec, Size, Variant
+from harness.types import PIXELS_PER_TOKEN, Axis, Case, DType, Matrix, ModelSpec, Size, Variant
 
 MAX_SIDE_TOKENS = 40
 """The search ends at pictures of 640 pixels a side: every class has a smaller one at up to six ranks."""
@@ -93,7 +93,7 @@ def _drafts(
         matrix.cases[0], name=f"cover-{_slug(name.removeprefix('second request: '))}", golden="off", sequence=None
     )
     variants = _variants(name, matrix, model)
-    if name in SHAPE_CLASSES:
+    if name in SHAPE_CLASSES or (name.startswith("flat cut") and "masks" not in name):
         plain = replace(base, prompts=base.prompts[:1], negative_prompts=(), guidance_scale=0, num_images_per_prompt=1)
         for size in _sizes():
             yield from (((replace(plain, size=size),), variant) for variant in variants)
@@ -144,7 +144,7 @@ def _changed(name: str, case: Case, count: CountTokens) -> Case:
         return replace(case, num_images_per_prompt=2)
     if name == "cache":
         return replace(case, steps=CACHE_STEPS)
-    if name == "batch" or name.startswith("caption"):
+    if name == "batch" or name.startswith(("caption", "flat cut")):
         prompts = _prompts(name, case, count)
         return replace(case, prompts=prompts, negative_prompts=(), guidance_scale=0.0)
     return case
@@ -162,6 +162,7 @@ def _prompts(name: str, case: Case, count: CountTokens) -> tuple[str, ...]:
             "caption: at a multiple of 32": lengths[0] % 32 == 0,
             "caption: off a multiple of 32": lengths[0] % 32 > 0,
             "captions of a batch: different buckets": not equal,
+            "flat cut: masks over uneven parts": not equal,
         }
         if wanted.get(name, equal):
             return prompts
@@ -170,21 +171,31 @@ def _prompts(name: str, case: Case, count: CountTokens) -> tuple[str, ...]:
 
 def _variants(name: str, matrix: Matrix, model: ModelSpec) -> list[Variant]:
     """List the variants to try for a class, those of the fewest ranks first."""
-    wanted = [variant.engine for variant in matrix.variants]
-    named = next((engine for engine in wanted if "h" in plugins.load("engines", engine).axes), "spatial")
+    wanted = {variant.engine: plugins.load("engines", variant.engine) for variant in matrix.variants}
+    flat = [each for each, engine in wanted.items() if engine.axes == ("none",)]
+    cutting = [each for each, engine in wanted.items() if "h" in engine.axes]
+    fitting = flat if name.startswith("flat cut") else cutting or flat
+    found = [_variants_of(name, named, matrix, model) for named in fitting or ["spatial"]]
+    return sorted((each for variants in found for each in variants), key=lambda variant: variant.degree)
+
+
+def _variants_of(name: str, named: str, matrix: Matrix, model: ModelSpec) -> list[Variant]:
     engine = plugins.load("engines", named)
+    axis: Axis = "auto" if "auto" in engine.axes else engine.axes[0]
     degrees = sorted(
         {(v.ulysses, v.ring) for v in matrix.variants if v.degree > 1 and model.num_heads % v.ulysses == 0},
         key=lambda degree: (degree[0] * degree[1], degree[1]),
     ) or [(next((d for d in (2, 3, 5) if model.num_heads % d == 0), 1), 1)]
-    plain = [Variant(named, ulysses, ring) for ulysses, ring in degrees]
+    if name.startswith("flat cut"):
+        degrees = sorted({*degrees, (2, 1), (3, 1)})
+    plain = [Variant(named, ulysses, ring, axis) for ulysses, ring in degrees]
     if name.startswith("ranks: "):
         ranks = int(name.removeprefix("ranks: "))
-        return [Variant(named, ranks), Variant(named, 1, ranks)]
+        return [Variant(named, ranks, 1, axis), Variant(named, 1, ranks, axis)]
     if name == "ring":
-        return [Variant(named, 1, 2)]
+        return [Variant(named, 1, 2, axis)]
     if name == "ring x Ulysses":
-        return [Variant(named, ulysses, 2) for ulysses in (2, 3, 5) if model.num_heads % ulysses == 0]
+        return [Variant(named, ulysses, 2, axis) for ulysses in (2, 3, 5) if model.num_heads % ulysses == 0]
     if name == "layout: exact":
         return [replace(variant, layout="exact") for variant in plain]
     if name.startswith("attention"):

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from harness.diagnose import noise_floor
+from harness.engines.fake import FakeEngine
 from harness.judging.judge import judge
 from harness.judging.own_arithmetic import with_unverified
+from harness.session import steps
 from harness.types import (
     Case,
     Comparison,
@@ -135,3 +137,21 @@ def test_without_a_noise_floor_nothing_of_it_passes() -> None:
     row = row_of(exchange=45.0, control=45.0, own_exchange=45.0)
     edges = (broken, *(each for each in row.comparisons if each.relation != Relation.FLOOR))
     assert {"own-exchange", "exchange"} <= failing(judged(replace(row, own=OwnArithmetic(), comparisons=edges)))
+
+
+def test_the_comparisons_are_made_where_an_engine_declares_it(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fake engine takes no pads on one device, though it is made to say so: that is seen."""
+    monkeypatch.setattr(FakeEngine, "own_arithmetic", True)
+    monkeypatch.setattr(FakeEngine, "takes_image_pads", True)
+    rows = {row.name: row for row in steps.conclude(bench.drawn(golden="off")).rows}
+    plain, padded = rows["128x128/fake-u2-h"], rows["144x144/fake-u2-h"]
+    sides = {name: row.comparison(Relation.OWN_EXCHANGE) for name, row in (("plain", plain), ("padded", padded))}
+    assert sides["plain"] is not None
+    assert sides["padded"] is not None
+    assert sides["plain"].reference == plain.runs["control"]
+    assert sides["padded"].reference == padded.runs["padded"]
+    assert plain.comparison(Relation.PADDED_CONTROL) is None
+    assert plain.verdict is not None
+    assert padded.verdict is not None
+    assert plain.verdict.outcome == Outcome.PASS
+    assert (padded.verdict.outcome, padded.verdict.cause) == (Outcome.FAIL, "pads")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness import models
-from harness.matrix.coverage import CLASSES, Coverage, cover
+from harness.matrix.coverage import CLASSES, FLAT_CLASSES, Coverage, cover
 from harness.matrix.schema import read_tables
 from harness.matrix.suggest import additions, as_toml
 from harness.models import captions
@@ -182,3 +182,36 @@ def test_captions_are_counted_as_the_pipeline_does() -> None:
     assert 0 < count("") < count("a ball")
     assert count("ball " * 2000) == captions.MAX_TOKENS
     assert captions.counter(models.resolve("fake"))("three plain words") == 3
+
+
+FLAT = """
+model = "nano"
+golden = "off"
+[[case]]
+size = "144x144"
+prompt = "a red ball"
+[[variant]]
+engine = "diffusers-cp"
+ulysses = 2
+"""
+
+
+def test_an_engine_that_cuts_the_flat_sequence_has_classes_of_its_own(bench: Any) -> None:
+    found = covered(bench.matrix_file(FLAT))
+    assert not [name for name in found.rows if name.startswith(("axis", "shards", "pads", "layout", "ring", "cache"))]
+    assert {name for name in found.rows if name.startswith("flat")} == set(FLAT_CLASSES)
+    assert found.rows["flat cut: even parts"]
+    assert set(FLAT_CLASSES) - {"flat cut: even parts"} <= set(found.missing)
+
+
+def test_additions_for_it_name_it_and_leave_nothing_missing(bench: Any) -> None:
+    path = bench.matrix_file(FLAT)
+    text = proposed(path)
+    assert "spatial" not in text
+    path.write_text(path.read_text() + text)
+    assert covered(path).missing == ()
+
+
+def test_the_matrix_of_other_engines_meets_what_they_can_be_wrong_at() -> None:
+    found = covered(MATRICES / "engines.toml")
+    assert not [name for name in found.missing if name.startswith("flat")]
