@@ -173,7 +173,7 @@ def _variants(name: str, matrix: Matrix, model: ModelSpec) -> list[Variant]:
     """List the variants to try for a class, those of the fewest ranks first."""
     wanted = {variant.engine: plugins.load("engines", variant.engine) for variant in matrix.variants}
     flat = [each for each, engine in wanted.items() if engine.axes == ("none",)]
-    cutting = [each for each, engine in wanted.items() if "h" in engine.axes]
+    cutting = [each for each, engine in wanted.items() if engine.axes != ("none",)]
     fitting = flat if name.startswith("flat cut") else cutting or flat
     found = [_variants_of(name, named, matrix, model) for named in fitting or ["spatial"]]
     return sorted((each for variants in found for each in variants), key=lambda variant: variant.degree)
