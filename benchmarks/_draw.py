@@ -14,12 +14,14 @@ import json
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from harness import codec, plugins
 from harness.plugins import Engine, Worker
 from harness.types import Device, RunSpec
+from harness.worker import traffic
 from harness.worker.clock import peak_memory_bytes, reset_peak_memory
 
 
@@ -31,7 +33,9 @@ def main() -> None:
     case = specs[0].case
     worker = Worker(rank, world_size, case.device, specs[0].model_path, case.dtype)
     names = dict.fromkeys(job.get("engine") or spec.engine for spec in specs)
-    engines = {name: _engine(name) for name in names}
+    engines: dict[str, Engine] = {name: plugins.load("engines", name)() for name in names}
+    for engine in engines.values():
+        worker.configuration = {**worker.configuration, **engine.configuration(specs[0])}
     computing = any("torch" in engine.packages for engine in engines.values())
     if computing:
         _start_torch(worker, local_rank, job["threads"])
@@ -65,15 +69,7 @@ def _start_torch(worker: Worker, local_rank: int, threads: int) -> None:
         torch.cuda.set_device(local_rank)
     if worker.world_size > 1:
         dist.init_process_group("nccl" if worker.device == "cuda" else "gloo")
-
-
-def _engine(name: str) -> Engine:
-    if name == "diffusers-cp":
-        from _diffusers_cp import DiffusersContextParallel
-
-        return DiffusersContextParallel()
-    engine: Engine = plugins.load("engines", name)()
-    return engine
+        traffic.listen(partial(worker.count, traffic.COUNTER))
 
 
 def _claim(file: Path) -> bool:
@@ -90,7 +86,7 @@ def _drawn(engine: Engine, spec: RunSpec, worker: Worker, latents: str | None) -
     started = time.perf_counter()
     drawing = engine.draw(spec)
     draw_s = time.perf_counter() - started
-    if drawing is not None and latents:
+    if drawing is not None and latents and worker.rank == 0:
         from safetensors.numpy import save_file
 
         save_file({"latents": drawing.latents}, Path(latents, f"{spec.digest}.safetensors"))
@@ -130,7 +126,7 @@ def _weights(worker: Worker) -> dict[str, int]:
     from harness.models.z_image import load_pipeline
 
     for name in ("diffusers", "spatial"):
-        _engine(name).load(worker)
+        plugins.load("engines", name)().load(worker)
     pipeline = load_pipeline(worker.model_path, worker.dtype, worker.device)  # the resident one, by its cache
     networks = (pipeline.text_encoder, pipeline.transformer, pipeline.vae)
     everything = [module for module in gc.get_objects() if isinstance(module, torch.nn.Module)]

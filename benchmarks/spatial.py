@@ -2,10 +2,9 @@
 
 Prints one table from one run of ``benchmarks/spatial.toml``, or of another matrix. Runs are drawn one at a time.
 Times are medians over the denoise steps of a run (the first is left out: it warms caches), as ratios to the
-single device of the same case, which is diffusers' stock pipeline. ``diffusers-cp`` is that pipeline with
-``enable_parallelism`` and a plan by hand (``_diffusers_cp.py``). The floor is what a step's operations and bytes
-take at rates measured on this device, before and after (``_floor.py``). Fidelity is latents PSNR to the single
-device.
+single device of the same case, which is diffusers' stock pipeline. ``diffusers-cp`` is the engine of that name. The
+floor is what a step's operations and bytes take at rates measured on this device, before and after (``_floor.py``).
+Fidelity is latents PSNR to the single device.
 
 On a CPU every rank computes with one thread, and so does the single device: "of single" is two cores against one.
 "MB sent" is counted where it is sent, of all ranks in all steps, with the trajectory that layouts gather once at
@@ -43,6 +42,7 @@ from harness.runs.folder import RunFolder
 from harness.runs.sample import Sample
 from harness.session import steps
 from harness.types import Matrix, Relation, Row, Run, ShardPlan
+from harness.worker import traffic
 
 COLUMNS = (
     "size", "axis", "layout", "q, k, v", "pads", "MB sent", "s/step", "of single", "floor", "of floor", "vs single",
@@ -151,7 +151,7 @@ def _context_parallel(
         single = runs[digest]
         times = replace(single.times, steps_s=tuple(drawn["steps_s"]))
         peaks = tuple(reply["runs"][len(found)]["peak_memory_bytes"] for reply in launch.replies)
-        sent = sum(reply["runs"][len(found)]["counters"]["exchanged_bytes"] for reply in launch.replies)
+        sent = sum(reply["runs"][len(found)]["counters"][traffic.COUNTER] for reply in launch.replies)
         counters = {"exchanged_bytes": sent}
         run = replace(single, spec=spec, times=times, counters=counters, peak_memory_bytes=peaks)
         found[digest] = (run, _fidelity(folder, single, place / f"{spec.digest}.safetensors"))

@@ -9,7 +9,7 @@ from typing import ClassVar
 from harness.engines import _context_parallel
 from harness.models.pipeline import call_pipeline
 from harness.models.z_image import PRELOAD, load_pipeline
-from harness.planning.cut import pads_of
+from harness.planning.cut import PAD_MULTIPLE, pads_of
 from harness.plugins import Drawing, Engine, Option, Worker
 from harness.types import Case, ModelSpec, RunSpec, Variant
 
@@ -19,7 +19,9 @@ class DiffusersContextParallelEngine(Engine):
 
     name = "diffusers-cp"
     options: ClassVar = {
-        "anything": Option(bool, True, "parts of any length; without it the padded sequences must divide by the ranks"),
+        "anything": Option(
+            bool, help="parts of any length; by default where the ranks do not divide 32, to which sequences are padded"
+        ),
         "mask": Option(
             str, "whole", "attention masks: the whole one on every rank, or cut as tokens are", ("whole", "split")
         ),
@@ -54,13 +56,14 @@ class DiffusersContextParallelEngine(Engine):
         self.worker = worker
         self.pipeline = load_pipeline(worker.model_path, worker.dtype, worker.device)
         wanted = worker.configuration
+        anything = wanted["anything"]
         if worker.world_size > 1:
             _context_parallel.enable(
                 self.pipeline.transformer,
                 worker.device,
                 cut_masks=wanted["mask"] == "split",
                 ulysses_degree=wanted["ulysses"],
-                ulysses_anything=wanted["anything"],
+                ulysses_anything=bool(PAD_MULTIPLE % wanted["ulysses"]) if anything is None else anything,
             )
 
     def draw(self, spec: RunSpec) -> Drawing:
