@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from harness import codec
 from harness.judging.engaged import problem
+from harness.session import steps
 from harness.types import Case, Row, Run, RunSpec, Size, Variant
 
 CASE = Case("c", "m", Size(144, 144), ("x",))
@@ -33,3 +37,18 @@ def test_a_split_exchanges_at_least_a_value_for_each_token(
     assert (said is not None) is idle
     if said:
         assert said.startswith("Nothing was split: the 2 ranks sent one another ")
+
+
+def test_such_a_row_fails_with_a_cause_of_its_own_in_every_report(bench: Any) -> None:
+    folder = bench.drawn(golden="off")
+    for row in folder.plan.rows:
+        digest = row.runs["candidate"]
+        idle = replace(folder.run(digest), counters={"collective_bytes": 0})
+        codec.write_json(folder.path / "runs" / digest / "run.json", idle)
+    report = steps.conclude(folder)
+    assert {row.verdict.cause for row in report.rows if row.verdict} == {"not engaged"}
+    assert report.exit_code == 1
+    for name, page in steps.write_reports(report, folder.path).items():
+        if name in ("html", "markdown", "junit"):
+            assert page.is_file()
+    assert "Nothing was split" in (folder.path / "report.json").read_text(encoding="utf-8")
