@@ -35,7 +35,7 @@ def measure(
     metrics
         Metrics to measure, each on the domains it knows.
     context
-        Shard plan and device for the metrics.
+        Shard plan for the metrics.
     """
     result = Comparison(relation, reference.key, candidate.key, same_run=reference.key == candidate.key)
     if result.same_run:
