@@ -89,8 +89,13 @@ def test_what_warms_a_process_is_drawn_first_and_not_measured(
 
     specs = [spec for spec in bench.plan().plan.specs.values() if spec.world_size == 2][:2]
     seen: list[str] = []
-    engine = SimpleNamespace(packages=(), load=lambda worker: None, draw=lambda spec: seen.append(spec.digest))
-    monkeypatch.setattr(_draw, "_engine", lambda name: engine)
+    engine = SimpleNamespace(
+        packages=(),
+        configuration=lambda spec: {},
+        load=lambda worker: None,
+        draw=lambda spec: seen.append(spec.digest),
+    )
+    monkeypatch.setattr(_draw.plugins, "load", lambda kind, name: lambda: engine)
     monkeypatch.setattr(os, "_exit", lambda code: None)
     job = {"specs": [codec.encode(spec) for spec in specs], "threads": 1, "folder": str(tmp_path), "warm": warm}
     (tmp_path / "job.json").write_text(json.dumps(job), encoding="utf-8")
