@@ -30,6 +30,9 @@ EXIT_INTERRUPTED = 130
 EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS, errno.EIO)
 """Numbers of system errors that say what a machine lacks or has broken, wherever they occur."""
 
+UNUSABLE = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM)
+"""Numbers of system errors that say that a path cannot be used by this user, whatever it holds."""
+
 
 class HarnessError(Exception):
     """Base of all errors a user may see."""
@@ -80,9 +83,12 @@ def user_error(error: Exception) -> HarnessError | None:
         return error
     if isinstance(error, MemoryError):
         return InfrastructureError("this process is out of memory; use a machine with more, or close other programs")
-    if isinstance(error, OSError) and error.errno in EXHAUSTED:
+    if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
-        return InfrastructureError(f"{place}{error.strerror}")
+        if error.errno in EXHAUSTED:
+            return InfrastructureError(f"{place}{error.strerror}")
+        if error.errno in UNUSABLE:
+            return UsageError(f"{place}{error.strerror}; name another")
     return None
 
 

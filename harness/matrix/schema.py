@@ -114,6 +114,8 @@ def _parse(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
         raise ConfigError(f"{path}: cannot be read ({reason}); name a matrix file such as matrices/pr.toml") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: is no valid TOML: arrays or tables are nested too deeply") from None
     except ValueError as error:  # TOMLDecodeError, or a number too long for Python
         raise ConfigError(f"{path}: is no valid TOML: {error}") from None
     schema = data.get("schema", SCHEMA)

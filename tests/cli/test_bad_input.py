@@ -10,6 +10,8 @@ import pytest
 
 from tests.command_line import CASE, HEAD, OFF, VARIANT, Cli, Write, one_line
 
+LONG = [[*command, "x" * 5000] for command in (["compare"], ["report"], ["run", "--resume"], ["history"], ["ls"])]
+
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
@@ -45,8 +47,9 @@ from tests.command_line import CASE, HEAD, OFF, VARIANT, Cli, Write, one_line
         (["issue", ".", "--log", "absent.log"], ["absent.log", "--log"]),
         (["table", "."], ["report.json", "sp-harness compare"]),
         (["pack", ".", "x"], ["report.json", "sp-harness compare"]),
+        *((command, ["File name too long"]) for command in LONG),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(value)[:60],
 )
 def test_a_wrong_argument_is_one_line(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: list[str]
@@ -61,6 +64,7 @@ def test_a_wrong_argument_is_one_line(
     ("text", "words"),
     [
         pytest.param("case = [", ["no valid TOML"], id="malformed"),
+        pytest.param("case = " + "[" * 50_000, ["no valid TOML", "nested too deeply"], id="nested"),
         pytest.param(HEAD.replace("= 1", "= 2") + CASE + VARIANT, ["schema: 2 is newer than 1"], id="newer schema"),
         pytest.param(HEAD + "stepz = 4\n" + CASE + VARIANT, ["stepz", "did you mean 'steps'?"], id="unknown key"),
         pytest.param(HEAD + CASE + "sed = 1\n" + VARIANT, ["case[1].sed", "did you mean 'seed'?"], id="key of a case"),
