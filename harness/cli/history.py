@@ -24,9 +24,11 @@ def history(
         "reports/history"
     ),
     slower: Annotated[float, typer.Option(help="Factor on a row's usual seconds a step that is told.")] = 1.25,
-    moved_db: Annotated[float, typer.Option(help="Distance of a figure from last night's that is told.")] = 1.0,
+    moved_db: Annotated[
+        float, typer.Option(help="Distance in dB from the last run's figure that counts as a change.")
+    ] = 1.0,
 ) -> None:
-    """Follow a matrix night after night: what changed, since when, and trend pages; keeps one line a run."""
+    """Follow a matrix over its runs: changes, since when, and trend pages; keeps one line a run."""
     from harness.cli.console import make_console
     from harness.history import words
     from harness.history.changes import Limits

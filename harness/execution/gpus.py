@@ -27,7 +27,7 @@ from harness.types import Device
 LOCKS = Path("/tmp" if Path("/tmp").is_dir() else tempfile.gettempdir()) / "sp-harness-devices"
 """Not ``$TMPDIR``: batch systems give every job one of its own."""
 WAIT_S = 3600.0
-"""Longer than a nightly run, shorter than a night."""
+"""Longer than a nightly run takes."""
 POLL_S = 0.25
 _NO_DEVICE = 100
 """Answer of the driver where it sees no GPU."""
