@@ -15,7 +15,7 @@ from harness.types import Case
 
 
 class GuidanceZeroIsOne(Fault):
-    """Who switches guidance off gets some."""
+    """Guidance that is switched off is applied all the same."""
 
     name = "guidance-zero-is-one"
     source = "https://github.com/vllm-project/vllm-omni/issues/5056"

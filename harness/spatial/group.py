@@ -43,7 +43,7 @@ class SequenceGroup:
 
     @property
     def traffic(self) -> Traffic:
-        """What this rank has sent, over all three groups."""
+        """Bytes that this rank has sent, over all three groups."""
         return self.whole.traffic
 
     def block(self, ring_rank: int) -> slice:
