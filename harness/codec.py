@@ -160,6 +160,6 @@ def parse_json(text: bytes | str, name: str, kind: type[T], schema: int | None =
         raise FileError(f"{name}: is no {kind.__name__} file ({error})") from None
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, durable: bool = False) -> None:
     """Replace a file by JSON; see :func:`harness.files.write_bytes`."""
-    files.write_text(path, json.dumps(encode(value), indent=1, allow_nan=False) + "\n")
+    files.write_text(path, json.dumps(encode(value), indent=1, allow_nan=False) + "\n", durable=durable)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
@@ -13,15 +14,15 @@ from pathlib import Path
 from harness.errors import HarnessError, UsageError
 
 
-def write_text(path: Path, text: str, mode: int | None = None) -> Path:
+def write_text(path: Path, text: str, mode: int | None = None, durable: bool = False) -> Path:
     """Replace a file by UTF-8 text, and return its path; see :func:`write_bytes`.
 
     What is no valid Unicode, such as a lone surrogate in a prompt, becomes a question mark.
     """
-    return write_bytes(path, text.encode("utf-8", "replace"), mode)
+    return write_bytes(path, text.encode("utf-8", "replace"), mode, durable)
 
 
-def write_bytes(path: Path, content: bytes, mode: int | None = None) -> Path:
+def write_bytes(path: Path, content: bytes, mode: int | None = None, durable: bool = False) -> Path:
     """Replace a file, and return its path.
 
     Parameters
@@ -32,6 +33,9 @@ def write_bytes(path: Path, content: bytes, mode: int | None = None) -> Path:
         Its bytes.
     mode
         Permissions; those of the umask by default.
+    durable
+        Return only once it is on disk, so that it is there even after the machine goes down: for what cannot be
+        made again from other files.
 
     Raises
     ------
@@ -45,11 +49,35 @@ def write_bytes(path: Path, content: bytes, mode: int | None = None) -> Path:
             if mode is not None:
                 os.fchmod(file.fileno(), mode)
             file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    if durable:
+        sync_entry(path)
     return path
+
+
+def sync(path: Path) -> None:
+    """Flush a file's content, or a folder's entries, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with naming(path):
+            os.fsync(descriptor)
+    except OSError as error:
+        if not path.is_dir() or error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems sync no folder
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sync_entry(path: Path) -> None:
+    """Flush to disk that a path is there: its entry, and that of its folder, which may be new too."""
+    sync(path.parent)
+    sync(path.parent.parent)
 
 
 def sha256(path: Path) -> str:
@@ -62,7 +90,8 @@ def sha256(path: Path) -> str:
 def replacing(folder: Path) -> Iterator[Path]:
     """Fill an empty folder, which replaces ``folder`` at the end of the context.
 
-    After an error ``folder`` is unchanged, and what was written is removed. One process at a time may do this.
+    After an error ``folder`` is unchanged, and what was written is removed. One process at a time may do this. At the
+    end all of it is on disk.
 
     Yields
     ------
@@ -91,9 +120,12 @@ def begin(folder: Path) -> Path:
 
 
 def finish(folder: Path) -> None:
-    """Replace ``folder`` by that of :func:`building`."""
+    """Replace ``folder`` by that of :func:`building`, once its files are on disk."""
+    for path in (*building(folder).rglob("*"), building(folder)):
+        sync(path)
     shutil.rmtree(folder, ignore_errors=True)
     building(folder).replace(folder)
+    sync_entry(folder)
 
 
 @contextmanager

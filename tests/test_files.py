@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,43 @@ def test_what_a_crash_left_is_not_part_of_the_next_folder(tmp_path: Path) -> Non
     with replacing(tmp_path / "golden") as building:
         assert building == left
     assert names(tmp_path / "golden") == []
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Paths in the order in which they are flushed to disk, and renamed: ``-> NAME``."""
+    happened: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def watched_sync(descriptor: int) -> None:
+        happened.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        fsync(descriptor)
+
+    def watched_replace(self: Path, target: Path) -> Path:
+        happened.append(f"-> {Path(target).name}")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", watched_sync)
+    monkeypatch.setattr(Path, "replace", watched_replace)
+    return happened
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="it names descriptors in /proc")
+def test_a_folder_is_on_disk_before_it_appears_and_its_entry_after(tmp_path: Path, synced: list[str]) -> None:
+    with replacing(tmp_path / "runs" / "run") as building:
+        (building / "image.png").write_bytes(b"picture")
+    assert synced == ["image.png", ".run.building", "-> run", "runs", tmp_path.name]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="it names descriptors in /proc")
+def test_so_is_a_file_that_has_to_last_and_no_other(tmp_path: Path, synced: list[str]) -> None:
+    write_text(tmp_path / "page.html", "made again at any time")
+    assert synced == ["-> page.html"]
+    synced.clear()
+    write_text(tmp_path / "plan.json", "{}", durable=True)
+    assert [name.partition(".plan.json.")[0] or "plan.json" for name in synced] == [
+        "plan.json", "-> plan.json", tmp_path.name, tmp_path.parent.name
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", [UsageError, InfrastructureError])

@@ -54,6 +54,7 @@ def run(
     from harness import codec
     from harness.cli.console import make_console
     from harness.kill_score import planting, score, table
+    from harness.runs.journal import Journal
     from harness.session import steps
 
     overrides = planting.Overrides(model, dtype, device, tuple(size or ()), max_ranks)
@@ -71,7 +72,7 @@ def run(
         make_console(stderr=True).print(f"interrupted; what is drawn stays in {folder.path}; {remedy}")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     steps.write_reports(report, folder.path)
-    noted = [entry["needs"] for entry in folder.noted() if entry["event"] == NOT_PLANTED]
+    noted = [entry["needs"] for entry in Journal.read(folder.path).events if entry["event"] == NOT_PLANTED]
     found = score.score(report, planting.places_in(report.rows), noted[0] if noted else {}, folder.sample)
     page = table.write(found, folder.path)
     typer.echo(json.dumps(codec.encode(found), indent=2) if as_json else table.markdown(found), nl=as_json)

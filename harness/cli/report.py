@@ -13,9 +13,11 @@ app = typer.Typer()
 def report(run_folder: RunPath) -> None:
     """Write all report formats again from a run's report.json."""
     from harness.runs.folder import check_recorded, read_report
+    from harness.runs.journal import Journal
     from harness.session import steps
 
     found = read_report(run_folder)
+    Journal.read(run_folder)
     for run in found.runs.values():
         check_recorded(run_folder, run)
     for file in steps.write_reports(found, run_folder).values():

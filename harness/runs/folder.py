@@ -14,16 +14,14 @@ Every file can be read again at any time, on any machine.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from harness import codec, files
 from harness.errors import FileError, InfrastructureError, NewerSchemaError
@@ -31,6 +29,7 @@ from harness.matrix.selection import narrowed
 from harness.planning.graph import Graph
 from harness.planning.partition import Merged, Shard, divide, part
 from harness.reporting.difference_index import REDUCED
+from harness.runs import journal
 from harness.runs.journal import Journal
 from harness.runs.sample import Sample, check_file, load_sample
 from harness.types import (
@@ -117,7 +116,7 @@ class RunFolder:
         with files.writing(out, "name another folder with --out"):
             path = _new_folder(out, stem)
             plan = replace(plan, name=path.name)
-            codec.write_json(path / "plan.json", plan)
+            codec.write_json(path / "plan.json", plan, durable=True)
         return cls(path, plan)
 
     @classmethod
@@ -160,7 +159,7 @@ class RunFolder:
         """
         whole = replace(self.plan.whole or self.plan, name=self.plan.name, rows=graph.rows, specs=graph.specs)
         self.plan = whole.part(self.plan.shard) if self.plan.shard else whole
-        codec.write_json(self.path / "plan.json", self.plan)
+        codec.write_json(self.path / "plan.json", self.plan, durable=True)
 
     def recorded_s(self) -> float:
         """Sum the seconds spent recording, over all sessions on this folder, without measuring after them."""
@@ -176,25 +175,17 @@ class RunFolder:
         }
         return self.plan.graph.missing(settled, rows)
 
-    def noted(self) -> Iterator[dict[str, Any]]:
-        """Read the journal; a line that was cut short when its writer was killed is left out."""
-        journal = self.path / "journal.jsonl"
-        for line in journal.read_text(encoding="utf-8").splitlines() if journal.is_file() else []:
-            with suppress(ValueError):
-                yield json.loads(line)
-
     def note(self, event: str, **fields: object) -> None:
-        """Append a line to the journal.
+        """Append a line to the journal; it is on disk then, unless it is a step.
 
         Raises
         ------
         InfrastructureError
             If the disk is full or broken.
         """
-        line = json.dumps({"time": round(time.time(), 3), "event": event, **fields})
+        entry = {"time": round(time.time(), 3), "event": event, **fields}
         try:
-            with (self.path / "journal.jsonl").open("a", encoding="utf-8") as journal:
-                journal.write(line + "\n")
+            journal.append(self.path, entry, durable=event != "step")
         except OSError as error:
             remedy = f"mend that, then finish with: sp-harness run --resume {self.path}"
             raise InfrastructureError(
@@ -219,25 +210,30 @@ class RunFolder:
         return [path for name in run.file_names if not (path := self.folder_of(run.spec) / name).is_file()]
 
     def check_whole(self) -> None:
-        """Check that the files of every finished run are there, and as they were recorded.
+        """Check that the journal can be read, and the files of every finished run are there, as they were recorded.
 
         Raises
         ------
         FileError
             Naming the first that is not.
         """
+        Journal.read(self.path)
         for run in self.runs().values():
             self._check_here(run)
             check_recorded(self.path, run)
 
     def set_damaged_aside(self) -> None:
-        """Remove finished runs with damaged or missing files: they count as not drawn, and the journal says why.
+        """Remove finished runs with damaged or missing files, and damaged lines of the journal, which says so.
+
+        These runs count as not drawn.
 
         Raises
         ------
         FileError
             If files are missing because the run was packed.
         """
+        for number in journal.mend(self.path):
+            self.note("damaged", problem=f"{self.path / journal.NAME}: line {number} was no event")
         for digest in self.plan.specs:
             try:
                 run = self.run(digest)
@@ -273,13 +269,10 @@ class RunFolder:
 
     def notes(self) -> Iterator[str]:
         """Yield the notes of a report on what was found damaged in this folder."""
-        journal = Journal.read(self.path)
-        for event in journal.events:
+        for event in Journal.read(self.path).events:
             if event["event"] == "damaged":
-                yield f"Damaged, and counted as not computed when this run was resumed: {event.get('problem')}."
-        if journal.num_damaged:
-            lines = "line is no event" if journal.num_damaged == 1 else "lines are no events"
-            yield f"{self.path / 'journal.jsonl'}: {journal.num_damaged} {lines}; the seconds of this run leave it out."
+                became = "counted as not computed" if "run" in event else "removed"
+                yield f"Damaged, and {became} when this run was resumed: {event.get('problem')}."
 
 
 @contextmanager

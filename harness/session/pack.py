@@ -17,6 +17,7 @@ from harness.errors import InfrastructureError, UsageError
 from harness.goldens.pin import APPROVED
 from harness.reporting.difference_index import REDUCED, Difference, DifferenceIndex, write_jpeg
 from harness.runs.folder import check_recorded, read_report
+from harness.runs.journal import Journal
 from harness.session import steps
 from harness.types import Outcome, Report, Row, Run
 
@@ -46,13 +47,14 @@ def pack(run: Path, to: Path, reduced_px: int) -> tuple[int, int]:
     Raises
     ------
     FileError
-        If there is no report.
+        If there is no report, or a file of the run is damaged.
     UsageError
         If ``to`` exists, or cannot be made.
     InfrastructureError
         If it cannot be written; it is removed then.
     """
     report = read_report(run)
+    Journal.read(run)
     for drawn in report.runs.values():
         check_recorded(run, drawn)
     if not DifferenceIndex.read(run).differences:  # older version, or damaged

@@ -15,6 +15,7 @@ from harness import codec
 from harness.cli.run import resumed
 from harness.errors import FileError
 from harness.runs.folder import RunFolder, read_report
+from harness.runs.journal import Journal
 from harness.session import steps
 from harness.types import Run
 from tests.command_line import ONE_ROW, Cli, one_line
@@ -138,20 +139,31 @@ def test_names_that_lead_elsewhere_are_refused(cli: Cli, run: Path, tmp_path: Pa
     assert not (tmp_path / "merged").exists()
 
 
+EVENTS = [{"time": 1.0, "event": "begun"}, {"time": 3.5, "event": "finished"}]
+WHOLE_LINES = [json.dumps(event).encode() for event in EVENTS]
+
+
 @pytest.mark.parametrize(
     "line", [b"5", b"[1]", b'{"time": "x", "event": "y"}', b'{"event": "step"}', b"\xff\xfe", b"[" * 99_999]
 )
-def test_a_journal_line_that_is_no_event_is_left_out_and_noted(
+def test_a_journal_line_that_is_no_event_is_named_and_removed_by_a_resumed_run(
     cli: Cli, run: Path, tmp_path: Path, line: bytes
 ) -> None:
-    events = [{"time": 1.0, "event": "begun"}, {"time": 3.5, "event": "finished"}]
-    lines = [json.dumps(events[0]).encode(), line, json.dumps(events[1]).encode(), b'{"cut sh']
-    (run / "journal.jsonl").write_bytes(b"\n".join(lines))
+    path = run / "journal.jsonl"
+    path.write_bytes(b"\n".join([WHOLE_LINES[0], line, WHOLE_LINES[1], b'{"cut sh']))
+    for command in ("compare", "report", "merge", "pack", "explain"):
+        one_line(cli(*arguments(command, run, tmp_path)), f"{path}: line 2 is no event", "sp-harness run --resume")
+    assert not (tmp_path / "merged").exists()
+    folder = resumed(run)
+    assert folder.recorded_s() >= 2.5
+    assert any("journal.jsonl: line 2 was no event" in note for note in folder.notes())
     assert cli("compare", run).code == 0
-    report = json.loads((run / "report.json").read_text())
-    assert report["wall_s"] == 2.5
-    assert any("journal.jsonl: 1 line is no event" in note for note in report["notes"])
-    assert cli(*arguments("merge", run, tmp_path)).code == 0
+
+
+def test_an_event_after_a_line_that_was_cut_short_stands_on_a_line_of_its_own(run: Path) -> None:
+    (run / "journal.jsonl").write_bytes(b"\n".join([*WHOLE_LINES, b'{"time": 4, "ev']))
+    RunFolder.open(run).note("begun", missing=0)
+    assert [event["event"] for event in Journal.read(run).events] == ["begun", "finished", "begun"]
 
 
 @pytest.mark.parametrize("damage", [TRUNCATED, EMPTY, FLIPPED], ids=["truncated", "empty", "flipped"])

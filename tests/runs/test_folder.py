@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,17 @@ class TestJournal:
             ("finished", None, "abc"),
         ]
         assert 0 <= folder.recorded_s() < 5
+
+    def test_a_line_is_on_disk_unless_it_is_a_step(self, bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        folder = bench.plan()
+        sizes: list[int] = []
+        monkeypatch.setattr("os.fsync", lambda descriptor: sizes.append(os.fstat(descriptor).st_size))
+        for event in ("begun", "step", "finished"):
+            folder.note(event)
+        journal = (folder.path / "journal.jsonl").read_bytes().splitlines(keepends=True)
+        assert sizes[0] == len(journal[0])
+        assert sizes[-1] == sum(map(len, journal))
+        assert len(sizes) == 3  # the first made the file: so is its entry in the folder
 
     def test_pauses_between_sessions_do_not_count(self, bench: Any) -> None:
         folder = bench.plan()
