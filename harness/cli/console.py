@@ -158,7 +158,8 @@ class FuzzProgress(_Bar):
 def print_report(console: Console, report: Report, files: Mapping[str, Path]) -> None:
     """Print the closing table, what is wrong in words, and where to look."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("case", "variant", "shards", "pads", "exchange", "control", "layout", "pair", "golden", "verdict"):
+    figures = ("exchange", "control", "layout", "pair", "golden", "pair image", "golden image")
+    for column in ("case", "variant", "shards", "pads", *figures, "verdict"):
         table.add_column(column, no_wrap=column != "shards")
     for row in report.rows:
         table.add_row(*_cells(row))
@@ -197,7 +198,7 @@ def _cells(row: Row) -> list[Text]:
     outcome = row.verdict.outcome if row.verdict else Outcome.SKIP
     verdict = Text(outcome.value, style=STYLES[outcome])
     if row.skip is not None:
-        return [Text(row.case.name), Text(row.variant.label), Text(row.skip, style="dim"), *[Text()] * 6, verdict]
+        return [Text(row.case.name), Text(row.variant.label), Text(row.skip, style="dim"), *[Text()] * 8, verdict]
     plan = row.plan
     shards = f"{plan.axis} {'+'.join(map(str, plan.shard_tokens))}" if plan else "-"
     total = plan.pad_tokens if plan else row.pads.total if row.pads else None
@@ -210,6 +211,7 @@ def _cells(row: Row) -> list[Text]:
         Relation.GOLDEN_CANDIDATE,
     )
     figures = [_figure(row, relation) for relation in relations]
+    figures += [_image_figures(row, relation) for relation in (Relation.PAIR, Relation.GOLDEN_CANDIDATE)]
     if row.shares_with:
         verdict.append(f" (run of {row.shares_with})", style="dim")
     return [Text(row.case.name), Text(row.variant.label), Text(shards), Text(pads), *figures, verdict]
@@ -224,3 +226,9 @@ def _figure(row: Row, relation: Relation) -> Text:
     failing = row.verdict and any(j.relation == relation and j.ok is False for j in row.verdict.judgements)
     text = "problem" if comparison.problem else describe(comparison)
     return Text(text, style="bold red" if failing else "")
+
+
+def _image_figures(row: Row, relation: Relation) -> Text:
+    from harness.diagnose.sentence import describe_image  # numpy: `plan` does without
+
+    return Text(describe_image(row.comparison(relation)))

@@ -38,6 +38,24 @@ def describe(comparison: Comparison | None) -> str:
     return "differs"
 
 
+def describe_image(comparison: Comparison | None) -> str:
+    """PSNR and SSIM of pictures, ``38.2 dB / 0.9812`` or ``exact``; a dash where they were not measured.
+
+    >>> describe_image(None)
+    '\N{EN DASH}'
+    """
+    if comparison is None or comparison.problem:
+        return "\N{EN DASH}"
+    if comparison.same_run:
+        return "same run"
+    if comparison.exact_image:
+        return "exact"
+    psnr, ssim = comparison.figure("psnr", "image"), comparison.figure("ssim", "image")
+    if psnr is None or psnr.value is None:
+        return "\N{EN DASH}"
+    return f"{psnr.value:.1f} dB" + (f" / {ssim.value:.4f}" if ssim and ssim.value is not None else "")
+
+
 def _healthy(row: Row, judgements: Sequence[Judgement]) -> str:
     exchange, pair = row.comparison(Relation.EXCHANGE), row.comparison(Relation.PAIR)
     if row.variant.degree == 1:

@@ -188,7 +188,8 @@ def _what_changes(folder: RunFolder, run: Run, address: str, figures: Figures) -
     picture = "" if comparison.exact else f"picture changes ({describe(comparison)} to the old one)"
     weights = "" if old.weights == run.spec.weights else "other weights"
     kept = {} if picture or weights else old.approved
-    parts = [picture, weights, *_new_figures(old.approved, figures)]
+    whole = "" if golden.is_whole(old) else "the whole picture takes the place of a reduced one"
+    parts = [picture, weights, whole, *_new_figures(old.approved, figures)]
     return "; ".join(part for part in parts if part) or "unchanged", kept
 
 

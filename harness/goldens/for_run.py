@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from harness import files
@@ -17,6 +18,9 @@ from harness.judging.comparisons import Measurer
 from harness.matrix.golden_store import key_of, model_of
 from harness.runs.folder import RunFolder
 from harness.types import Case, Comparison, Matrix, Outcome, Relation, Report, Row, Run, digest_of
+
+REDUCED_PICTURE = "the golden holds a reduced picture, to which nothing is measured; approve it anew"
+"""Note on a comparison with a golden of an earlier version."""
 
 
 def fetch(matrix: Matrix, known: Collection[str] = ()) -> None:
@@ -147,9 +151,10 @@ class Goldens:
             return [Comparison(Relation.GOLDEN_BASELINE, key, row.runs["baseline"], problem=problem)]
         assert isinstance(found, golden.Golden)
         measurer.add(key, lambda: golden.load_sample(self._places[row.case.name], found), digest_of(dict(found.files)))
+        note = "" if golden.is_whole(found) else REDUCED_PICTURE
         return [
-            measurer.measure(Relation.GOLDEN_BASELINE, key, row.runs["baseline"]),
-            measurer.measure(Relation.GOLDEN_CANDIDATE, key, row.runs["candidate"]),
+            replace(measurer.measure(relation, key, row.runs[role]), note=note)
+            for relation, role in ((Relation.GOLDEN_BASELINE, "baseline"), (Relation.GOLDEN_CANDIDATE, "candidate"))
         ]
 
     def notes(self) -> tuple[str, ...]:
@@ -160,6 +165,13 @@ class Goldens:
         if all(self._of(case) is None for case in cases):
             platforms = ", ".join(sorted({self.platform(case) for case in cases}))
             return (f"There are no goldens for the platform {platforms}; proposals lie in the run folder.",)
+        found = (self._of(case) for case in cases)
+        reduced = [
+            known.case.name for known in found if isinstance(known, golden.Golden) and not golden.is_whole(known)
+        ]
+        if reduced:
+            names = ", ".join(reduced)
+            return (f"Goldens of an earlier version, approved anew they give PSNR and SSIM of pictures too: {names}.",)
         return ()
 
 

@@ -1,14 +1,13 @@
 """Golden outputs: approved pictures of the baseline, and what each variant may differ by.
 
-``golden/MODEL/PLATFORM/CASE/`` holds ``golden.json``, ``latents.safetensors`` and the picture: whole
-(``image.png``, ``image-1.png``, ...) for small sizes, reduced (``image-reduced.png``, for the eye alone)
-for large ones, which are compared by their full-size latents. Goldens are written by ``approve`` alone.
+``golden/MODEL/PLATFORM/CASE/`` holds ``golden.json``, ``latents.safetensors`` and the pictures, whole and lossless
+(``image.png``, ``image-1.png``, ...). Goldens are written by ``approve`` alone. Earlier versions kept large pictures
+reduced (``image-reduced.png``, for the eye alone); such goldens are compared by their latents.
 """
 
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,9 +22,6 @@ from harness.runs import sample
 from harness.runs.sample import Sample
 from harness.types import SCHEMA, Case, Run
 
-WHOLE_PICTURE_PX = 256 * 256
-"""Pictures up to this area are kept whole."""
-REDUCED_SIDE_PX = 320
 DESCRIPTION = "golden.json"
 LATENTS = "latents.safetensors"
 
@@ -86,11 +82,15 @@ def sample_key(case: Case) -> str:
     return f"golden:{case.key}"
 
 
+def is_whole(golden: Golden) -> bool:
+    """Whether a golden holds its pictures whole, so that PSNR and SSIM of pictures can be measured."""
+    return all(name in golden.files for name in _picture_names(golden.case.num_images))
+
+
 def load_sample(folder: Path, golden: Golden) -> Sample:
     """Load the sample of a golden; pictures are ``None`` where only reduced ones are kept."""
-    names = _picture_names(golden.case.num_images)
-    whole = all(name in golden.files for name in names)
-    return sample.load_sample(sample_key(golden.case), folder, names if whole else None, LATENTS)
+    names = _picture_names(golden.case.num_images) if is_whole(golden) else None
+    return sample.load_sample(sample_key(golden.case), folder, names, LATENTS)
 
 
 def write(
@@ -110,12 +110,8 @@ def write(
         latents = sample.read_latents(run_folder / (run.latents or LATENTS))["latents"]
         save_file({"latents": latents}, building / LATENTS)
         for source, name in zip(run.images, _picture_names(case.num_images), strict=True):
-            if case.size.width_px * case.size.height_px <= WHOLE_PICTURE_PX:
-                shutil.copyfile(run_folder / source, building / name)
-            else:
-                with Image.open(run_folder / source) as image:
-                    image.thumbnail((REDUCED_SIDE_PX, REDUCED_SIDE_PX))
-                    image.save(building / name.replace("image", "image-reduced"), optimize=True)
+            with Image.open(run_folder / source) as image:
+                image.save(building / name, optimize=True)
         golden = Golden(
             case=case,
             platform=platform,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from harness.reporting.difference_index import (
     name_of,
     shown_pairs,
 )
+from harness.reporting.golden_copies import FOLDER, stem_of
 from harness.types import Report, Row, Run, ShardPlan
 
 SHOWN_ROLES = ("baseline", "replay", "candidate")
@@ -92,7 +92,7 @@ class CardBuilder:
     def _golden_card(self, row: Row, index: int) -> Card:
         if row.variant.cache != "none":
             return Card("golden", "", words=CACHED_GOLDEN)
-        for copy in self._golden_copies(row, f"-{index}" if index else ""):
+        for copy in self._golden_copies(row, index):
             if size := size_of(copy):
                 reduced = copy.name.endswith(REDUCED)
                 file = quote(copy.relative_to(self.folder).as_posix())
@@ -100,18 +100,21 @@ class CardBuilder:
         off = "off" in (self.report.golden, row.case.golden)
         return Card("golden", "", words="not held to a golden" if off else "no approved picture")
 
-    def _golden_copies(self, row: Row, number: str) -> list[Path]:
+    def _golden_copies(self, row: Row, index: int) -> list[Path]:
         """Copy an approved picture, so that the folder can be sent to somebody without the goldens.
 
-        Returns the copy or, where the goldens are not at hand, what an earlier copy may be.
+        Returns the copy or, where the goldens are not at hand or the row was packed, what an earlier copy may be.
         """
         place = self.report.golden_dirs.get(row.case.key)
         if place is None:
             return []
-        whole = self.folder / "golden" / f"{slug(row.case.key)}{number}.png"
-        reduced = whole.with_name(whole.stem + REDUCED)
+        stem = stem_of(row.case, index)
+        whole, reduced = (self.folder / FOLDER / f"{stem}{ending}" for ending in (".png", REDUCED))
+        drawn = self._picture(row, "baseline", index)
+        if reduced.is_file() and drawn is not None and not drawn.is_file():
+            return [reduced]
         for name in GOLDEN_FILES:
-            if (source := Path(place) / name.format(number)).is_file():
+            if (source := Path(place) / name.format(f"-{index}" if index else "")).is_file():
                 copy = reduced if "reduced" in name else whole
                 copy_golden(source, copy)
                 return [copy]
@@ -156,11 +159,6 @@ def _why_no_picture(digest: str | None, run: Run | None) -> str:
     if run.failure is not None:
         return f"no picture: {run.failure.kind.value}"
     return "the picture is not in this folder"
-
-
-def slug(text: str) -> str:
-    """Make a file name or an address of any text."""
-    return re.sub(r"[^A-Za-z0-9.-]+", "_", text)
 
 
 def shortened(text: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from harness.reporters._cards import SHOWN_ROLES, CardBuilder, Strip, shortened, slug, users_text
+from harness.reporters._cards import SHOWN_ROLES, CardBuilder, Strip, shortened, users_text
 from harness.reporters._costs import (
     cache_note,
     cache_text,
@@ -38,6 +38,7 @@ from harness.reporters._words import (
     state_of,
 )
 from harness.reporting.difference_index import SHOWN_IMAGES, Difference, DifferenceIndex
+from harness.reporting.golden_copies import slug
 from harness.types import Failure, Relation, Report, Row, Run
 
 ROLES = ("baseline", "replay", "control", "candidate")

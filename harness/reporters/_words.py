@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from harness.types import Comparison, Judgement, Outcome, Relation, Report, Row, Run, ShardPlan
 
@@ -40,6 +40,9 @@ COLUMNS: tuple[tuple[str, Relation], ...] = (
 )
 """The five figures of a row, in the order in which they are read."""
 
+IMAGE_COLUMNS: Mapping[str, Relation] = {"pair image": Relation.PAIR, "golden image": Relation.GOLDEN_CANDIDATE}
+"""Figures of pictures beside those of latents: what a user sees."""
+
 LEGEND: tuple[tuple[str, str], ...] = (
     (
         "exchange",
@@ -59,7 +62,8 @@ LEGEND: tuple[tuple[str, str], ...] = (
 FIGURE_WORDS = (
     "Figures are PSNR of the final latents in decibels: 100 dB and more is rounding, 60 dB invisible, below 35 dB "
     "plainly another picture. “exact” is equal to the last bit; “same run” means that both sides are one run, "
-    "because nothing distinguishes them."
+    "because nothing distinguishes them. “pair image” and “golden image” are PSNR and SSIM of the pictures, 8 bits a "
+    "channel, of the worst of a batch."
 )
 
 CACHE_LEGEND = (

@@ -119,6 +119,7 @@ def _comparison(row: Row, comparison: Comparison | None) -> dict[str, Any]:
         "exact_image": comparison.exact_image,
         "exact_latents": comparison.exact_latents,
         "problem": comparison.problem,
+        "note": comparison.note or None,
         "ok": ok,
         "bound_metric": f"{bound.domain} {bound.metric}" if bound else None,
         "bound_direction": bound.direction if bound else None,

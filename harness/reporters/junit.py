@@ -6,10 +6,12 @@ import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+from harness.diagnose.sentence import describe_image
 from harness.files import write_text
 from harness.plugins import Reporter
 from harness.reporters._words import (
     COLUMNS,
+    IMAGE_COLUMNS,
     NOT_JUDGED,
     axes_of,
     figure_text,
@@ -105,6 +107,7 @@ def _explanation(report: Report, row: Row) -> str:
 
 def _figures(row: Row) -> str:
     lines = [f"{name}: {figure_text(row.comparison(relation))}" for name, relation in COLUMNS]
+    lines += [f"{name}: {describe_image(row.comparison(relation))}" for name, relation in IMAGE_COLUMNS.items()]
     if row.plan is not None:
         split = f"axis {row.plan.axis}, shards {shards_text(row.plan)}, pads split / single (surplus) {pads_text(row)}"
         lines.insert(0, split)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from harness.diagnose.sentence import describe_image
 from harness.files import write_text
 from harness.plugins import Reporter
 from harness.reporters._costs import cache_note, megabytes, request_text, seconds
@@ -14,6 +15,7 @@ from harness.reporters._words import (
     EXIT_WORDS,
     FAILING,
     FIGURE_WORDS,
+    IMAGE_COLUMNS,
     counts,
     figure_text,
     legend_of,
@@ -47,7 +49,8 @@ MARKS = {
     None: "▫️",
 }
 
-HEADER = "| verdict | case | size | axis | shards | pads split / single | " + " | ".join(n for n, _ in COLUMNS) + " |"
+FIGURES = (*(name for name, _ in COLUMNS), *(f"{name} dB / SSIM" for name in IMAGE_COLUMNS))
+HEADER = f"| verdict | case | size | axis | shards | pads split / single | {' | '.join(FIGURES)} |"
 
 
 class MarkdownReporter(Reporter):
@@ -159,6 +162,7 @@ def _line(report: Report, row: Row) -> str:
         escape(shards_text(row.plan)),
         escape(pads_text(row)),
         *(figure_text(row.comparison(relation)) for _, relation in COLUMNS),
+        *(describe_image(row.comparison(relation)) for relation in IMAGE_COLUMNS.values()),
     ]
     return f"| {' | '.join(cells)} |"
 

@@ -15,13 +15,14 @@ from PIL import Image
 
 from harness.errors import InfrastructureError, UsageError
 from harness.goldens.pin import APPROVED
+from harness.reporting import golden_copies
 from harness.reporting.difference_index import REDUCED, Difference, DifferenceIndex, write_jpeg
 from harness.runs.folder import check_recorded, read_report
 from harness.runs.journal import Journal
 from harness.session import steps
 from harness.types import Outcome, Report, Row, Run
 
-WHOLE = ("logs", "explained", "proposals", "golden")
+WHOLE = ("logs", "explained", "proposals")
 """Folders that are kept as they are; pages are made anew."""
 
 FILES = ("plan.json", "journal.jsonl", "report.json", APPROVED)
@@ -91,6 +92,7 @@ def _copy(run: Path, to: Path, report: Report, wanted: Set[str], reduced_px: int
         else:
             _copy_reduced(drawn, run / "runs" / digest, to / "runs" / digest, reduced_px)
     _copy_differences(run, to, wanted, reduced_px)
+    _copy_goldens(run, to, report, reduced_px)
 
 
 def _is_well(row: Row) -> bool:
@@ -123,6 +125,23 @@ def _copy_differences(run: Path, to: Path, wanted: Set[str], longest_px: int) ->
         if size_px := _reduce(run / found.file, to / file, longest_px):
             kept[stem] = replace(found, file=file, size_px=size_px)
     DifferenceIndex(kept).write(to)
+
+
+def _copy_goldens(run: Path, to: Path, report: Report, longest_px: int) -> None:
+    """Copy the report's copies of goldens, reduced where all rows of a case pass."""
+    kept = {row.case for row in report.rows if not _is_well(row)}
+    for case in {row.case: None for row in report.rows}:
+        for index in range(case.num_images):
+            whole = run / golden_copies.FOLDER / f"{golden_copies.stem_of(case, index)}.png"
+            reduced = whole.with_name(whole.stem + REDUCED)
+            for source in (whole, reduced):
+                if source.is_file():
+                    target = to / golden_copies.FOLDER / (source.name if case in kept else reduced.name)
+                    target.parent.mkdir(exist_ok=True)
+                    if case in kept:
+                        shutil.copy2(source, target)
+                    else:
+                        _reduce(source, target, longest_px)
 
 
 def _reduce(source: Path, target: Path, longest_px: int) -> tuple[int, int] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,8 @@ class TestReport:
         report = steps.conclude(bench.drawn(golden="off"))
         text = self.printed(report, html=Path("reports/x/index.html"))
         lines = text.splitlines()
-        for name in ("case", "shards", "pads", "exchange", "control", "layout", "pair", "golden", "verdict"):
+        figures = ("exchange", "control", "layout", "pair", "golden", "pair image", "golden image")
+        for name in ("case", "shards", "pads", *figures, "verdict"):
             assert name in lines[0]
         for row, line in zip(report.rows, lines[1:], strict=False):
             assert row.plan is not None
@@ -131,7 +133,7 @@ class TestReport:
         assert "pass (run of fake-u2-auto)" in text
         padded = next(line for line in lines if "144x144" in line)
         assert "exact" in padded
-        assert " dB" in padded
+        assert re.search(r" \d+\.\d dB / 0\.\d{4} ", padded)
         assert "6 pass in 0 s, exit code 0" in text
         assert lines[-1] == "report: reports/x/index.html"
         assert "Goldens are off" in text

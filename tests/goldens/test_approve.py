@@ -321,3 +321,53 @@ class TestApprove:
         folder, report = judged(bench.drawn(small))
         again = codec.decode(Report, json.loads(json.dumps(codec.encode(report))))
         assert what(changes(folder, again)) == {"144x144": "new"}
+
+
+class TestOfAnEarlierVersion:
+    """Goldens whose pictures were reduced: compared by latents, said to lack figures, and replaced on approval."""
+
+    @pytest.fixture
+    def reduced(self, bench: Any, small: str) -> Report:
+        report: Report = bench.approved(small)
+        place, known = place_of(bench, report, "144x144"), golden_of(bench, report)
+        (place / "image.png").rename(place / "image-reduced.png")
+        files = {name.replace("image.png", "image-reduced.png"): digest for name, digest in known.files.items()}
+        codec.write_json(place / "golden.json", replace(known, files=files))
+        return report
+
+    def test_latents_are_compared_and_what_lacks_is_said(self, bench: Any, small: str, reduced: Report) -> None:
+        _, report = judged(bench.drawn(small))
+        assert outcomes(report) == {Outcome.PASS}
+        (row,) = report.rows
+        compared = row.comparison(Relation.GOLDEN_CANDIDATE)
+        assert compared is not None
+        assert compared.exact_image is None
+        assert compared.note.startswith("the golden holds a reduced picture")
+        assert report.notes == (
+            "Goldens of an earlier version, approved anew they give PSNR and SSIM of pictures too: 144x144.",
+        )
+
+    def test_approving_puts_the_whole_picture_in_its_place(self, bench: Any, small: str, reduced: Report) -> None:
+        folder, report = judged(bench.drawn(small))
+        (change,) = changes(folder, report)
+        assert change.what == "the whole picture takes the place of a reduced one"
+        approve.approve(folder, report, change)
+        assert golden.is_whole(golden_of(bench, report))
+        assert golden_of(bench, report).approved == {**change.kept, **change.figures}
+        again, report = judged(bench.drawn(small))
+        assert what(changes(again, report)) == {"144x144": "unchanged"}
+        assert report.notes == ()
+
+
+def test_pictures_are_compared_with_goldens_at_every_size(bench: Any, small: str, repaint: Any) -> None:
+    large = small.replace('"144x144"', '"320x272"')
+    bench.approved(large)
+    _, report = judged(bench.drawn(large, edit=repaint("candidate", 0.5)))
+    (row,) = report.rows
+    for relation in (Relation.PAIR, Relation.GOLDEN_CANDIDATE):
+        compared = row.comparison(relation)
+        assert compared is not None
+        for metric in ("psnr", "ssim"):
+            figure = compared.figure(metric, "image")
+            assert figure is not None
+            assert figure.value is not None

@@ -101,20 +101,24 @@ class TestWriteAndLoad:
         for index, image in enumerate(sample.images):
             np.testing.assert_array_equal(image, picture_of(case, index))
 
-    def test_a_large_picture_is_reduced_for_the_eye_and_its_latents_are_whole(self, write: Write) -> None:
+    def test_a_large_picture_is_kept_whole_too(self, write: Write) -> None:
         folder, written, _ = write(LARGE)
-        assert set(written.files) == {"image-reduced.png", "latents.safetensors"}
-        with Image.open(folder / "image-reduced.png") as image:
-            assert image.size == (320, 160)
+        assert set(written.files) == {"image.png", "latents.safetensors"}
         sample = golden.load_sample(folder, written)
+        assert sample.images is not None
+        np.testing.assert_array_equal(sample.images[0], picture_of(LARGE))
+
+    def test_a_golden_of_an_earlier_version_has_latents_and_no_picture(self, write: Write) -> None:
+        folder, written, _ = write(LARGE)
+        (folder / "image.png").rename(folder / "image-reduced.png")
+        files = {name.replace("image.png", "image-reduced.png"): digest for name, digest in written.files.items()}
+        codec.write_json(folder / "golden.json", replace(written, files=files))
+        read = golden.load(folder)
+        assert read is not None
+        assert (golden.is_whole(written), golden.is_whole(read)) == (True, False)
+        sample = golden.load_sample(folder, read)
         assert sample.images is None
         np.testing.assert_array_equal(sample.latents, latents_of(LARGE))
-
-    def test_the_largest_whole_picture(self, write: Write) -> None:
-        _, whole, _ = write(replace(SMALL, size=Size(256, 256)))
-        _, reduced, _ = write(replace(SMALL, size=Size(272, 256)))
-        assert "image.png" in whole.files
-        assert "image.png" not in reduced.files
 
     def test_steps_on_the_way_are_not_kept(self, write: Write) -> None:
         from safetensors.numpy import load_file

@@ -94,6 +94,8 @@ def test_junit_has_a_case_for_each_row(mixed: Any) -> None:
     assert tags["sample.96x64-nasty", "spatial-u2-w"] == ["error"]
     assert tags["sample.112x64-new", "spatial-u2-h"] == ["skipped"]
     assert cases["sample.144x144", "spatial-u2-h"].get("time") == "2.500"
+    said = cases["sample.144x144", "spatial-u2-h"].findtext("system-out") or ""
+    assert {"pair image: 31.4 dB / 0.9877", "golden image: 44.4 dB / 0.9877"} <= set(said.splitlines())
 
 
 def test_junit_says_what_failed_and_carries_the_traceback(mixed: Any) -> None:
@@ -174,7 +176,8 @@ def test_markdown_row_states_plan_and_figures(good: Any) -> None:
     cells = [cell.strip() for cell in line.replace("\\|", "/").strip("|").split("|")]
     expected = ["144x144 (spatial-u2-auto)", "144x144", "auto → h", "5 / 4", "47 / 15 (+32)"]
     assert cells[1:6] == expected
-    assert cells[6:] == ["143.2 dB", "exact", "31.4 dB", "31.4 dB", "44.4 dB"]
+    pictures = ["31.4 dB / 0.9877", "44.4 dB / 0.9877"]
+    assert cells[6:] == ["143.2 dB", "exact", "31.4 dB", "31.4 dB", "44.4 dB", *pictures]
 
 
 def test_markdown_escapes_every_kind_of_markup() -> None:

@@ -168,9 +168,20 @@ def test_approved_pictures_are_kept_where_the_goldens_are_not_at_hand(bench: Any
     pack.pack(kept, again, PX)
     approved = [name for caption, name in shown(folder.path / "h.html") if caption.startswith("approved")]
     assert approved
+    small = [name.replace(".png", "-reduced.jpg") for name in approved]
     for place in (kept, again):
-        assert [name for caption, name in shown(place / "h.html") if caption.startswith("approved")] == approved
-        assert all((place / name).is_file() for name in approved)
+        assert [name for caption, name in shown(place / "h.html") if caption.startswith("approved")] == small
+        assert {path.name for path in (place / "golden").iterdir()} == {Path(name).name for name in small}
+        assert {longest_px(place / name) for name in small} == {PX}
+
+
+def test_goldens_are_kept_whole_beside_a_row_that_fails(bench: Any, tmp_path: Path, repaint: Any) -> None:
+    bench.approved()
+    folder, kept = bench.drawn(edit=repaint("candidate")), tmp_path / "kept"
+    judged(folder)
+    pack.pack(folder.path, kept, PX)
+    names = {path.name: path.read_bytes() for path in (folder.path / "golden").iterdir()}
+    assert {path.name: path.read_bytes() for path in (kept / "golden").iterdir()} == names != {}
 
 
 @pytest.mark.parametrize("index", [None, "{", '{"differences": {}}'])
