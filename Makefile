@@ -29,8 +29,8 @@ run: $(READY)  ## set up, then run the pull request's matrix
 	@$(BIN)/sp-harness run $(MATRIX) $(ARGS)
 
 .PHONY: test
-test: $(READY)  ## set up, then run the tests
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(READY)  ## set up, then run the tests, a file on each core
+	@$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile $(ARGS)
 
 .PHONY: check
 check: $(READY)  ## lint, formatting, imports, types

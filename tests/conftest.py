@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -25,6 +26,8 @@ from harness.types import Failure, FailureKind, GoldenPolicy, Report, Run, RunSp
 
 # A shell starts what it runs in the background with Ctrl-C ignored, and every process a test starts would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Test files run side by side, a core for each; torch would take all cores for one of them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 MATRIX = """
 schema = 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import pickle
 from dataclasses import dataclass
@@ -15,9 +14,9 @@ import pytest
 from harness import plugins
 from harness.kill_score import planting
 from harness.matrix.loader import read_matrix
-from harness.models.z_image import PRELOAD
 from harness.session import steps
 from harness.types import RunSpec
+from tests import forking
 from tests.faults.alone import ALONE
 
 FAULTS_TOML = Path(__file__).resolve().parents[2] / "matrices" / "faults.toml"
@@ -83,8 +82,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, str, 
         for role in ("candidate", "control")
         if role == "candidate" or row.variant.fault in (None, *ALONE)
     ]
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*PRELOAD, "cache_dit"])
+    context = forking.context()
     found: dict[str, Drawn] = {}
     for world_size in (1, 2, 3):
         specs = list({spec.digest: spec for _, _, spec in wanted if spec.world_size == world_size}.values())

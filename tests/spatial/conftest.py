@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import multiprocessing
 import os
 import traceback
 from collections.abc import Callable, Iterator
@@ -12,6 +11,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
+from tests import forking
 
 PROGRAMS = Path(__file__).with_name("programs.py")
 
@@ -44,7 +45,7 @@ class Ranks:
     """World of gloo processes; calling it runs a program on every rank."""
 
     def __init__(self, world_size: int, store: Path) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = forking.context()
         pairs = [context.Pipe() for _ in range(world_size)]
         self._ends = [ours for ours, _ in pairs]
         self._processes = [
