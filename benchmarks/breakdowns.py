@@ -2,9 +2,10 @@
 
 Nothing is planted in the harness. `sp-harness run` draws breakdowns.toml on two ranks; then memory is taken
 away from one rank (on GPUs also from NCCL alone, on breakdowns_nccl.toml), a rank is killed, a rank is stopped so
-that the other waits in a collective, two runs are started at once, and the harness itself is interrupted,
-terminated and killed. Each must be recorded within the time limit under its own name, leave no process and no GPU
-memory behind, and cost no other row. Ends 0 only if all of that holds. Needs Linux.
+that the other waits in a collective, two runs are started at once, the harness itself is interrupted, terminated
+and killed, it is suspended with and without its ranks, and its recorded files are damaged. Each must be recorded
+within the time limit under its own name, leave no process and no GPU memory behind, and cost no other row. Ends 0
+only if all of that holds. Needs Linux.
 
     python benchmarks/breakdowns.py [--device cpu|cuda] [--model NAME] [--dtype NAME] [--only NAME ...]
 """
@@ -38,8 +39,9 @@ from _recorded import (
     until_drawing,
 )
 
+from harness import codec
 from harness.cli.console import make_console
-from harness.types import FailureKind
+from harness.types import SCHEMA, FailureKind, Report
 
 COLLECTIVE = r"has not finished (gloo|nccl):\w+ number \d+"
 """What a rank says of the collective it waits for, beside its stack."""
@@ -198,9 +200,10 @@ def hung(bench: Bench, checks: Checks) -> None:
         run.until(lambda: end_of(folder, "struck") is not None, "the failure to be recorded")
         who = "ranks 0, 1" if bench.split else "rank 1"
         message = re.escape(f"no answer within {bench.hang_s:g} s from {who}; rank 1 does not run: T (stopped)")
-        recorded(checks, folder, struck, FailureKind.HUNG, 1, message, COLLECTIVE if bench.split else "", bench.hang_s)
+        detail = COLLECTIVE if bench.split else ""
+        recorded(checks, folder, struck, FailureKind.STOPPED, 1, message, detail, bench.hang_s)
         checks.holds("the stopped rank is still there", False, stopped in run.pids())
-        judged(checks, run, folder, "timeout", 1)
+        judged(checks, run, folder, "error", 3)
     finally:
         run.end()
 
@@ -223,6 +226,44 @@ def interrupted(bench: Bench, checks: Checks) -> None:
     resumes(bench, checks, folder)
 
 
+def suspended(bench: Bench, checks: Checks) -> None:
+    """The harness is suspended for longer than its time limit and continued, alone and with all its ranks."""
+    for which in ("alone", "with its ranks"):
+        folder = bench.half_done(f"suspended-{which.replace(' ', '-')}", bench.hang_s)
+        run = bench.resume(folder, f"suspended-{which}")
+        try:
+            until_drawing(run, folder, "struck")
+            stopped = [run.process.pid, *(run.pids() if which != "alone" else [])]
+            for number in (signal.SIGSTOP, signal.SIGCONT):
+                for pid in stopped:
+                    os.kill(pid, number)
+                if number == signal.SIGSTOP:
+                    time.sleep(bench.hang_s + 2)
+            checks.done("done", f"SIGSTOP to the harness {which}, SIGCONT after {bench.hang_s + 2:g} s")
+            checks.holds(f"exit code, {which}", 0, run.wait())
+            checks.holds(f"rows, {which}", ALL_WELL, outcomes(folder))
+        finally:
+            run.end()
+
+
+def damaged(bench: Bench, checks: Checks) -> None:
+    """Recorded files are cut short, as by a machine that went down, and the run is resumed."""
+    folder = bench.half_done("damaged")
+    lacking = len(folder.missing())
+    drawn = list(folder.runs().values())
+    names = ("image-0.png", "latents.safetensors", "run.json")
+    for run, name in zip(drawn, names, strict=False):
+        file = folder.folder_of(run.spec) / name
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    (folder.path / "journal.jsonl").write_bytes(b'{"time": 1.0, "event": "begun"}\n[1]\n{"time": 2')
+    checks.done("done", f"cut {', '.join(names)} of three runs in half, and the journal in the middle of a line")
+    resumes(bench, checks, folder)
+    notes = codec.read_json(folder.path / "report.json", Report, SCHEMA).notes
+    checks.holds("damaged files the report names", 4, sum(note.startswith("Damaged, ") for note in notes))
+    computed = sum(line["event"] == "finished" for line in journal(folder))
+    checks.holds("runs drawn", lacking + len(names), computed)
+
+
 BREAKDOWNS: dict[str, Callable[[Bench, Checks], None]] = {
     "together": together,
     "out-of-memory": out_of_memory,
@@ -230,6 +271,8 @@ BREAKDOWNS: dict[str, Callable[[Bench, Checks], None]] = {
     "killed": killed,
     "hung": hung,
     "interrupted": interrupted,
+    "suspended": suspended,
+    "damaged": damaged,
 }
 ON_GPUS = ("nccl-out-of-memory",)
 """Breakdowns that need GPUs."""

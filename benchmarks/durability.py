@@ -31,7 +31,7 @@ def main() -> int:
     made.add_argument("--at-most", type=float, default=0.05, metavar="SHARE", help="default: %(default)s")
     arguments = made.parse_args()
     with tempfile.TemporaryDirectory(prefix="durability-", dir=Path.cwd()) as out, _timed() as syncs:
-        command = ["run", str(arguments.matrix), "--out", out, "--golden", arguments.golden, "--no-explain"]
+        command = ["run", str(arguments.matrix), "--out", out, "--golden", arguments.golden, "--no-judge"]
         command += [argument for size in arguments.size for argument in ("--size", size)]
         began = time.perf_counter()
         with mock.patch.object(sys, "argv", ["sp-harness", *command]):

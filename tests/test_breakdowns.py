@@ -16,9 +16,9 @@ PROGRAM = Path(__file__).parent.parent / "benchmarks" / "breakdowns.py"
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="it finds processes in /proc")
 
 
-def test_two_runs_at_once_and_a_rank_that_is_stopped() -> None:
+def test_two_runs_at_once_a_rank_that_is_stopped_and_damaged_files() -> None:
     """The other breakdowns of this kind are in tests/e2e; what needs a model or a GPU is left to the program."""
-    arguments = ["--model", "fake", "--hang-s", "2", "--only", "together", "--only", "hung"]
+    arguments = ["--model", "fake", "--hang-s", "2", "--only", "together", "--only", "hung", "--only", "damaged"]
     done = subprocess.run([sys.executable, str(PROGRAM), *arguments], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "WRONG" not in done.stdout

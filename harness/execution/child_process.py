@@ -1,7 +1,8 @@
-"""Command lines of our own programs: with the code that runs here, whatever lies in the working directory."""
+"""Our own programs as child processes: their command lines, and whether a signal has stopped one."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import sysconfig
@@ -14,6 +15,19 @@ HERE = str(Path(__file__).absolute().parents[2])
 def command(module: str, *arguments: str) -> list[str]:
     """Command line of one of our modules; ``-m`` alone would look for it in the working directory first."""
     return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def stopped(pid: int) -> str:
+    """Return the state of a process that a signal or a debugger has stopped, such as ``T (stopped)``, else nothing.
+
+    Read from ``/proc``; where there is none, no process counts as stopped.
+    """
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, state = line.partition(":")
+            if name == "State" and state.strip()[0] in "Tt":
+                return state.strip()
+    return ""
 
 
 def search_path() -> dict[str, str]:

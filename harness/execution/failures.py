@@ -24,7 +24,10 @@ CRASHED = {
     FailureKind.OUT_OF_MEMORY: "ran out of memory and crashed",
     FailureKind.DISK_FULL: "found a disk full and crashed",
 }
-REMEDIES = {FailureKind.DISK_FULL: "; make room on that disk, then finish with: sp-harness run --resume RUN"}
+REMEDIES = {
+    FailureKind.DISK_FULL: "; make room on that disk, then finish with: sp-harness run --resume RUN",
+    FailureKind.STOPPED: "; see what stopped it, then finish with: sp-harness run --resume RUN",
+}
 """Remedy of a failure, where there is one."""
 
 
@@ -100,7 +103,7 @@ def unlike(ranks: Sequence[Rank], versions: Sequence[Mapping[str, str]]) -> Fail
 
 
 def hung(ranks: Sequence[Rank], missing: Sequence[int], timeout_s: float) -> Failure:
-    """Failure of ranks that have not answered within the time limit, or of a node that cannot be reached."""
+    """Failure of ranks that have not answered within the time limit, are stopped, or whose node cannot be reached."""
     stacks, stopped = _stacks(ranks, missing), {index: ranks[index].stopped() for index in missing}
     if (lost := next((index for index in missing if ranks[index].lost), None)) is not None:
         return ended(ranks, lost)
@@ -109,7 +112,8 @@ def hung(ranks: Sequence[Rank], missing: Sequence[int], timeout_s: float) -> Fai
     message += "".join(f"; rank {index} does not run: {state}" for index, state in stopped.items() if state)
     # Ranks that wait for a stopped one are not the cause.
     rank = next((index for index, state in stopped.items() if state), missing[0])
-    return Failure(FailureKind.HUNG, message, rank, stacks)
+    kind = FailureKind.STOPPED if stopped[rank] else FailureKind.HUNG
+    return Failure(kind, message + REMEDIES.get(kind, ""), rank, stacks)
 
 
 def _stacks(ranks: Sequence[Rank], missing: Sequence[int]) -> str:

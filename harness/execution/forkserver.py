@@ -61,6 +61,11 @@ class Forkserver:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             socket.send_fds(self._control, [" ".join(modules).encode() + b"\n"], descriptors)
 
+    def stopped(self) -> str:
+        """Name it and its state if a signal has stopped it, else return nothing."""
+        state = child_process.stopped(self.process.pid)
+        return f"its forkserver, process {self.process.pid}, is in state {state}" if state else ""
+
     def close(self) -> None:
         """Request no more ranks: it ends with its last one."""
         atexit.unregister(self.close)

@@ -118,18 +118,19 @@ class Lease:
         if not self.lacks(least):
             return
         least = min(least, len(self._gpus))
-        deadline, told = time.monotonic() + self._wait_s, ""
+        looks, told = 0, ""
         line: list[locks.Held] = []
         try:
             while wanted() and (busy := self._queue(line) or self._try(least, most)):
                 message = f"waiting for {least - len(self._held)} of these GPUs: {'; '.join(busy)}"
-                if time.monotonic() > deadline:
+                if looks * POLL_S >= self._wait_s:  # no clock: it goes on while this process is stopped
                     remedy = "end that run, or name other GPUs in CUDA_VISIBLE_DEVICES"
                     raise InfrastructureError(f"after {self._wait_s:g} s still {message}; {remedy}")
                 if message != told:
                     yield message
                     told = message
                 time.sleep(POLL_S)
+                looks += 1
         finally:
             for place in line:
                 place.release()

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,16 +23,15 @@ from harness.errors import InfrastructureError
 from harness.execution import failures
 from harness.execution.group_key import GroupKey
 from harness.execution.rank import Rank, fork_ranks
+from harness.execution.time_limit import LOOK_S, TimeLimit
 from harness.types import Failure, FailureKind, Recorded, Run, RunSpec
 from harness.worker import protocol
 from harness.worker.protocol import Done, Message, Order, Raised, Ready, Start, Step
 
 START_TIMEOUT_S = 600.0
 """Loading a full-size checkpoint from a slow disk takes minutes."""
-ABORT_POLL_S = 0.25
-"""Interval at which an abort is looked for while replies are awaited."""
 
-OF_THE_MACHINE = (FailureKind.OUT_OF_MEMORY, FailureKind.DISK_FULL, FailureKind.KILLED)
+OF_THE_MACHINE = (FailureKind.OUT_OF_MEMORY, FailureKind.DISK_FULL, FailureKind.KILLED, FailureKind.STOPPED)
 """Kinds of failure that are recorded as such in the middle of a launch too."""
 INTERRUPTED = Failure(FailureKind.KILLED, "the harness was interrupted")
 
@@ -251,18 +250,17 @@ class WorkerGroup:
     def _collect(self, kind: type[Awaited], timeout_s: float, on_step: OnStep = lambda step: None) -> list[Awaited]:
         """Wait until every rank has sent a reply of a kind; the first failure ends the wait."""
         found: dict[int, Awaited] = {}
-        deadline = time.monotonic() + timeout_s
+        limit = TimeLimit(timeout_s)
         with selectors.DefaultSelector() as selector:
             for index, rank in enumerate(self._ranks):
                 selector.register(rank.replies, selectors.EVENT_READ, index)
             while len(found) < len(self._ranks):
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    missing = [index for index in range(len(self._ranks)) if index not in found]
-                    raise GroupFailed(failures.hung(self._ranks, missing, timeout_s))
                 if self._aborted:
                     raise GroupFailed(INTERRUPTED)
-                for key, _ in selector.select(min(left, ABORT_POLL_S)):
+                answered = selector.select(min(limit.left_s, LOOK_S))
+                if is_over := limit.is_over([self._ranks[index] for index in self._missing(found)]):
+                    answered = selector.select(0)  # what was answered in time is read before
+                for key, _ in answered:
                     for reply in self._read(key.data):
                         if isinstance(reply, Step):
                             on_step(reply.step)
@@ -272,7 +270,12 @@ class WorkerGroup:
                             raise failures.Unwritable(reply)
                         elif isinstance(reply, Raised):
                             raise GroupFailed(failures.raised(self._ranks, key.data, reply))
+                if is_over and (missing := self._missing(found)):
+                    raise GroupFailed(failures.hung(self._ranks, missing, timeout_s))
         return [found[index] for index in range(len(self._ranks))]
+
+    def _missing(self, found: Container[int]) -> list[int]:
+        return [index for index in range(len(self._ranks)) if index not in found]
 
     def _read(self, index: int) -> list[Message]:
         """Replies that have arrived from one rank; its end is a failure."""

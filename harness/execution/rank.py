@@ -11,9 +11,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from harness.execution import child_process
 from harness.execution.forkserver import Forkserver
 from harness.worker import protocol
 from harness.worker.protocol import STACK_SIGNAL, Message, Order, Start
+
+LOOK_MS = 100
+"""Interval at which the end of a rank is waited for."""
+FORKSERVER_GRACE_MS = 5000
+"""Time for a stopped forkserver to be continued, as a job that is resumed as a whole; no one else knows exit codes."""
 
 
 class Rank(ABC):
@@ -146,8 +152,14 @@ class ForkedRank(Rank):
 
     def wait(self) -> int:
         """Wait for the end."""
+        looks = 0
         while self._over is None:
-            self._listen(timeout_ms=100)
+            self._listen(timeout_ms=LOOK_MS)
+            state = self._forkserver.stopped()
+            looks = looks + 1 if state else 0
+            if looks * LOOK_MS > FORKSERVER_GRACE_MS:
+                self.lost = state
+                self._forkserver.process.kill()  # the pipe of the exit code closes with it
         return self._over
 
     def print_stacks(self) -> None:
@@ -157,17 +169,14 @@ class ForkedRank(Rank):
                 os.kill(self.pid, STACK_SIGNAL)
 
     def stopped(self) -> str:
-        """Read its state from ``/proc``."""
-        with contextlib.suppress(OSError):
-            for line in Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8", errors="replace").splitlines():
-                name, _, state = line.partition(":")
-                if name == "State" and state.strip()[0] in "Tt":
-                    return state.strip()
-        return ""
+        """Read its state from ``/proc``, or that of the forkserver where it is not forked yet."""
+        return child_process.stopped(self.pid) if self.pid else self._forkserver.stopped()
 
     def kill(self) -> None:
         """End its process session; a rank that is not forked yet is abandoned, and ends as soon as it is."""
         pid = self.pid
+        if pid is None and self._forkserver.stopped():  # it would keep the next ranks waiting too
+            self._forkserver.process.kill()
         if pid is None or self._is_swept:
             return
         # What its engine started is found by the session, which keeps the number while any of it lives. The rank

@@ -27,7 +27,8 @@ EXIT_WORDS = {
     0: "everything was judged and is well",
     1: "a verdict fails: a comparison, a missing golden, or an engine that raised or hung",
     2: "usage or configuration is wrong, or nothing was judged",
-    3: "the machine let us down: out of memory, a full disk, a killed rank, a failed launch, a required row skipped",
+    3: "the machine let us down: out of memory, a full disk, a killed or stopped rank, a failed launch, a required row "
+    "skipped",
     130: "interrupted; `run --resume` completes it",
 }
 

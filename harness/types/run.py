@@ -72,6 +72,7 @@ class FailureKind(StrEnum):
     OUT_OF_MEMORY = "out of memory"
     DISK_FULL = "disk full"
     LAUNCH = "launch"
+    STOPPED = "stopped"
 
     @property
     def infrastructure(self) -> bool:

@@ -5,7 +5,8 @@ rank: it holds the modules to import before, and comes with the rank's file desc
 computes, so it starts no thread and has no CUDA context: a process with either cannot be forked. The pid of a
 rank and, once it has ended, its exit code are written to its descriptor ``status``, since a forked rank is no
 child of the process that requested it. When the socket closes no rank is forked any more, and the forkserver
-ends with its last rank.
+ends with its last rank. The end of the process that requested ranks continues a forkserver that a signal has stopped,
+and the end of the forkserver a stopped rank, so that each can end.
 
 Forked ranks share Python's hash seed, so that sets of strings have one order in all ranks of a group.
 """
@@ -13,6 +14,7 @@ Forked ranks share Python's hash seed, so that sets of strings have one order in
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import importlib
 import os
@@ -30,6 +32,8 @@ from harness.worker.main import main as run_rank
 PROCESS_NAME = "sp-rank"
 MAX_DESCRIPTORS = 4
 """Of one rank: orders, replies, log, status."""
+PR_SET_PDEATHSIG = 1
+"""Of ``prctl(2)``."""
 ORPHANED_POLL_S = 0.5
 """Interval at which the parent process is looked for once the socket is closed."""
 
@@ -105,6 +109,7 @@ class Forkserver:
 
     def _become_rank(self, descriptors: Sequence[int]) -> None:
         os.setsid()
+        _continue_with_end_of_parent()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         orders, _, log, status = descriptors
@@ -141,11 +146,18 @@ def main() -> None:
     # NVML, which torch asks whether there is a GPU. They hold no lock that a rank could want.
     warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a rank
+    _continue_with_end_of_parent()
     replies = Forkserver(socket.socket(fileno=int(sys.argv[1]))).serve()
     if replies is not None:
         with contextlib.suppress(OSError):  # Linux: what ps and top call it
             Path("/proc/self/comm").write_text(PROCESS_NAME)
         run_rank(replies)
+
+
+def _continue_with_end_of_parent() -> None:
+    """Ask Linux for ``SIGCONT`` when the parent process ends, however it does."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGCONT)
 
 
 def _report(status: int, number: int) -> None:

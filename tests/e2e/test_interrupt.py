@@ -4,6 +4,8 @@ import json
 import os
 import re
 import signal
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -232,3 +234,23 @@ def test_runs_of_other_code_are_computed_anew(cli: Cli, bench: Any) -> None:
     report = codec.read_json(run / "report.json", Report)
     assert {found.spec.source for found in report.runs.values()} != {"another"}
     assert set(report.runs) == set(specs)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the state of a process is read from /proc")
+def test_time_in_which_the_run_was_suspended_does_not_count(start: Start, write: Write, out: Path) -> None:
+    """As by Ctrl-Z and `fg`, which the ranks do not notice, and by a batch system, which stops them too."""
+    cases = case("parent", steps=10, timeout_s=4) + case("all", steps=10, timeout_s=4)
+    command = start("run", write(HEAD + cases + slow(0.05)), "--out", out)
+    for name in ("parent", "all"):
+        command.until(in_the_split_run_of(out, name))
+        ranks = command.ranks() if name == "all" else []
+        stopped = [psutil.Process(command.process.pid), *ranks]
+        for process in stopped:
+            process.suspend()
+        time.sleep(4.5)  # longer than the limit
+        for process in stopped:
+            process.resume()
+    assert command.wait() == 0, command.output
+    run = run_of(out)
+    assert run is not None
+    assert outcomes(run) == {"parent": "pass", "all": "pass"}

@@ -15,7 +15,8 @@ import pytest
 
 from harness import codec
 from harness.errors import InfrastructureError
-from harness.execution import failures
+from harness.execution import child_process, failures
+from harness.execution.forkserver import Forkserver
 from harness.execution.group import Aborted, WorkerGroup
 from harness.execution.group_key import GroupKey
 from harness.execution.rank import ForkedRank, fork_ranks
@@ -180,12 +181,36 @@ def test_a_rank_that_is_stopped_is_named_and_ended(group: WorkerGroup, tmp_path:
 
     run = group.run(spec(step_s=0.1, steps=100, timeout_s=1), tmp_path / "run", on_first(stop))
     assert run.failure is not None
-    assert (run.outcome, run.failure.kind, run.failure.rank) == ("timeout", FailureKind.HUNG, 1)
-    assert run.failure.message == "no answer within 1 s from ranks 0, 1; rank 1 does not run: T (stopped)"
+    assert (run.outcome, run.failure.kind, run.failure.rank) == ("error", FailureKind.STOPPED, 1)
+    assert run.failure.kind.infrastructure
+    assert run.failure.message == (
+        "no answer within 1 s from ranks 0, 1; rank 1 does not run: T (stopped); see what stopped it, then finish "
+        "with: sp-harness run --resume RUN"
+    )
     first, second = run.failure.detail.removeprefix("--- rank 0").split("--- rank 1")
     assert "in draw" in first
     assert second.strip() == "(prints nothing)"
     assert not is_alive(stopped[0])
+    assert group.run(spec(), tmp_path / "next").outcome == "ok"
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the state of a process is read from /proc")
+def test_a_forkserver_that_is_stopped_is_named_and_replaced(
+    group: WorkerGroup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("A_FORKSERVER_OF_ITS_OWN", str(tmp_path))
+    group._logs.mkdir()
+    forkserver = Forkserver.here(group._logs / "rank-0.log").process
+    forkserver.send_signal(signal.SIGSTOP)
+    assert until(lambda: bool(child_process.stopped(forkserver.pid)))
+    with monkeypatch.context() as patch:
+        patch.setattr("harness.execution.group.START_TIMEOUT_S", 1.0)
+        run = group.run(spec(), tmp_path / "run")
+    assert run.failure is not None
+    assert (run.outcome, run.failure.kind, run.failure.rank) == ("error", FailureKind.STOPPED, 0)
+    state = f"rank 0 does not run: its forkserver, process {forkserver.pid}, is in state T (stopped)"
+    assert state in run.failure.message
+    assert forkserver.wait() == -signal.SIGKILL
     assert group.run(spec(), tmp_path / "next").outcome == "ok"
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -159,6 +160,25 @@ def test_a_forkserver_that_is_killed_is_replaced(start: Callable[..., ForkedRank
 
 
 @pytest.mark.usefixtures("own_forkserver")
+@pytest.mark.skipif(sys.platform != "linux", reason="the state of a process is read from /proc")
+def test_a_rank_ends_though_its_forkserver_is_stopped(
+    start: Callable[..., ForkedRank], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.execution.rank.FORKSERVER_GRACE_MS", 300)
+    rank = start()
+    pid = ready(rank)
+    forkserver = parent(pid)
+    forkserver.suspend()
+    killing = threading.Thread(target=rank.kill, daemon=True)
+    killing.start()
+    killing.join(30)
+    assert not killing.is_alive()
+    assert is_gone(pid)
+    assert rank.lost == f"its forkserver, process {forkserver.pid}, is in state T (stopped)"
+    assert parent(ready(start())).pid != forkserver.pid
+
+
+@pytest.mark.usefixtures("own_forkserver")
 def test_a_rank_that_is_closed_before_it_was_forked_ends_at_once(tmp_path: Path) -> None:
     rank = ForkedRank(tmp_path / "rank.log", ("torch",))  # importing it takes a second
     assert rank.pid is None
@@ -172,7 +192,9 @@ def test_a_rank_that_is_closed_before_it_was_forked_ends_at_once(tmp_path: Path)
     later.close()
 
 
-def test_everything_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suspended", [[], [0], [1], [0, 1, 2]], ids=["none", "forkserver", "rank", "all"])
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone signals the end of a parent process")
+def test_everything_ends_with_a_parent_that_is_killed(tmp_path: Path, suspended: list[int]) -> None:
     program = (
         "import os, sys, time\n"
         "from pathlib import Path\n"
@@ -186,8 +208,10 @@ def test_everything_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         pids = [int(pid) for pid in process.stdout.readline().split()]
+        assert len(pids) == 3
+        for index in suspended:
+            psutil.Process(pids[index]).suspend()
         process.kill()
-    assert len(pids) == 3
     assert until(lambda: all(map(is_gone, pids)))
 
 
