@@ -12,6 +12,10 @@ from harness.errors import UsageError, did_you_mean
 from harness.types import Size
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, such as reports/pr-20260101-120000.")]
+Python = Annotated[
+    list[str] | None,
+    typer.Option(metavar="ENGINE[@NAME]=PYTHON", help="Interpreter that an engine runs in; NAME: of this environment."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -57,9 +57,9 @@ def name_of(spec: RunSpec) -> str:
     if spec.image_pad_tokens is not None:
         how = f"replay with {spec.image_pad_tokens} pads"
     elif spec.world_size > 1:
-        how = f"{spec.engine} {spec.world_size} ranks" + (f", axis {spec.plan.axis}" if spec.plan else "")
+        how = f"{spec.engine_label} {spec.world_size} ranks" + (f", axis {spec.plan.axis}" if spec.plan else "")
     else:
-        how = f"{spec.engine} on one device"
+        how = f"{spec.engine_label} on one device"
     return f"{spec.case.name} {how}" + (f" [{spec.fault}]" if spec.fault else "")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,7 +17,8 @@ group = typer.Typer(
     name="engines",
     help="Engines, and what a variant of each may ask for.",
     invoke_without_command=True,
-    epilog="Examples: `sp-harness engines` | `sp-harness engines show spatial`",
+    epilog="Examples: `sp-harness engines` | `sp-harness engines show spatial` | "
+    "`sp-harness engines setup sglang --version 0.5.9 --cpu`",
 )
 app.add_typer(group)
 
@@ -69,6 +71,33 @@ def show(name: Annotated[str, typer.Argument(metavar="NAME", help="Engine.")]) -
         typer.echo(f"{f'option {option}':<{WIDTH}}{declared.values()}{_default(declared.default)}")
         if declared.help:
             typer.echo(f"{'':<{WIDTH}}{declared.help}")
+
+
+@group.command(
+    epilog="Examples: `sp-harness engines setup sglang --cpu` | `sp-harness engines setup sglang --version 0.5.9 --cpu`"
+)
+def setup(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Engine.")],
+    version: Annotated[str | None, typer.Option(help="Release; the newest that has a lock file by default.")] = None,
+    cpu: Annotated[bool, typer.Option("--cpu", help="For machines without a GPU.")] = False,
+    file: Annotated[
+        Path | None, typer.Option(help="The environments.toml to enter it in; the user's own by default.")
+    ] = None,
+) -> None:
+    """Make an environment of an engine's release from its lock file, and enter it in environments.toml."""
+    from harness import models, plugins
+    from harness.environments import setup as setting_up
+    from harness.environments import table
+
+    check_known("engine", name, plugins.names("engines"))
+    release, lock = setting_up.lock_of(name, version, "cpu" if cpu else "cuda")
+    entries = file or table.user_file()
+    table.read(entries)  # a mistake in it is better known before minutes of installing
+    python = setting_up.make(name, lock, models.cache_dir().absolute() / "environments" / lock.stem, typer.echo)
+    table.enter(entries, name, release, str(python))
+    typer.echo(
+        f'{entries}: {table.address(name, release)} is entered; a variant runs there by environment = "{release}"'
+    )
 
 
 WIDTH = 30

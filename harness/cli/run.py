@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 import typer
 
 from harness import bug
-from harness.cli._options import check_known, parse_size
+from harness.cli._options import Python, check_known, parse_size
 from harness.errors import EXIT_INTERRUPTED, EXIT_OK, BugError, InfrastructureError, UsageError, user_error
 from harness.types import Axis, GoldenPolicy, Report
 
@@ -40,6 +41,7 @@ def run(
     size: Annotated[list[str] | None, typer.Option(help="Only this size, WIDTHxHEIGHT.")] = None,
     axis: Annotated[list[str] | None, typer.Option(help="Only this axis: auto, h, w, none.")] = None,
     engine: Annotated[list[str] | None, typer.Option(help="Only this engine.")] = None,
+    python: Python = None,
     golden: Annotated[str, typer.Option(help="'off' holds nothing to a golden; 'required' as the matrix says.")] = (
         "required"
     ),
@@ -82,9 +84,10 @@ def run(
     make = executors.maker(executor, ray_address)
     folder: RunFolder | None
     if matrix is None:
-        folder = resumed(cast(Path, resume))
+        folder = resumed(cast(Path, resume), python or ())
     else:
-        selected = select(read_matrix(matrix), Selection(case or (), size or (), axis or (), engine or ()))
+        wanted = Selection(case or (), size or (), axis or (), engine or ())
+        selected = select(read_matrix(matrix, python or ()), wanted)
         if golden == "required":
             for_run.fetch(selected)
         folder = created(out, selected, steps.plan(selected), cast(GoldenPolicy, golden), part)
@@ -102,12 +105,21 @@ def created(out: Path, matrix: Matrix, graph: Graph, golden: GoldenPolicy, shard
     return RunFolder.create(out, matrix, graph, golden, shard)
 
 
-def resumed(path: Path) -> RunFolder:
-    """Open a run folder and plan it anew: runs of older code or weights count no more."""
+def resumed(path: Path, python: Sequence[str] = ()) -> RunFolder:
+    """Open a run folder and plan it anew: runs of older code or weights count no more.
+
+    Parameters
+    ----------
+    path
+        The run folder.
+    python
+        Interpreters of engines, ``ENGINE[@NAME]=PYTHON``, instead of those planned.
+    """
+    from harness.environments import table
     from harness.execution import locks
     from harness.goldens import for_run
     from harness.goldens.pin import known_digests
-    from harness.matrix.loader import current_pin
+    from harness.matrix.loader import current_pin, with_interpreters
     from harness.runs.folder import RunFolder
     from harness.session import steps
 
@@ -118,7 +130,9 @@ def resumed(path: Path) -> RunFolder:
     if folder.plan.golden == "required":
         for_run.fetch(matrix, known_digests(folder, current_pin(matrix)))
     with locks.claimed(path, "planning"):
-        folder.replan(steps.plan((folder.plan.whole or folder.plan).matrix))
+        whole = (folder.plan.whole or folder.plan).matrix
+        known = table.known(Path(whole.path).parent) | dict(whole.interpreters) | table.named(python)
+        folder.replan(steps.plan(with_interpreters(whole, known, python)))
     return folder
 
 

@@ -6,7 +6,6 @@ pipeline, and is called with one request after the other.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -53,13 +52,14 @@ class SglangEngine(Engine):
     caches = ("none", "cache-dit")
     options = _cache.OPTIONS
     own_arithmetic = True
+    own_environment = True
     control_db: ClassVar = {"bfloat16": 60.0}  # 63.8 to 64.9 dB at the full size on an H200; float32 reaches the floor
     load_time = ("ulysses", "ring")
     packages = ("sglang", "torch", "diffusers", "transformers", "cache-dit")
 
     @classmethod
     def limits(cls, case: Case, variant: Variant, model: ModelSpec) -> str | None:
-        """Refuse what SGLang has no way to draw, and an environment without it."""
+        """Refuse what SGLang has no way to draw."""
         if variant.ring > 1:
             return "SGLang's ring attention refuses torch's SDPA, the one attention that every device has"
         if model.num_heads % variant.ulysses:
@@ -68,8 +68,6 @@ class SglangEngine(Engine):
             return "SGLang draws each picture of a batch from a seed of its own: write one prompt and one picture"
         if not Path(model.path).is_dir():
             return f"SGLang reads a checkpoint from a folder, and {model.name} has none"
-        if importlib.util.find_spec("sglang") is None:
-            return "the package sglang is not installed in this environment"
         return _cache.limits(variant.cache, variant.options, case.steps)
 
     @classmethod

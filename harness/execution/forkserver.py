@@ -1,8 +1,8 @@
 """Client of the forkserver, the process that ranks are forked from (:mod:`harness.worker.forkserver`).
 
-What ranks need is imported once, there, and not by each rank. The forkserver stays for as long as this
-process lives: every group after the first starts at once. When the environment or the working directory has
-changed meanwhile, it is replaced.
+What ranks need is imported once, there, and not by each rank. Each interpreter has a forkserver, which stays for as
+long as this process lives: every group after the first starts at once. When the environment or the working directory
+has changed meanwhile, it is replaced.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from harness.execution import child_process
+from harness.environments import child_process
 
 GRACE_S = 0.5
 """A forkserver without ranks ends within milliseconds."""
@@ -26,34 +26,43 @@ GRACE_S = 0.5
 class Forkserver:
     """A running :mod:`harness.worker.forkserver`."""
 
-    _known: ClassVar[Forkserver | None] = None
+    _known: ClassVar[dict[str, Forkserver]] = {}
+    """By interpreter."""
     _lock: ClassVar[threading.Lock] = threading.Lock()
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, python: str = "") -> None:
         self._place = _place()
         self._control, theirs = socket.socketpair()
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                child_process.command("harness.worker.forkserver", str(theirs.fileno())),
+                child_process.command("harness.worker.forkserver", str(theirs.fileno()), python=python),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
-                env=environment(),
+                env=environment(python),
             )
         theirs.close()
         atexit.register(self.close)
 
     @classmethod
-    def here(cls, log: Path) -> Forkserver:
-        """Return the forkserver of this working directory and environment; a new one prints into ``log``."""
+    def here(cls, log: Path, python: str = "") -> Forkserver:
+        """Return an interpreter's forkserver in this working directory and environment; a new one prints into ``log``.
+
+        Parameters
+        ----------
+        log
+            Log of the rank that is to be forked.
+        python
+            Interpreter of another environment; empty for this one.
+        """
         with cls._lock:
-            known = cls._known
+            known = cls._known.get(python)
             if known is None or known._place != _place() or known.process.poll() is not None:
                 if known:
                     known.close()
-                known = cls._known = cls(log)
+                known = cls._known[python] = cls(log, python)
             return known
 
     def fork(self, modules: Sequence[str], descriptors: Sequence[int]) -> None:
@@ -76,8 +85,8 @@ class Forkserver:
             threading.Thread(target=self.process.wait, daemon=True, name="forkserver").start()
 
 
-def environment() -> dict[str, str]:
-    """Environment of a rank: one thread, and no downloads."""
+def environment(python: str = "") -> dict[str, str]:
+    """Environment of an interpreter's ranks: one thread, and no downloads."""
     threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
     fixed = dict.fromkeys(threads, "1") | {
         "TOKENIZERS_PARALLELISM": "false",
@@ -86,7 +95,7 @@ def environment() -> dict[str, str]:
         # Asks the driver's library whether there is a GPU: a process that asked CUDA itself cannot be forked.
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
     }
-    return dict(os.environ) | child_process.search_path() | fixed
+    return child_process.environment(python) | fixed
 
 
 def _place() -> tuple[str, dict[str, str]]:

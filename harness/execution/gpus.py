@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -20,8 +19,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.environments import child_process
 from harness.errors import InfrastructureError
-from harness.execution import child_process, locks
+from harness.execution import locks
 from harness.types import Device
 
 LOCKS = Path("/tmp" if Path("/tmp").is_dir() else tempfile.gettempdir()) / "sp-harness-devices"
@@ -54,9 +54,12 @@ def visible(device: Device) -> tuple[Gpu, ...]:
     """
     if device != "cuda":
         return ()
-    environment = {**os.environ, **child_process.search_path()}
     asked = subprocess.run(
-        child_process.command("harness.execution.gpus"), env=environment, capture_output=True, text=True, check=False
+        child_process.command("harness.execution.gpus"),
+        env=child_process.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if asked.returncode:
         reason = (asked.stderr.strip().splitlines() or [f"exit code {asked.returncode}"])[-1]

@@ -36,8 +36,9 @@ OF_THE_MACHINE = (FailureKind.OUT_OF_MEMORY, FailureKind.DISK_FULL, FailureKind.
 INTERRUPTED = Failure(FailureKind.KILLED, "the harness was interrupted")
 
 OnStep = Callable[[int], None]
-StartRanks = Callable[[Path, Sequence[str], Sequence[int]], Iterable[Rank]]
-"""Starts ranks in their order: the folder of their logs, modules to import before, and the GPU of each here."""
+StartRanks = Callable[[Path, Sequence[str], Sequence[int], str], Iterable[Rank]]
+"""Starts ranks in their order: the folder of their logs, modules to import before, the GPU of each here, and the
+interpreter of another environment."""
 Awaited = TypeVar("Awaited", Ready, Done)
 
 
@@ -203,7 +204,7 @@ class WorkerGroup:
         try:
             self._logs.mkdir(parents=True, exist_ok=True)
             self._meeting = tempfile.mkdtemp(prefix="sp-harness-")
-            for rank in self._start_ranks(self._logs, self._modules, self.devices):
+            for rank in self._start_ranks(self._logs, self._modules, self.devices, self.key.python):
                 self._ranks.append(rank)
         except OSError as error:  # no descriptor, no process or no room on the disk is left
             place = f": {error.filename}" if error.filename else ""

@@ -23,6 +23,8 @@ class GroupKey:
     """Name of the engine, or the one that engines give which may share processes."""
     configuration: tuple[tuple[str, Any], ...] = ()
     """Values that the engine needs when it loads."""
+    python: str = ""
+    """Interpreter of another environment; empty for this one."""
 
     @classmethod
     def of(cls, spec: RunSpec) -> GroupKey:
@@ -30,4 +32,4 @@ class GroupKey:
         engine: type[Engine] = plugins.load("engines", spec.engine)
         case, configuration = spec.case, tuple(sorted(engine.configuration(spec).items()))
         key = cls(spec.world_size, case.device, case.dtype, spec.model_path, spec.sequence)
-        return replace(key, process=engine.process_name(), configuration=configuration)
+        return replace(key, process=engine.process_name(), configuration=configuration, python=spec.interpreter)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -52,7 +52,7 @@ class Pool:
         self._start = start
         self._groups: dict[tuple[GroupKey, int], WorkerGroup] = {}
         self._leases: dict[Device, gpus.Lease] = {}
-        self._modules: tuple[str, ...] = ()
+        self._modules: Mapping[str, tuple[str, ...]] = {}
         self._lock = threading.Lock()
         self._closed = False
 
@@ -146,7 +146,7 @@ class Pool:
         with self._lock:
             if (key, slot) not in self._groups:
                 logs = self._logs / f"{len(self._groups)}-world-{key.world_size}"
-                self._groups[key, slot] = WorkerGroup(key, logs, (), self._modules, self._start)
+                self._groups[key, slot] = WorkerGroup(key, logs, (), self._modules[key.python], self._start)
             group = self._groups[key, slot]
             first = slot if key.world_size == 1 and not key.sequence else 0
             group.devices = lease.indices(first + key.world_size)[first:]
@@ -206,12 +206,13 @@ def _run_folder(logs: Path) -> Path:
     return next((place.parent for place in (logs, *logs.parents) if place.name == "logs"), logs)
 
 
-def _modules(specs: Sequence[RunSpec]) -> tuple[str, ...]:
-    """Modules that the engines of these runs need imported before their ranks are forked."""
-    found: dict[str, None] = {}
+def _modules(specs: Sequence[RunSpec]) -> dict[str, tuple[str, ...]]:
+    """Modules that the engines of these runs need imported before their ranks are forked, by interpreter."""
+    found: dict[str, dict[str, None]] = {}
     for spec in specs:
-        found |= dict.fromkeys(plugins.ask(plugins.load("engines", spec.engine), "preload", spec))
-    return tuple(found)
+        modules = plugins.ask(plugins.load("engines", spec.engine), "preload", spec)
+        found.setdefault(spec.interpreter, {}).update(dict.fromkeys(modules))
+    return {python: tuple(modules) for python, modules in found.items()}
 
 
 def _batches(specs: Sequence[RunSpec]) -> dict[GroupKey, list[RunSpec]]:

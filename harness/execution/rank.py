@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from harness.execution import child_process
+from harness.environments import child_process
 from harness.execution.forkserver import Forkserver
 from harness.worker import protocol
 from harness.worker.protocol import STACK_SIGNAL, Message, Order, Start
@@ -114,14 +114,16 @@ class ForkedRank(Rank):
         As those of every rank.
     modules
         What it needs, imported before it is forked.
+    python
+        Interpreter of another environment; empty for this one.
     """
 
-    def __init__(self, log: Path, modules: Sequence[str], device_index: int = 0) -> None:
+    def __init__(self, log: Path, modules: Sequence[str], device_index: int = 0, python: str = "") -> None:
         with contextlib.ExitStack() as made:
             (orders, own_orders), (replies, own_replies), (self._status, ended) = (_pipe(made) for _ in range(3))
             super().__init__(log, replies, device_index)
             self._orders: int | None = own_orders
-            self._forkserver = Forkserver.here(log)
+            self._forkserver = Forkserver.here(log, python)
             self._lock = threading.Lock()
             self._lines = b""
             self._over: int | None = None
@@ -212,10 +214,10 @@ class ForkedRank(Rank):
                     self._over = self._forkserver.process.wait()
 
 
-def fork_ranks(logs: Path, modules: Sequence[str], devices: Sequence[int]) -> Iterator[ForkedRank]:
+def fork_ranks(logs: Path, modules: Sequence[str], devices: Sequence[int], python: str = "") -> Iterator[ForkedRank]:
     """Fork the ranks of a group on this machine, one for each device, with a log for each."""
     for index, device in enumerate(devices):
-        yield ForkedRank(logs / f"rank-{index}.log", modules, device)
+        yield ForkedRank(logs / f"rank-{index}.log", modules, device, python)
 
 
 def _pipe(made: contextlib.ExitStack) -> tuple[int, int]:

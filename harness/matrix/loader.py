@@ -7,7 +7,7 @@ is described in ``docs/matrix.md``.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from itertools import product
@@ -15,14 +15,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness import plugins
+from harness.environments import table as table_of_environments
 from harness.errors import ConfigError, UsageError, did_you_mean
 from harness.matrix.golden_store import check_protocol, is_url, key_of
 from harness.matrix.schema import CaseTable, MatrixTables, Shared, VariantTable, read_tables
 from harness.types import Bound, Case, Matrix, Relation, Size, Variant
 
 
-def read_matrix(path: Path) -> Matrix:
+def read_matrix(path: Path, python: Sequence[str] = ()) -> Matrix:
     """Read and check a matrix file.
+
+    Parameters
+    ----------
+    path
+        The file; interpreters of ``environments.toml`` beside it are known to its variants.
+    python
+        Interpreters of the command line, ``ENGINE[@NAME]=PYTHON``.
 
     Raises
     ------
@@ -34,7 +42,7 @@ def read_matrix(path: Path) -> Matrix:
     cases = tuple(_cases(path, table))
     declared = tuple(_declared(path, table))
     variants, pairs = _variants(path, table, cases)
-    return Matrix(
+    matrix = Matrix(
         name=table.name or path.stem,
         path=str(path),
         golden_store=_golden_store(path, table),
@@ -46,6 +54,34 @@ def read_matrix(path: Path) -> Matrix:
         golden_digest=table.golden_digest,
         golden_keys=tuple(key_of(case) for case in cases if case.golden == "required"),
     )
+    return with_interpreters(matrix, table_of_environments.known(path.parent, python), python)
+
+
+def with_interpreters(matrix: Matrix, known: Mapping[str, str], python: Sequence[str] = ()) -> Matrix:
+    """Return a matrix with the interpreters that its variants need.
+
+    Parameters
+    ----------
+    matrix
+        The matrix.
+    known
+        Interpreters by address.
+    python
+        Words of the command line among them, each of which has to be of use.
+
+    Raises
+    ------
+    UsageError
+        If no variant runs in an environment that the command line names.
+    """
+    needed = sorted({table_of_environments.address(variant.engine, variant.environment) for variant in matrix.variants})
+    for word in python:
+        place = word.partition("=")[0]
+        if place not in needed:
+            raise UsageError(
+                f"--python {word!r}: no variant of {matrix.path} runs there; {did_you_mean(place, needed)}"
+            )
+    return replace(matrix, interpreters={place: known[place] for place in needed if place in known})
 
 
 def current_pin(matrix: Matrix) -> str | None:
@@ -212,7 +248,9 @@ def expand(entry: VariantTable) -> Iterator[Variant]:
     """
     known = plugins.load("engines", entry.engine).axes
     axes = (["auto"] if "auto" in known else [*known[:1]]) if entry.axis is None else _as_list(entry.axis)
-    for ulysses, axis, layout in product(_as_list(entry.ulysses), axes, _as_list(entry.layout)):
+    environments = [""] if entry.environment is None else _as_list(entry.environment)
+    choices = product(environments, _as_list(entry.ulysses), axes, _as_list(entry.layout))
+    for environment, ulysses, axis, layout in choices:
         yield Variant(
             engine=entry.engine,
             ulysses=ulysses,
@@ -223,4 +261,5 @@ def expand(entry: VariantTable) -> Iterator[Variant]:
             fault=entry.fault,
             options=dict(entry.options),
             required=entry.required,
+            environment=environment,
         )

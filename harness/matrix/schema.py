@@ -15,10 +15,12 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from harness.environments.table import NAME
 from harness.errors import ConfigError, did_you_mean
 from harness.types import SCHEMA, Axis, Cache, Device, Domain, DType, GoldenPolicy, Layout
 
 Text = Annotated[str, Field(min_length=1)]
+Environment = Annotated[str, Field(pattern=f"^{NAME}$")]
 Degree = Annotated[int, Field(ge=1, le=1024)]
 T = TypeVar("T")
 Some = Annotated[list[T], Field(min_length=1)]
@@ -67,6 +69,7 @@ class VariantTable(Table):
     fault: Text | None = None
     options: dict[str, str | int | float | bool] = {}
     required: bool = True
+    environment: Environment | Some[Environment] | None = None
     cases: Some[Text] | None = None
 
 

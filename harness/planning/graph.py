@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from harness import plugins
 from harness.errors import ConfigError, did_you_mean
 from harness.planning.cut import choose_axis, cut, pads_of
+from harness.planning.environment import interpreter_of, missing
 from harness.planning.fingerprint import source_of
 from harness.plugins import Engine
 from harness.types import (
@@ -102,7 +103,7 @@ def build(matrix: Matrix, resolve: Callable[[Case], ModelSpec]) -> Graph:
     last: dict[str, str] = {}
     for case_name, label in matrix.pairs:
         case, variant = cases[case_name], variants[label]
-        row, runs = _row(case, variant, resolve(case), last)
+        row, runs = _row(case, variant, resolve(case), last, matrix.interpreters)
         candidate = row.runs.get("candidate")
         if candidate in drawn_by:
             row = replace(row, shares_with=drawn_by[candidate])
@@ -155,7 +156,9 @@ def _check(path: str, variant: Variant, engine: type[Engine]) -> None:
             raise ConfigError(f"{where}: {engine.name} takes no {name} = {value!r}; {problem}")
 
 
-def _row(case: Case, variant: Variant, model: ModelSpec, last: dict[str, str]) -> tuple[Row, dict[str, RunSpec]]:
+def _row(
+    case: Case, variant: Variant, model: ModelSpec, last: dict[str, str], interpreters: Mapping[str, str]
+) -> tuple[Row, dict[str, RunSpec]]:
     """Plan one row; ``last`` holds the digest of each sequence's latest request."""
     engine = plugins.load("engines", variant.engine)
     choice = _choice(case, variant, engine, model)
@@ -163,6 +166,7 @@ def _row(case: Case, variant: Variant, model: ModelSpec, last: dict[str, str]) -
     skip = plugins.ask(engine, "limits", case, variant, model)
     if skip is None and choice is not None and plan is None:
         skip = f"no cut: {choice.rule}"
+    skip = skip or missing(variant, case.device, engine, interpreters)
     pads = None if plan else _declared_pads(case, variant, engine, model)
     if skip is None and pads and pads.surplus < 0:
         skip = f"{engine.name} adds {pads.total} image pads, one device {pads.single}: a replay cannot leave pads out"
@@ -170,7 +174,7 @@ def _row(case: Case, variant: Variant, model: ModelSpec, last: dict[str, str]) -
     row = Row(case, variant, choice, plan, pads, own, skip)
     if skip is not None:
         return row, {}
-    runs = _runs(row, model)
+    runs = _runs(row, model, interpreter_of(variant, interpreters))
     if case.sequence:
         sequence = f"{case.sequence}/{variant.label}"
         runs["candidate"] = replace(runs["candidate"], sequence=sequence, after=last.get(sequence, ""))
@@ -192,7 +196,7 @@ def _choice(case: Case, variant: Variant, engine: type[Engine], model: ModelSpec
     return choose_axis(case.size, variant.ulysses, variant.axis, variant.ring, model.pad_multiple, variant.layout)
 
 
-def _runs(row: Row, model: ModelSpec) -> dict[str, RunSpec]:
+def _runs(row: Row, model: ModelSpec, interpreter: str) -> dict[str, RunSpec]:
     case, variant, plan = row.case, row.variant, row.plan
     engine = plugins.load("engines", variant.engine)
     baseline_engine = plugins.load("engines", engine.baseline)
@@ -210,13 +214,15 @@ def _runs(row: Row, model: ModelSpec) -> dict[str, RunSpec]:
     total = plan.pad_tokens if plan else row.pads.total if row.pads else None
     replay = replace(baseline, image_pad_tokens=total) if row.surplus_pads else baseline
     neutral = {"reordered": replace(baseline, token_order="reversed")}
-    if variant.engine == engine.baseline and engine.axes == ("none",):
+    if variant.engine == engine.baseline and engine.axes == ("none",) and not interpreter:
         return {"baseline": baseline, "replay": baseline, "control": baseline, "candidate": baseline, **neutral}
     whole = None if engine.axes == ("none",) else cut(case.size, 1, "h", model.pad_multiple)
     control = replace(
         baseline,
         engine=variant.engine,
-        source=source_of(variant.engine, variant.cache),
+        source=source_of(variant.engine, variant.cache, interpreter),
+        environment=variant.environment,
+        interpreter=interpreter,
         fault=variant.fault,
         options=variant.options,
         plan=whole,

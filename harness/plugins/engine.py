@@ -81,6 +81,9 @@ class Engine(ABC):
     process: ClassVar[str] = ""
     """Engines that give one name here themselves (not by inheritance) may serve in one process, one after the other;
     any other has its processes for itself."""
+    own_environment: ClassVar[bool] = False
+    """Whether its packages are usually installed in an environment of their own (``docs/engines.md``): where they are
+    not in this one and a row names no other, it is a skip instead of a mistake."""
     packages: ClassVar[tuple[str, ...]] = ("torch",)
     """Distributions whose versions decide the result: they enter digest and report. Where ``torch`` is among them,
     ranks set it to one thread and join a process group (NCCL or gloo) before ``load``."""

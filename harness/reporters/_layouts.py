@@ -49,7 +49,8 @@ class Both:
     def others(self) -> str:
         """Properties of a variant beyond degree, ring and axis: cache, options, fault."""
         variant = self.exact.row.variant
-        plain = Variant(variant.engine, variant.ulysses, variant.ring, variant.axis, "exact").label
+        degrees = (variant.ulysses, variant.ring, variant.axis)
+        plain = Variant(variant.engine, *degrees, "exact", environment=variant.environment).label
         return variant.label.removeprefix(plain).removeprefix("-")
 
 

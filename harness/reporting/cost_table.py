@@ -114,6 +114,7 @@ def _split(variant: Variant) -> str:
         cache=variant.cache,
         fault=variant.fault,
         options=variant.options,
+        environment=variant.environment,
     )
     return plain.label
 

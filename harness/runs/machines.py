@@ -24,7 +24,7 @@ def differing(drawn: Iterable[tuple[object, Run]]) -> str:
     found: dict[tuple[str, str], dict[str, object]] = {}
     for place, run in drawn:
         for name, version in run.versions.items():
-            engine = "" if name == "device" else run.spec.engine
+            engine = "" if name == "device" else run.spec.engine_label
             found.setdefault((engine, name), {}).setdefault(version, place)
     for (_, name), places in found.items():
         if len(places) > 1:

@@ -147,7 +147,7 @@ def _check_same_matrix(first: _Source, other: _Source) -> None:
 
 def _content(matrix: Matrix) -> dict[str, Any]:
     """Encode a matrix without the places of its files."""
-    left_out = ("path", "golden_store", "golden_keys")
+    left_out = ("path", "golden_store", "golden_keys", "interpreters")
     return {key: value for key, value in codec.encode(matrix).items() if key not in left_out}
 
 

@@ -46,15 +46,17 @@ from harness.types import (
 OnEvent = Callable[[Event], None]
 
 
-def prepare(path: Path, selection: Selection = EVERYTHING) -> tuple[Matrix, Graph]:
+def prepare(path: Path, selection: Selection = EVERYTHING, python: Sequence[str] = ()) -> tuple[Matrix, Graph]:
     """Read a matrix and plan it; its checkpoints are located, and built where needed.
 
     Parameters
     ----------
     path, selection
         The matrix file, and the rows to take from it.
+    python
+        Interpreters of engines, ``ENGINE[@NAME]=PYTHON``.
     """
-    matrix = select(read_matrix(path), selection)
+    matrix = select(read_matrix(path, python), selection)
     return matrix, plan(matrix)
 
 
@@ -249,10 +251,16 @@ def _environment(runs: Mapping[str, Run]) -> dict[str, str]:
         name: next(iter(by)) if len(by) == 1 else "; ".join(f"{version} ({_drawn_by(by[version])})" for version in by)
         for name, by in found.items()
     }
-    return {"sp-harness": __version__, "system": f"{platform.system()} {platform.machine()}", **versions}
+    interpreters = {f"python of {r.spec.engine_label}": r.spec.interpreter for r in runs.values() if r.spec.interpreter}
+    return {
+        "sp-harness": __version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        **versions,
+        **interpreters,
+    }
 
 
 def _drawn_by(runs: Sequence[Run], at_most: int = 6) -> str:
-    names = list(dict.fromkeys(f"{run.spec.engine} {run.spec.case.name}" for run in runs))
+    names = list(dict.fromkeys(f"{run.spec.engine_label} {run.spec.case.name}" for run in runs))
     rest = len(names) - at_most
     return ", ".join(names[:at_most]) + (f" and {rest} more" if rest > 0 else "")

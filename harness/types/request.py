@@ -119,6 +119,8 @@ class Variant:
     fault: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     required: bool = True
+    environment: str = ""
+    """Name of the environment that the engine runs in; empty for the one that is named for no other."""
 
     @property
     def degree(self) -> int:
@@ -128,7 +130,8 @@ class Variant:
     @property
     def label(self) -> str:
         """Short unique name inside a matrix, ``spatial-u2-auto``."""
-        parts = [self.engine, f"u{self.ulysses}"]
+        engine = f"{self.engine}@{self.environment}" if self.environment else self.engine
+        parts = [engine, f"u{self.ulysses}"]
         parts += [f"r{self.ring}"] if self.ring > 1 else []
         parts += [self.axis] if self.axis != "none" else []
         parts += [self.layout] if self.layout != "aligned" else []
@@ -158,6 +161,8 @@ class Matrix:
     """What the goldens of ``golden_keys`` must come to; ``None`` leaves a folder unpinned."""
     golden_keys: tuple[str, ...] = ()
     """``MODEL/CASE`` of every case that the file holds to a golden, whether or not it was selected."""
+    interpreters: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Interpreters of its engines' environments on this machine, by address: ``sglang`` or ``sglang@0.5.9``."""
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,10 @@ class RunSpec:
     cache: Cache = "none"
     fault: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    environment: str = ""
+    """Name of the engine's environment (``environments.toml``)."""
+    interpreter: str = ""
+    """Its interpreter on this machine; empty for that of the harness."""
     plan: ShardPlan | None = None
     image_pad_tokens: int | None = None
     """Replay and padded control: pads in all of the image sequence on one device; ``None`` leaves it alone."""
@@ -52,11 +56,16 @@ class RunSpec:
         """Processes this run needs."""
         return self.ulysses * self.ring
 
+    @property
+    def engine_label(self) -> str:
+        """Engine and environment, ``sglang@0.5.9``."""
+        return f"{self.engine}@{self.environment}" if self.environment else self.engine
+
     @cached_property
     def digest(self) -> str:
         """Address of the run: 16 hexadecimal digits over everything but names, paths and limits."""
         fields = asdict(self)
-        del fields["model_path"]
+        del fields["model_path"], fields["interpreter"]
         fields["case"] = self.case.identity()
         if not self.probe:  # a run without a probe is what it was before there were probes
             del fields["probe"]

@@ -29,7 +29,6 @@ OWN = {"shard_axis": "h", "shard_sizes_tok": [5, 4], "img_seq_target": 64}
         (CASE, Variant("sglang", ulysses=4), "nano", "degree 4 does not divide the 6 heads of nano"),
         (replace(CASE, prompts=("a", "b")), Variant("sglang"), "nano", "write one prompt and one picture"),
         (CASE, Variant("sglang"), "z-image-random", "reads a checkpoint from a folder, and z-image-random has none"),
-        (CASE, Variant("sglang", ulysses=2), "nano", "sglang is not installed in this environment"),
     ],
 )
 def test_what_it_refuses_is_a_sentence(case: Case, variant: Variant, model: str, reason: str) -> None:

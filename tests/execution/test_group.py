@@ -14,8 +14,9 @@ import psutil
 import pytest
 
 from harness import codec
+from harness.environments import child_process
 from harness.errors import InfrastructureError
-from harness.execution import child_process, failures
+from harness.execution import failures
 from harness.execution.forkserver import Forkserver
 from harness.execution.group import Aborted, WorkerGroup
 from harness.execution.group_key import GroupKey

@@ -77,7 +77,7 @@ def found_here(encoded: Sequence[Any]) -> list[RunSpec]:
         raise HarnessError(f"its code cannot read the runs planned ({error}); install the same sp-harness") from None
     specs = []
     for spec in planned:
-        source = source_of(spec.engine, spec.cache)
+        source = source_of(spec.engine, spec.cache, spec.interpreter)
         if source != spec.source:
             raise HarnessError(
                 f"its code or libraries for {spec.engine} are others ({source}, planned {spec.source}); "
@@ -122,10 +122,10 @@ class Node:
             yield from self._lease.take(len(ranks), len(ranks))
             self._devices = dict(zip(ranks, self._lease.indices(len(ranks)), strict=True))
 
-    def start(self, rank: int, modules: Sequence[str]) -> None:
+    def start(self, rank: int, modules: Sequence[str], python: str) -> None:
         """Fork a rank."""
         self._log(rank).unlink(missing_ok=True)
-        self._processes[rank] = ForkedRank(self._log(rank), modules)
+        self._processes[rank] = ForkedRank(self._log(rank), modules, python=python)
 
     def follow(self, rank: int) -> Iterator[Piece | bytes]:
         """Stream the log, files and replies of a rank (lines of the worker protocol) until it ends."""

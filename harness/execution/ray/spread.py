@@ -78,14 +78,15 @@ class Nodes:
             except RayError:
                 pass  # it is lost, and so are the ranks that are to start there
 
-    def start(self, logs: Path, modules: Sequence[str], devices: Sequence[int]) -> Iterator[Rank]:
+    def start(self, logs: Path, modules: Sequence[str], devices: Sequence[int], python: str = "") -> Iterator[Rank]:
         """Start the ranks of a group, on this node as far as they fit; rank 0 serves a rendezvous for the others."""
-        yield from fork_ranks(logs, modules, devices[: self._local])
+        yield from fork_ranks(logs, modules, devices[: self._local], python)
         with socket.create_server((self._address, 0)) as free:
             rendezvous = f"tcp://{self._address}:{free.getsockname()[1]}"
         for part in self._parts:
             for rank in part.ranks[: max(0, len(devices) - part.ranks.start)]:
-                yield RemoteRank(part.actor, part.node, rank, logs / f"rank-{rank}.log", modules, rendezvous)
+                log = logs / f"rank-{rank}.log"
+                yield RemoteRank(part.actor, part.node, rank, log, modules, rendezvous, python)
 
     def close(self) -> None:
         """End all ranks on the other nodes."""
@@ -104,18 +105,20 @@ class RemoteRank(Rank):
         Handle of the :class:`~harness.execution.ray.node.Node`.
     node
         The node's name.
-    rank, log, modules, rendezvous
-        Its number; the local copy of its log; modules to import before; meeting point of its group.
+    rank, log, modules, rendezvous, python
+        Its number; the local copy of its log; modules to import before; meeting point of its group; interpreter.
     """
 
-    def __init__(self, actor: Any, node: str, rank: int, log: Path, modules: Sequence[str], rendezvous: str) -> None:
+    def __init__(
+        self, actor: Any, node: str, rank: int, log: Path, modules: Sequence[str], rendezvous: str, python: str
+    ) -> None:
         log.touch()
         self.rendezvous = rendezvous
         self.node = node
         self._actor = actor
         self._rank = rank
         self._folder = Path()
-        self._ask("start", rank, modules)
+        self._ask("start", rank, modules, python)
         replies, arrived = os.pipe()
         super().__init__(log, replies, 0)
         self._listener = threading.Thread(target=self._listen, args=(arrived,), daemon=True, name=f"rank {rank}")

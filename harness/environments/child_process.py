@@ -12,8 +12,18 @@ HERE = str(Path(__file__).absolute().parents[2])
 """Folder of the package that runs: a checkout, or where distributions are installed."""
 
 
-def command(module: str, *arguments: str) -> list[str]:
-    """Command line of one of our modules; ``-m`` alone would look for it in the working directory first."""
+def command(module: str, *arguments: str, python: str = "") -> list[str]:
+    """Command line of one of our modules; ``-m`` alone would look for it in the working directory first.
+
+    Parameters
+    ----------
+    module, *arguments
+        The module and its arguments.
+    python
+        Interpreter of another environment; empty for this one.
+    """
+    if python:
+        return [python, str(Path(HERE, "harness", "environments", "start.py")), module, *arguments]
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
@@ -28,6 +38,14 @@ def stopped(pid: int) -> str:
             if name == "State" and state.strip()[0] in "Tt":
                 return state.strip()
     return ""
+
+
+def environment(python: str = "") -> dict[str, str]:
+    """Environment variables of a child; those that lead an interpreter to modules are this interpreter's alone."""
+    if not python:
+        return dict(os.environ) | search_path()
+    own = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+    return {name: value for name, value in os.environ.items() if name not in own}
 
 
 def search_path() -> dict[str, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.execution import child_process
+from harness.environments import child_process
 
 SERVE = """
 import sys
