@@ -10,6 +10,7 @@ import typer
 
 from harness import bug
 from harness.cli import (
+    _bisect,
     approve,
     compare,
     engines,
@@ -29,7 +30,7 @@ from harness.cli import (
     run,
     table,
 )
-from harness.errors import EXIT_INTERRUPTED, user_error
+from harness.errors import EXIT_INTERRUPTED, EXIT_OK, user_error
 
 app = typer.Typer(
     name="sp-harness",
@@ -53,12 +54,20 @@ def _terminated(number: int, frame: Any) -> None:
 def main() -> None:
     """Run the command line; every exception ends in one line and the exit code of its kind."""
     signal.signal(signal.SIGTERM, _terminated)
+    code = _exit_code()
+    sys.exit(_bisect.of(code) if _bisect.is_wanted(sys.argv) else code)
+
+
+def _exit_code() -> int:
     try:
         app()
+    except SystemExit as ended:  # typer's way to end
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except KeyboardInterrupt:
         typer.echo("sp-harness: interrupted", err=True)
-        sys.exit(EXIT_INTERRUPTED)
+        return EXIT_INTERRUPTED
     except Exception as error:
         known = user_error(error) or bug.keep(error)
         typer.echo(f"sp-harness: {known}", err=True)
-        sys.exit(known.exit_code)
+        return known.exit_code
+    return EXIT_OK

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 import typer
 
 from harness import bug
+from harness.cli import _bisect
 from harness.cli._options import Python, check_known, parse_size
-from harness.errors import EXIT_INTERRUPTED, EXIT_OK, BugError, InfrastructureError, UsageError, user_error
+from harness.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, BugError, InfrastructureError, UsageError, user_error
 from harness.types import Axis, GoldenPolicy, Report
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ EXPLAINED_AT_MOST = 12
 
 @app.command(
     epilog="Examples: `sp-harness run matrices/pr.toml` | `sp-harness run matrices/pr.toml --case 720x720 --axis h` | "
-    "`sp-harness run --resume reports/pr-20260101-120000` | `sp-harness run matrices/pr.toml --shard 1/4`"
+    "`sp-harness run --resume reports/pr-20260101-120000` | `sp-harness run matrices/pr.toml --shard 1/4` | "
+    "`sp-harness run matrices/engines.toml --engine sglang --python sglang=~/sglang/.venv/bin/python`"
 )
 def run(
     matrix: Annotated[Path | None, typer.Argument(metavar="MATRIX", help="Matrix file.")] = None,
@@ -53,6 +55,11 @@ def run(
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="Only the I-th of N parts, for N machines; then sp-harness merge.")
     ] = None,
+    bisect: Annotated[
+        str | None,
+        typer.Option(metavar="ROW", help="Only this row; exit codes for git bisect run: 0 passes, 1 fails, 125 else."),
+    ] = None,
+    bad_error: Annotated[bool, typer.Option("--bad-error", help="With --bisect: an error fails too.")] = False,
     executor: Annotated[str, typer.Option(help="Where runs are computed: local, or ray for a Ray cluster.")] = "local",
     ray_address: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="The Ray cluster; found as ray finds it, or started here.")
@@ -63,8 +70,9 @@ def run(
     from harness.execution import executor as executors
     from harness.goldens import for_run
     from harness.matrix.loader import read_matrix
-    from harness.matrix.selection import Selection, select
+    from harness.matrix.selection import Selection, alone, select
     from harness.planning.partition import Shard
+    from harness.runs.folder import read_report
     from harness.session import steps
 
     if resume and (case or size or axis or engine or shard or golden != "required"):
@@ -80,6 +88,8 @@ def run(
     check_known("--golden", golden, get_args(GoldenPolicy))
     if (matrix is None) == (resume is None):
         raise UsageError("name either a matrix file or --resume RUN, for example: sp-harness run matrices/pr.toml")
+    if (bisect and (resume or shard or not judge)) or (bad_error and not bisect):
+        raise UsageError("--bisect ROW draws and judges one row of a matrix; leave out --resume, --shard, --no-judge")
     part = Shard.parse(shard) if shard is not None else None
     make = executors.maker(executor, ray_address)
     folder: RunFolder | None
@@ -88,10 +98,15 @@ def run(
     else:
         wanted = Selection(case or (), size or (), axis or (), engine or ())
         selected = select(read_matrix(matrix, python or ()), wanted)
+        selected = alone(selected, bisect) if bisect else selected
         if golden == "required":
             for_run.fetch(selected)
         folder = created(out, selected, steps.plan(selected), cast(GoldenPolicy, golden), part)
-    raise typer.Exit(compute(folder, make, judge, explain) if folder else EXIT_OK)
+    code = compute(folder, make, judge, explain and not bisect) if folder else EXIT_OK
+    if bisect and folder and code not in (EXIT_INTERRUPTED, EXIT_BUG):
+        (row,) = (row for row in read_report(folder.path).rows if row.name == bisect)
+        code = _bisect.exit_code(row, bad_error)
+    raise typer.Exit(code)
 
 
 def created(out: Path, matrix: Matrix, graph: Graph, golden: GoldenPolicy, shard: Shard | None) -> RunFolder | None:

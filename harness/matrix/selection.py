@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
-from harness.errors import UsageError
+from harness.errors import UsageError, did_you_mean
 from harness.types import Case, Matrix, Variant
 
 
@@ -47,6 +47,26 @@ def select(matrix: Matrix, selection: Selection) -> Matrix:
         known = ", ".join(cases)
         raise UsageError(f"{matrix.path}: no row is selected; its cases are {known} (see sp-harness ls {matrix.path})")
     return narrowed(matrix, pairs)
+
+
+def alone(matrix: Matrix, name: str) -> Matrix:
+    """Restrict a matrix to one row, ``CASE/VARIANT``, and the earlier requests of its sequence.
+
+    Raises
+    ------
+    UsageError
+        If there is no such row.
+    """
+    rows = {f"{case}/{label}": (case, label) for case, label in matrix.pairs}
+    if name not in rows:
+        raise UsageError(f"{matrix.path}: there is no row {name!r}; {did_you_mean(name, rows)}")
+    cases = {case.name: case for case in matrix.cases}
+    wanted, label = rows[name]
+    sequence = cases[wanted].sequence
+    of_variant = [case for case, variant in matrix.pairs if variant == label]
+    earlier = of_variant[: of_variant.index(wanted)]
+    kept = [case for case in earlier if sequence is not None and cases[case].sequence == sequence]
+    return narrowed(matrix, [(case, label) for case in (*kept, wanted)])
 
 
 def narrowed(matrix: Matrix, pairs: Iterable[tuple[str, str]]) -> Matrix:
