@@ -30,10 +30,13 @@ def plan(
     from harness import codec
     from harness.cli.console import make_console
     from harness.planning.cut import choose_axis
+    from harness.types import MOST_RANKS
 
     for name, degree in (("--ulysses", ulysses), ("--ring", ring)):
         if degree < 1:
             raise UsageError(f"{name} {degree}: a degree is at least 1")
+    if ulysses * ring > MOST_RANKS:
+        raise UsageError(f"--ulysses {ulysses} times --ring {ring} is more than {MOST_RANKS} ranks")
     check_known("--axis", axis, ("auto", "h", "w"))
     choice = choose_axis(parse_size(size), ulysses, axis, ring)  # type: ignore[arg-type]
     if as_json:

@@ -54,7 +54,7 @@ class CacheSettings:
         """
         mask = options.get("cache_mask")
         if mask is not None and len(mask) != num_steps:
-            raise ValueError(f"cache_mask {mask!r}: write 0 or 1 for each of the {num_steps} steps")
+            raise ValueError(f"cache_mask {mask!r:.80}: write 0 or 1 for each of the {num_steps} steps")
         return cls(
             mask and tuple(map(int, mask)),
             options.get("cache_threshold", cls.threshold),
@@ -64,7 +64,10 @@ class CacheSettings:
 
 OPTIONS = {
     "cache_mask": Option(
-        str, help="one figure a step, 1 to compute it and 0 to serve it from the cache, the first a 1", pattern="1[01]*"
+        str,
+        help="one figure a step, 1 to compute it and 0 to serve it from the cache, the first a 1",
+        pattern="1[01]{,999}",
+        excludes=("cache_threshold", "cache_max_continuous"),
     ),
     "cache_threshold": Option(
         float,
@@ -74,7 +77,7 @@ OPTIONS = {
         lt=1,
     ),
     "cache_max_continuous": Option(
-        int, CacheSettings.max_continuous, "steps that a threshold may serve in a row; -1 for no limit", ge=-1
+        int, CacheSettings.max_continuous, "steps that a threshold may serve in a row; -1 for no limit", ge=-1, le=1000
     ),
 }
 """Options of a variant that speak of the cache; the baseline is given the same."""

@@ -38,7 +38,7 @@ class FakeEngine(Engine):
     baseline = "fake"
     axes = ("auto", "h", "w")
     layouts = ("aligned", "exact")
-    options: ClassVar = {"step_s": Option(float, 0.0, "seconds to wait at each step", ge=0)}
+    options: ClassVar = {"step_s": Option(float, 0.0, "seconds to wait at each step", ge=0, le=3600)}
     packages = ("numpy",)
 
     @classmethod

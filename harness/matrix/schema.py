@@ -11,18 +11,28 @@ import re
 import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.environments.table import NAME
 from harness.errors import ConfigError, did_you_mean
-from harness.types import SCHEMA, Axis, Cache, Device, Domain, DType, GoldenPolicy, Layout
+from harness.types import MOST_RANKS, SCHEMA, Axis, Cache, Device, Domain, DType, GoldenPolicy, Layout
 
 Text = Annotated[str, Field(min_length=1)]
 Environment = Annotated[str, Field(pattern=f"^{NAME}$")]
-Degree = Annotated[int, Field(ge=1, le=1024)]
+Degree = Annotated[int, Field(ge=1, le=MOST_RANKS)]
 T = TypeVar("T")
+
+
+def _check_place(text: str) -> str:
+    """Refuse control characters: no file system takes NUL, and no person means another."""
+    if re.search(r"[\x00-\x1f\x7f]", text):
+        raise ValueError("holds a control character; write a name, a path or a URL")
+    return text
+
+
+Place = Annotated[str, Field(min_length=1), AfterValidator(_check_place)]
 Some = Annotated[list[T], Field(min_length=1)]
 
 
@@ -35,14 +45,14 @@ class Table(BaseModel):
 class Shared(Table):
     """Keys at the top of the file that a case may override."""
 
-    model: Text | None = None
-    revision: Text | None = None
+    model: Place | None = None
+    revision: Place | None = None
     device: Device = "cpu"
     dtype: DType = "float32"
     steps: Annotated[int, Field(ge=1, le=1000)] = 4
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     golden: GoldenPolicy = "required"
-    timeout_s: Annotated[float, Field(gt=0)] = 120.0
+    timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 120.0
 
 
 class CaseTable(Shared):
@@ -72,6 +82,13 @@ class VariantTable(Table):
     environment: Environment | Some[Environment] | None = None
     cases: Some[Text] | None = None
 
+    @model_validator(mode="after")
+    def _check_degree(self) -> Self:
+        most = max(self.ulysses if isinstance(self.ulysses, list) else [self.ulysses])
+        if most * self.ring > MOST_RANKS:
+            raise ValueError(f"ulysses = {most} times ring = {self.ring} is more than {MOST_RANKS} ranks")
+        return self
+
 
 class BoundTable(Table):
     """``[[bound]]``."""
@@ -88,7 +105,7 @@ class MatrixTables(Shared):
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] | None = None
-    golden_store: Text | None = None
+    golden_store: Place | None = None
     golden_digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
     metrics: list[Text] = []
     case: list[CaseTable] = []
@@ -149,7 +166,10 @@ def _explain(error: Any) -> str:
         return f"{key}: unknown key; {did_you_mean(str(location[-1]), known)}"
     if error["type"] == "missing":
         return f"{key}: is missing; write {location[-1]} = ..."
-    message = error["msg"][0].lower() + error["msg"][1:]
+    if error["type"] == "value_error" and isinstance(error["input"], dict):  # of a table as a whole
+        return f"{key}: {error['ctx']['error']}"
+    message = str(error["ctx"]["error"]) if error["type"] == "value_error" else error["msg"]
+    message = message[0].lower() + message[1:]
     if error["type"] == "literal_error":
         choices = re.findall(r"'([^']*)'", error["ctx"]["expected"])
         message = did_you_mean(str(error["input"]), choices) if choices else message

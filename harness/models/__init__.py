@@ -27,6 +27,7 @@ _WITHOUT_FILES = {
         path=full_size.PATH,
         weights=f"{full_size.NAME}-{full_size.SEED}",
         num_heads=full_size.TRANSFORMER["n_heads"],
+        most_tokens=tuple(full_size.TRANSFORMER["axes_lens"][1:]),
     ),
 }
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")

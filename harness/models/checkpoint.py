@@ -49,10 +49,19 @@ def inspect(folder: Path, name: str, memo: Path) -> ModelSpec:
     """
     check(folder)
     config = folder / "transformer" / "config.json"
-    heads = _read(config).get("n_heads")
+    declared = _read(config)
+    heads, lengths = declared.get("n_heads"), declared.get("axes_lens", [])
     if not isinstance(heads, int) or heads < 1:
         raise ConfigError(f"{config}: key 'n_heads' is missing or no positive number")
-    return ModelSpec(name=name, path=str(folder.absolute()), weights=digest(folder, memo), num_heads=heads)
+    if not isinstance(lengths, list) or not all(isinstance(length, int) and length > 0 for length in lengths):
+        raise ConfigError(f"{config}: key 'axes_lens' is no list of positive numbers")
+    return ModelSpec(
+        name=name,
+        path=str(folder.absolute()),
+        weights=digest(folder, memo),
+        num_heads=heads,
+        most_tokens=(lengths[1], lengths[2]) if len(lengths) == 3 else None,  # the first is of captions and frames
+    )
 
 
 def check(folder: Path) -> None:
@@ -84,7 +93,10 @@ def _check_weights(part: Path) -> None:
             )
         raise ConfigError(f"model folder {part.parent} lacks the weights of {part.name} (*.safetensors)")
     for index in part.glob("*.safetensors.index.json"):
-        for shard in sorted(set(_read(index).get("weight_map", {}).values())):
+        shards = _read(index).get("weight_map")
+        if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+            raise ConfigError(f"{index}: key 'weight_map' is missing or does not map weights to files")
+        for shard in sorted(set(shards.values())):
             if shard not in files:
                 raise ConfigError(f"model folder {part.parent} lacks {part.name}/{shard}, named in {index.name}")
 
@@ -92,7 +104,7 @@ def _check_weights(part: Path) -> None:
 def _read(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: cannot be read as JSON ({error})") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: must hold a JSON object")
@@ -135,7 +147,7 @@ def _deciding_files(folder: Path) -> Iterator[Path]:
 def _remembered(memo: Path) -> dict[str, Any]:
     try:
         data = json.loads(memo.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return data if isinstance(data, dict) else {}
 

@@ -17,6 +17,7 @@ from harness.planning.environment import interpreter_of, missing
 from harness.planning.fingerprint import source_of
 from harness.plugins import Engine
 from harness.types import (
+    PIXELS_PER_TOKEN,
     AxisChoice,
     Case,
     Matrix,
@@ -153,7 +154,12 @@ def _check(path: str, variant: Variant, engine: type[Engine]) -> None:
         if name not in engine.options:
             raise ConfigError(f"{where}: {engine.name} has no option {name!r}; {did_you_mean(name, engine.options)}")
         if (problem := engine.options[name].problem(value)) is not None:
-            raise ConfigError(f"{where}: {engine.name} takes no {name} = {value!r}; {problem}")
+            raise ConfigError(f"{where}: {engine.name} takes no {name} = {value!r:.80}; {problem}")
+        if idle := [other for other in engine.options[name].excludes if other in variant.options]:
+            raise ConfigError(f"{where}: {idle[0]} has no effect beside {name}; remove one of them")
+        if name.startswith("cache_") and variant.cache == "none":
+            caches = " or ".join(f'cache = "{known}"' for known in engine.caches if known != "none")
+            raise ConfigError(f"{where}: {name} has no effect without a cache; add {caches}, or remove it")
 
 
 def _row(
@@ -163,7 +169,7 @@ def _row(
     engine = plugins.load("engines", variant.engine)
     choice = _choice(case, variant, engine, model)
     plan = choice.chosen if choice else None
-    skip = plugins.ask(engine, "limits", case, variant, model)
+    skip = _beyond_positions(case, model) or plugins.ask(engine, "limits", case, variant, model)
     if skip is None and choice is not None and plan is None:
         skip = f"no cut: {choice.rule}"
     skip = skip or missing(variant, case.device, engine, interpreters)
@@ -180,6 +186,19 @@ def _row(
         runs["candidate"] = replace(runs["candidate"], sequence=sequence, after=last.get(sequence, ""))
         last[sequence] = runs["candidate"].digest
     return replace(row, runs={role: spec.digest for role, spec in runs.items()}), runs
+
+
+def _beyond_positions(case: Case, model: ModelSpec) -> str | None:
+    """Give the reason why a model has no positions for all tokens of a size, or ``None``."""
+    for tokens, most, what in zip(
+        (case.size.tokens_h, case.size.tokens_w), model.most_tokens or (), ("high", "wide"), strict=False
+    ):
+        if tokens > most:
+            return (
+                f"{model.name} has rotary positions for pictures of at most {most * PIXELS_PER_TOKEN} pixels {what}, "
+                f"and {case.size} is {tokens * PIXELS_PER_TOKEN}"
+            )
+    return None
 
 
 def _declared_pads(case: Case, variant: Variant, engine: type[Engine], model: ModelSpec) -> Pads | None:

@@ -35,6 +35,8 @@ class Option:
     """Limits of a number: at least, above, at most, below."""
     pattern: str = ""
     """Regular expression that the whole text must match; ``help`` says it in words."""
+    excludes: tuple[str, ...] = ()
+    """Options that would have no effect beside this one; planning refuses them."""
 
     def __post_init__(self) -> None:
         if self.default is not None and (problem := self.problem(self.default)) is not None:

@@ -176,7 +176,7 @@ class RunFolder:
         return self.plan.graph.missing(settled, rows)
 
     def note(self, event: str, **fields: object) -> None:
-        """Append a line to the journal; it is on disk then, unless it is a step.
+        """Append a line to the journal; it is on disk then, unless it speaks of nothing that is: ``started``, ``step``.
 
         Raises
         ------
@@ -185,7 +185,7 @@ class RunFolder:
         """
         entry = {"time": round(time.time(), 3), "event": event, **fields}
         try:
-            journal.append(self.path, entry, durable=event != "step")
+            journal.append(self.path, entry, durable=event not in ("started", "step"))
         except OSError as error:
             remedy = f"mend that, then finish with: sp-harness run --resume {self.path}"
             raise InfrastructureError(

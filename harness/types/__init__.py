@@ -25,6 +25,7 @@ from harness.types.report import Outcome, OwnArithmetic, Report, Row, Verdict
 from harness.types.request import Case, Matrix, ModelSpec, Size, Variant
 from harness.types.run import Failure, FailureKind, Recorded, Run, RunSpec, Times
 from harness.types.values import (
+    MOST_RANKS,
     PIXELS_PER_TOKEN,
     PROBE_FILE,
     SCHEMA,
@@ -40,6 +41,7 @@ from harness.types.values import (
 )
 
 __all__ = [
+    "MOST_RANKS",
     "PIXELS_PER_TOKEN",
     "PROBE_FILE",
     "SCHEMA",

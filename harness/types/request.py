@@ -174,3 +174,5 @@ class ModelSpec:
     weights: str
     num_heads: int
     pad_multiple: int = 32
+    most_tokens: tuple[int, int] | None = None
+    """Rows and columns of image tokens that it has rotary positions for; ``None`` for any number."""

@@ -12,6 +12,9 @@ SCHEMA = 1
 PIXELS_PER_TOKEN = 16
 """One image token is a 2x2 patch of 8x downsampled latents."""
 
+MOST_RANKS = 1024
+"""Of one picture: more than any side of a picture has tokens to share."""
+
 PROBE_FILE = "probe-rank-{rank}.safetensors"
 """What a probed run leaves of each rank, beside its ``run.json``."""
 

@@ -49,6 +49,8 @@ def test_missing_weights_and_shards_are_named(folder: Path) -> None:
         ("model_index.json", {"_class_name": "FluxPipeline"}, "FluxPipeline"),
         ("model_index.json", {"transformer": ["my_code", "Transformer"]}, "no other code is run"),
         ("transformer/config.json", {"n_heads": None}, "n_heads"),
+        ("transformer/config.json", {"axes_lens": "512"}, "axes_lens"),
+        ("transformer/config.json", {"axes_lens": [512, None, 0]}, "axes_lens"),
     ],
 )
 def test_another_kind_of_model_is_refused(folder: Path, file: str, change: dict[str, object], words: str) -> None:

@@ -31,6 +31,7 @@ def test_fake_has_no_files(cache: Path) -> None:
 def test_a_folder_is_described(nano_folder: Path, cache: Path) -> None:
     spec = models.resolve(str(nano_folder))
     assert (spec.name, Path(spec.path), spec.num_heads) == ("nano-random", nano_folder, 6)
+    assert spec.most_tokens == (512, 512)
     assert len(spec.weights) == 64
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from harness import plugins
 from harness.engines.spatial import SpatialEngine
 from harness.errors import ConfigError
 from harness.planning.cut import choose_axis, cut
@@ -207,6 +208,17 @@ def spatial(**options: Any) -> Variant:
     return Variant("spatial", 2, options=options)
 
 
+def test_a_size_beyond_the_positions_of_a_model_is_skipped_at_once() -> None:
+    model = ModelSpec("nano", "models/nano", "weights", 6, most_tokens=(512, 256))
+    sizes = {size: Case(size, "nano", Size.parse(size), ("p",)) for size in ("4096x8192", "4112x128", "128x8208")}
+    rows = graph_of(list(sizes.values()), [Variant("spatial", 2, axis="h")], model).rows
+    assert [(row.skip, bool(row.runs)) for row in rows] == [
+        (None, True),
+        ("nano has rotary positions for pictures of at most 4096 pixels wide, and 4112x128 is 4112", False),
+        ("nano has rotary positions for pictures of at most 8192 pixels high, and 128x8208 is 8208", False),
+    ]
+
+
 class TestWhatAnEngineDoesNotHave:
     @pytest.mark.parametrize(
         ("variant", "says"),
@@ -226,8 +238,21 @@ class TestWhatAnEngineDoesNotHave:
             (spatial(cache_threshold=1), "takes no cache_threshold = 1; write a number above 0 and below 1"),
             (spatial(cache_mask="0111"), "1 to compute it and 0 to serve it from the cache, the first a 1"),
             (spatial(cache_mask=1111), "1 to compute it and 0 to serve it from the cache, the first a 1"),
-            (split(options={"step_s": "slow"}), "fake takes no step_s = 'slow'; write a number at least 0"),
-            (split(options={"step_s": True}), "fake takes no step_s = True; write a number at least 0"),
+            (spatial(cache_mask="1" * 5000), "1 to compute it and 0 to serve it from the cache, the first a 1"),
+            (spatial(cache_mask="1001"), 'has no effect without a cache; add cache = "cache-dit", or remove it'),
+            (spatial(cache_threshold=0.5), 'has no effect without a cache; add cache = "cache-dit", or remove it'),
+            (
+                replace(spatial(cache_mask="1001", cache_threshold=0.5), cache="cache-dit"),
+                "cache_threshold has no effect beside cache_mask; remove one of them",
+            ),
+            (
+                split(options={"step_s": "slow"}),
+                "fake takes no step_s = 'slow'; write a number at least 0 and at most 3600",
+            ),
+            (
+                split(options={"step_s": True}),
+                "fake takes no step_s = True; write a number at least 0 and at most 3600",
+            ),
         ],
         ids=lambda value: value.label if isinstance(value, Variant) else "",
     )
@@ -237,6 +262,20 @@ class TestWhatAnEngineDoesNotHave:
         assert str(error.value).startswith(f"m.toml: variant {variant.label!r}: ")
         assert str(error.value).endswith(says)
         assert len(str(error.value).splitlines()) == 1
+
+    @pytest.mark.parametrize("name", plugins.names("engines"))
+    def test_no_option_of_any_engine_takes_what_it_does_not_declare(self, name: str) -> None:
+        engine = plugins.load("engines", name)
+        nasty = ("", "fuesd", "<b>", "\0", "9" * 5000, -1, 0, 7, 10**30, -0.5, 1.5, 1e308, True)
+        for option, declared in engine.options.items():
+            cache = "cache-dit" if option.startswith("cache_") else "none"
+            for value in nasty:
+                variant = Variant(name, axis=engine.axes[0], cache=cache, options={option: value})
+                if declared.problem(value) is None:
+                    graph_of([CASE], [variant])
+                    continue
+                with pytest.raises(ConfigError, match=rf"{name} takes no {option} = "):
+                    graph_of([CASE], [variant])
 
     def test_an_unknown_model_names_the_file(self, bench: Any) -> None:
         path = bench.matrix_file('model = "nanno"\n[[case]]\nsize="16x16"\nprompt=""\n[[variant]]\nengine="fake"\n')
