@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-NANO_CONFIG = ROOT / "harness/models/checkpoints/nano/transformer/config.json"
+NANO_CONFIG = Path(__file__).resolve().parents[2] / "harness/models/checkpoints/nano/transformer/config.json"
 
 FAKE = """
 schema = 1
@@ -49,23 +47,26 @@ layout = ["aligned", "exact"]
 """
 
 
-def bench(name: str, tmp_path: Path, *arguments: str) -> tuple[dict[str, Any], str]:
+Bench = Callable[..., tuple[dict[str, Any], str]]
+
+
+@pytest.fixture
+def measured(run_script: Callable[..., Any], tmp_path: Path) -> Bench:
     """Run a script; what it wrote as JSON, and what it printed."""
-    file = tmp_path / "figures.json"
-    done = started(name, "--json", str(file), *arguments)
-    assert done.returncode in (0, 1), done.stdout + done.stderr
-    figures = json.loads(file.read_text(encoding="utf-8"))
-    # Bounds speak of real matrices; on these small ones they may be broken, and then it has to be said.
-    assert done.returncode == (1 if figures["broken"] else 0)
-    assert done.stdout.count("bound broken: ") == len(figures["broken"])
-    assert figures["machine"]["cores"] >= 1
-    assert figures["machine"]["torch"] in done.stdout, "the machine is not named"
-    return figures, done.stdout
 
+    def run(name: str, *arguments: object) -> tuple[dict[str, Any], str]:
+        file = tmp_path / "figures.json"
+        done = run_script(name, "--json", file, *arguments)
+        assert done.code in (0, 1), done.stdout + done.stderr
+        figures = json.loads(file.read_text(encoding="utf-8"))
+        # Bounds speak of real matrices; on these small ones they may be broken, and then it has to be said.
+        assert done.code == (1 if figures["broken"] else 0)
+        assert done.stdout.count("bound broken: ") == len(figures["broken"])
+        assert figures["machine"]["cores"] >= 1
+        assert figures["machine"]["torch"] in done.stdout, "the machine is not named"
+        return figures, done.stdout
 
-def started(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "benchmarks" / name), *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    return run
 
 
 @pytest.fixture
@@ -75,8 +76,13 @@ def matrix(tmp_path: Path) -> Path:
     return file
 
 
-def test_overhead_parts_add_up_to_the_wall_time(matrix: Path, tmp_path: Path) -> None:
-    figures, printed = bench("overhead.py", tmp_path, "--matrix", str(matrix), "--size", "144x144")
+def test_overhead_parts_add_up_to_the_wall_time(matrix: Path, measured: Bench, run_script: Callable[..., Any]) -> None:
+    store = f'golden_store = "file://{matrix.parent}/none"\ngolden_digest = "sha256:{"0" * 64}"'
+    matrix.write_text(FAKE.replace('golden = "off"', store), encoding="utf-8")
+    refused = run_script("overhead.py", "--matrix", matrix)
+    assert refused.code not in (0, 1)
+    assert re.match(r"overhead.py: .*golden", refused.stderr), "the store that is not there was not missed"
+    figures, printed = measured("overhead.py", "--matrix", matrix, "--golden", "off", "--size", "144x144")
     assert figures["rows"] == 2
     for side in ("harness", "bare"):
         parts = dict(figures[side])
@@ -90,8 +96,8 @@ def test_overhead_parts_add_up_to_the_wall_time(matrix: Path, tmp_path: Path) ->
     assert bool(figures["broken"]) == (figures["ratio"] > figures["allowed"])
 
 
-def test_a_launch_for_each_row_is_scaled_by_their_number(matrix: Path, tmp_path: Path) -> None:
-    figures, printed = bench("per_case_launch.py", tmp_path, "--matrix", str(matrix), "--rows", "2")
+def test_a_launch_for_each_row_is_scaled_by_their_number(matrix: Path, measured: Bench) -> None:
+    figures, printed = measured("per_case_launch.py", "--matrix", matrix, "--rows", "2")
     rows = [item["row"] for item in figures["launched"]]
     assert rows == ["128x128/fake-u2-w", "144x144/fake-u2-w"], "not spread evenly over the matrix"
     total = sum(item["baseline_s"] + item["candidate_s"] for item in figures["launched"])
@@ -101,10 +107,10 @@ def test_a_launch_for_each_row_is_scaled_by_their_number(matrix: Path, tmp_path:
     assert bool(figures["broken"]) == (figures["ratio"] < 5)
 
 
-def test_growth_fits_a_curve_and_finds_one_copy_of_the_weights(tmp_path: Path) -> None:
+def test_growth_fits_a_curve_and_finds_one_copy_of_the_weights(measured: Bench) -> None:
     sizes = ("64x64", "128x128", "144x144")
     arguments = [text for size in sizes for text in ("--size", size)]
-    figures, printed = bench("growth.py", tmp_path, *arguments, "--cases", "1", "--case-size", "64x64", "--steps", "2")
+    figures, printed = measured("growth.py", *arguments, "--cases", "1", "--case-size", "64x64", "--steps", "2")
     assert figures["cases"]["fitted_s"] == pytest.approx(figures["cases"]["wall_s"])
     assert figures["tokens"]["sizes"] == list(sizes)
     for role, num_ranks in (("baseline", 1), ("candidate", 2)):
@@ -118,8 +124,11 @@ def test_growth_fits_a_curve_and_finds_one_copy_of_the_weights(tmp_path: Path) -
     assert "a case; largest residual" in printed
 
 
-def test_metrics_equal_scikit_image_and_a_run_says_what_they_cost(matrix: Path, tmp_path: Path) -> None:
-    figures, printed = bench("metrics.py", tmp_path, "--matrix", str(matrix), "--picture", "128x128")
+def test_metrics_equal_scikit_image_and_a_run_says_what_they_cost(bench: Any, measured: Bench) -> None:
+    folder = bench.drawn(golden="off")
+    folder.note("begun")
+    folder.note("finished")
+    figures, printed = measured("metrics.py", "--of", folder.path, "--picture", "128x128")
     beside = {name: found["difference"] for name, found in figures["alone"].items() if "difference" in found}
     assert set(beside) == {"psnr image", "psnr latents", "ssim image"}
     assert max(beside.values()) <= 1e-6
@@ -130,10 +139,10 @@ def test_metrics_equal_scikit_image_and_a_run_says_what_they_cost(matrix: Path, 
     assert "comparing and judging" in printed
 
 
-def test_spatial_stands_beside_diffusers_and_the_floor(tmp_path: Path) -> None:
+def test_spatial_stands_beside_diffusers_and_the_floor(tmp_path: Path, measured: Bench) -> None:
     matrix = tmp_path / "quick.toml"
     matrix.write_text(NANO, encoding="utf-8")
-    figures, printed = bench("spatial.py", tmp_path, str(matrix), "--quick")
+    figures, printed = measured("spatial.py", matrix, "--quick")
     lines = figures["lines"]
     assert [line["layout"] for line in lines] == ["single", "aligned", "exact", "diffusers-cp"]
     single, aligned, exact, other = lines
@@ -169,19 +178,21 @@ def test_spatial_stands_beside_diffusers_and_the_floor(tmp_path: Path) -> None:
         ("ulysses = 2", 'ulysses = 2\ncache = "cache-dit"'),
     ],
 )
-def test_spatial_refuses_what_its_floor_does_not_know(tmp_path: Path, line: str, named: str) -> None:
+def test_spatial_refuses_what_its_floor_does_not_know(
+    tmp_path: Path, run_script: Callable[..., Any], line: str, named: str
+) -> None:
     matrix = tmp_path / "quick.toml"
     matrix.write_text(NANO.replace(line, named), encoding="utf-8")
-    done = started("spatial.py", str(matrix))
-    assert done.returncode == 2
+    done = run_script("spatial.py", matrix)
+    assert done.code == 2
     assert re.fullmatch(rf"spatial.py: {re.escape(str(matrix))}: .*: floors are of .*; leave it out\n", done.stderr)
 
 
 @pytest.mark.parametrize("name", ["overhead.py", "per_case_launch.py"])
-def test_a_matrix_that_is_skipped_whole_has_no_cost(matrix: Path, name: str) -> None:
+def test_a_matrix_that_is_skipped_whole_has_no_cost(matrix: Path, run_script: Callable[..., Any], name: str) -> None:
     matrix.write_text(FAKE.replace("ulysses = 2", "ulysses = 7"), encoding="utf-8")
-    done = started(name, "--matrix", str(matrix))
-    assert done.returncode == 2
+    done = run_script(name, "--matrix", matrix)
+    assert done.code == 2
     assert "every row is skipped, the first because Ulysses degree 7 does not divide" in done.stderr
 
 
@@ -194,21 +205,8 @@ def test_a_matrix_that_is_skipped_whole_has_no_cost(matrix: Path, name: str) -> 
         (("metrics.py", "--json", "no/where.json"), "argument --json: no/where.json: there is no folder no"),
     ],
 )
-def test_what_a_user_got_wrong_is_a_line(arguments: tuple[str, ...], said: str) -> None:
-    done = started(*arguments)
-    assert done.returncode == 2
+def test_what_a_user_got_wrong_is_a_line(run_script: Callable[..., Any], arguments: tuple[str, ...], said: str) -> None:
+    done = run_script(*arguments)
+    assert done.code == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_without_goldens_no_store_is_asked_for(tmp_path: Path) -> None:
-    matrix = tmp_path / "quick.toml"
-    text = FAKE.replace(
-        'golden = "off"', f'golden_store = "file://{tmp_path}/none"\ngolden_digest = "sha256:{"0" * 64}"'
-    )
-    matrix.write_text(text, encoding="utf-8")
-    refused = started("overhead.py", "--matrix", str(matrix))
-    assert refused.returncode not in (0, 1)
-    assert re.match(r"overhead.py: .*golden", refused.stderr), "the store that is not there was not missed"
-    figures, _ = bench("overhead.py", tmp_path, "--matrix", str(matrix), "--golden", "off", "--size", "128x128")
-    assert figures["runs"] > 0

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 TOKENS_H, TOKENS_W, CAPTION = 11, 15, 20
 """240x176: pads in the picture and in the caption."""
 
 
 @pytest.fixture
-def floor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+def floor(scripts: Path) -> Any:
     import _floor
 
-    yield _floor
-    for name in ("_floor", "_launch", "_common", "growth"):
-        sys.modules.pop(name, None)
+    return _floor
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +13,6 @@ import pytest
 
 from harness import codec
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 RANK = """
 import json, os, signal, sys, time
 from pathlib import Path
@@ -30,15 +28,12 @@ Path(job["folder"], f"{rank}.json").write_text(json.dumps({"runs": [{"digest": d
 
 
 @pytest.fixture
-def launching(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+def launching(scripts: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     import _launch
 
     monkeypatch.setattr(_launch, "DRAW", tmp_path / "rank.py")
     (tmp_path / "rank.py").write_text(RANK, encoding="utf-8")
-    yield _launch
-    for name in ("_launch", "_common", "_draw"):
-        sys.modules.pop(name, None)
+    return _launch
 
 
 @pytest.mark.parametrize(("how", "said"), [("signal", "ended by SIGSEGV"), ("exit", "exit code 7")])

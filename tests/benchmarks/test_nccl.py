@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +19,6 @@ from harness.session import steps
 from harness.types import Case, Failure, FailureKind, RunSpec, Size
 from harness.worker.protocol import Raised
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 MEMORY = "\nh:1:2 [1] transport/p2p.cc:7 NCCL WARN Cuda failure 2 'out of memory'\n"
 OTHER = "\nh:1:2 [1] transport/nvls.cc:7 NCCL WARN Cuda failure 1 'invalid argument'\n"
 NCCL_ERROR = "RuntimeError: NCCL Error 1: unhandled cuda error (run with NCCL_DEBUG=INFO for details)"
@@ -32,13 +29,10 @@ TORCH = Failure(FailureKind.OUT_OF_MEMORY, f"rank 1 raised {TORCH_ERROR}", 1)
 
 
 @pytest.fixture
-def nccl(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+def nccl(scripts: Path) -> Any:
     import _nccl  # type: ignore[import-not-found]
 
-    yield _nccl
-    for name in ("_nccl", "_bench", "_checks", "_recorded", "_outside", "_common", "breakdowns"):
-        sys.modules.pop(name, None)
+    return _nccl
 
 
 @pytest.mark.parametrize(
@@ -139,10 +133,9 @@ def test_it_is_left_out_where_there_are_no_gpus_and_refused_if_asked_for(nccl: A
         (("--spare-mib", "0"), "argument --spare-mib: '0' is not a whole number from 1"),
     ],
 )
-def test_what_a_user_got_wrong_is_a_line(arguments: tuple[str, ...], said: str) -> None:
-    command = [sys.executable, str(BENCHMARKS / "breakdowns.py"), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2
+def test_what_a_user_got_wrong_is_a_line(run_script: Callable[..., Any], arguments: tuple[str, ...], said: str) -> None:
+    done = run_script("breakdowns.py", *arguments)
+    assert done.code == 2
     assert said in done.stderr
 
 

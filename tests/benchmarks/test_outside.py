@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 MIB = 1 << 20
 GPU = """
 import os
@@ -32,8 +30,7 @@ cuda = SimpleNamespace(device_count=lambda: 1, mem_get_info=lambda index: (free[
 
 
 @pytest.fixture
-def ballast(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+def ballast(scripts: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     (tmp_path / "torch.py").write_text(GPU, encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     import _outside
@@ -41,7 +38,6 @@ def ballast(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     made = _outside.Ballast()
     yield made
     made.release()
-    sys.modules.pop("_outside")
 
 
 def test_all_is_taken_but_what_is_to_be_left(ballast: Any) -> None:
