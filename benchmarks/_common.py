@@ -197,23 +197,27 @@ def run_harness(matrix: Path, out: Path, golden: str = "required", sizes: Sequen
     SystemExit
         If a run has no picture: what is left out would count as speed.
     """
-    command = [sys.executable, "-m", "harness.cli", "run", str(matrix), "--out", str(out), "--golden", golden]
-    command += [argument for size in sizes for argument in ("--size", size)]
+    arguments = ["run", str(matrix), "--out", str(out), "--golden", golden]
+    arguments += [argument for size in sizes for argument in ("--size", size)]
     before = set(out.glob("*/plan.json"))
     began_at, started = time.time(), time.perf_counter()
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    code, said = command_line(arguments)
     wall_s = time.perf_counter() - started
     found = set(out.glob("*/plan.json")) - before
-    if done.returncode not in (0, 1) or len(found) != 1:
-        raise SystemExit(
-            f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
-        )
+    if code not in (0, 1) or len(found) != 1:
+        raise SystemExit(f"sp-harness {' '.join(arguments)}: exit code {code}\n{said[-4000:]}")
     folder = RunFolder.open(found.pop().parent)
     drawn = [run for run in folder.runs().values() if run.failure is None]
     if len(drawn) != len(folder.plan.specs):
-        said = (done.stdout + done.stderr)[-4000:]
-        raise SystemExit(f"{matrix}: {len(drawn)} of {len(folder.plan.specs)} runs have a picture\n{said}")
-    return HarnessRun(began_at, wall_s, done.returncode, folder)
+        raise SystemExit(f"{matrix}: {len(drawn)} of {len(folder.plan.specs)} runs have a picture\n{said[-4000:]}")
+    return HarnessRun(began_at, wall_s, code, folder)
+
+
+def command_line(arguments: Sequence[str]) -> tuple[int, str]:
+    """Run ``sp-harness`` in a process of its own; its exit code and what it printed."""
+    command = [sys.executable, "-m", "harness.cli", *arguments]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
 
 
 def environment(extra: Mapping[str, str] = {}) -> dict[str, str]:

@@ -161,31 +161,31 @@ def _threads(threads: int) -> dict[str, str]:
 
 
 def _run(starts: Sequence[tuple[list[str], dict[str, str]]], place: Path) -> None:
-    with contextlib.ExitStack() as stack:
-        logs = [stack.enter_context(Path(place, f"log-{index}").open("wb")) for index in range(len(starts))]
-        processes = [
-            subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT)
-            for (command, env), log in zip(starts, logs, strict=True)
-        ]
-        failed = None  # the first that did not end well: the others fail for its sake, or are killed below
-        try:
-            while failed is None:
-                codes = [process.poll() for process in processes]
-                failed = next((index for index, code in enumerate(codes) if code), None)
-                if None not in codes:
-                    break
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    processes[codes.index(None)].wait(0.05)
-        finally:
-            for process in processes:
-                if process.poll() is None:
-                    process.kill()
-                process.wait()
+    processes = [_process(*each, Path(place, f"log-{index}")) for index, each in enumerate(starts)]
+    failed = None  # the first that did not end well: the others fail for its sake, or are killed below
+    try:
+        while failed is None:
+            codes = [process.poll() for process in processes]
+            failed = next((index for index, code in enumerate(codes) if code), None)
+            if None not in codes:
+                break
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                processes[codes.index(None)].wait(0.05)
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
     if failed is not None:
         code = processes[failed].returncode
         how = f"exit code {code}" if code > 0 else f"ended by {_signal_name(-code)}"
         text = Path(place, f"log-{failed}").read_text("utf-8", "replace")[-4000:]
         raise SystemExit(f"{' '.join(starts[failed][0])} (process {failed} of {len(starts)}): {how}\n{text}")
+
+
+def _process(command: Sequence[str], env: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("wb") as output:
+        return subprocess.Popen(command, env=env, stdout=output, stderr=subprocess.STDOUT)
 
 
 def _signal_name(number: int) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import runpy
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests import forking
+from tests.command_line import invoke
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
@@ -50,3 +53,17 @@ def run_script(
         return Ended(code, *said) if isinstance(code, int) else Ended(1, said.out, said.err + str(code))
 
     return run
+
+
+@pytest.fixture
+def forked(scripts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fork the processes that a script starts, and run ``sp-harness`` in this one: neither imports torch again."""
+    import _common
+    import _launch
+
+    def command_line(arguments: Sequence[str]) -> tuple[int, str]:
+        done = invoke(*arguments)
+        return done.code, done.out + done.err
+
+    monkeypatch.setattr(_launch, "_process", forking.Script)
+    monkeypatch.setattr(_common, "command_line", command_line)

@@ -107,6 +107,7 @@ def test_a_launch_for_each_row_is_scaled_by_their_number(matrix: Path, measured:
     assert bool(figures["broken"]) == (figures["ratio"] < 5)
 
 
+@pytest.mark.usefixtures("forked")
 def test_growth_fits_a_curve_and_finds_one_copy_of_the_weights(measured: Bench) -> None:
     sizes = ("64x64", "128x128", "144x144")
     arguments = [text for size in sizes for text in ("--size", size)]
@@ -124,11 +125,9 @@ def test_growth_fits_a_curve_and_finds_one_copy_of_the_weights(measured: Bench) 
     assert "a case; largest residual" in printed
 
 
-def test_metrics_equal_scikit_image_and_a_run_says_what_they_cost(bench: Any, measured: Bench) -> None:
-    folder = bench.drawn(golden="off")
-    folder.note("begun")
-    folder.note("finished")
-    figures, printed = measured("metrics.py", "--of", folder.path, "--picture", "128x128")
+@pytest.mark.usefixtures("forked")
+def test_metrics_equal_scikit_image_and_a_run_says_what_they_cost(matrix: Path, measured: Bench) -> None:
+    figures, printed = measured("metrics.py", "--matrix", matrix, "--picture", "128x128")
     beside = {name: found["difference"] for name, found in figures["alone"].items() if "difference" in found}
     assert set(beside) == {"psnr image", "psnr latents", "ssim image"}
     assert max(beside.values()) <= 1e-6
@@ -139,6 +138,7 @@ def test_metrics_equal_scikit_image_and_a_run_says_what_they_cost(bench: Any, me
     assert "comparing and judging" in printed
 
 
+@pytest.mark.usefixtures("forked")
 def test_spatial_stands_beside_diffusers_and_the_floor(tmp_path: Path, measured: Bench) -> None:
     matrix = tmp_path / "quick.toml"
     matrix.write_text(NANO, encoding="utf-8")
