@@ -15,7 +15,7 @@ from harness.models.z_image import PRELOAD
 
 
 def context() -> ForkServerContext:
-    """Return the context of multiprocessing whose forkserver, one for a session, imports torch and the pipeline once."""
+    """Context of multiprocessing whose forkserver, one for a session, imports torch and the pipeline once."""
     made = multiprocessing.get_context("forkserver")
     made.set_forkserver_preload([*PRELOAD, "cache_dit"])
     return made
