@@ -21,7 +21,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help
 help:  ## show this list
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 24
 	@echo; echo "  MATRIX=FILE picks the matrix of 'run', ARGS='...' is handed on to the command of 'run' and 'test'."
 
 .PHONY: run
@@ -31,6 +31,12 @@ run: $(READY)  ## set up, then run the pull request's matrix
 .PHONY: test
 test: $(READY)  ## set up, then run the tests, a file on each core
 	@$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile $(ARGS)
+
+.PHONY: test-browser
+test-browser: $(READY)  ## test the report's pages in chromium, found on PATH; screenshots go to build/screenshots
+	@$(BIN)/python -c "import playwright" 2>/dev/null || \
+		$(BIN)/python -m pip install -qq --no-build-isolation --editable ".[browser]"
+	@SP_HARNESS_SCREENSHOTS=build/screenshots $(BIN)/python -m pytest tests/reporters/browser $(ARGS)
 
 .PHONY: check
 check: $(READY)  ## lint, formatting, imports, types

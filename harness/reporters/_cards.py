@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -40,6 +40,10 @@ class Card:
     words: str = ""
     reduced: bool = False
     """For the eye alone: fewer pixels than were drawn."""
+    name: str = ""
+    """``golden``, a role, or the relation of a difference."""
+    heat: bool = False
+    """An amplified difference."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,11 @@ class Strip:
     prompt: str
     pictures: tuple[Card, ...]
     differences: tuple[Card, ...]
+
+    @property
+    def cards(self) -> tuple[Card, ...]:
+        """Pictures, then differences."""
+        return (*self.pictures, *self.differences)
 
 
 @dataclass
@@ -68,10 +77,13 @@ class CardBuilder:
 
     def strip(self, row: Row, index: int) -> Strip:
         """Put the pictures of one image of a batch together; draws its differences."""
-        pictures = [self._run_card(row, role, index) for role in SHOWN_ROLES]
-        differences = tuple(self._difference_card(row, *pair, index) for pair in shown_pairs(row))
+        pictures = [replace(self._run_card(row, role, index), name=role) for role in SHOWN_ROLES]
+        golden = replace(self._golden_card(row, index), name="golden")
+        differences = tuple(
+            replace(self._difference_card(row, *pair, index), name=pair[0], heat=True) for pair in shown_pairs(row)
+        )
         prompt = row.case.prompts[min(index // row.case.num_images_per_prompt, len(row.case.prompts) - 1)]
-        return Strip(shortened(prompt), (self._golden_card(row, index), *pictures), differences)
+        return Strip(shortened(prompt), (golden, *pictures), differences)
 
     def _picture(self, row: Row, role: str, index: int) -> Path | None:
         run, digest = run_of(self.report, row, role), row.runs.get(role)

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
-from harness.reporters._cards import SHOWN_ROLES, CardBuilder, Strip, shortened, users_text
+from harness.diagnose.sentence import describe_image
+from harness.reporters._cards import SHOWN_ROLES, Card, CardBuilder, Strip, shortened, users_text
 from harness.reporters._costs import (
     cache_note,
     cache_text,
@@ -23,11 +24,15 @@ from harness.reporters._costs import (
 from harness.reporters._evidence import EvidenceView, evidence_of
 from harness.reporters._figures import FigureTable, figure_table
 from harness.reporters._steps import StepView, step_view
+from harness.reporters._thumbnails import thumbnail
+from harness.reporters._viewer import Viewer, shown_card, viewer_of
 from harness.reporters._words import (
     COLUMNS,
+    IMAGE_COLUMNS,
     NOTHING,
     figure_text,
     judged,
+    latents_db,
     lengths_text,
     outcome_of,
     outcome_word,
@@ -41,16 +46,21 @@ from harness.reporting.difference_index import SHOWN_IMAGES, Difference, Differe
 from harness.reporting.golden_copies import slug
 from harness.types import Failure, Relation, Report, Row, Run
 
+ROWS = "rows"
+"""Folder of the rows' pages."""
+LONGEST_ANCHOR = 150
 ROLES = ("baseline", "replay", "control", "candidate")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One of the five figures of a row: text, whether it holds, and what it was held to."""
+    """One of the figures of a row: text, whether it holds, and what it was held to."""
 
     text: str
     state: str
     title: str
+    value_db: float | None = None
+    """By which rows are sorted; ``None`` where both sides are equal or nothing was measured."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +105,14 @@ class RowView:
     outcome: str
     style: str
     sentence: str
+    cause: str
+    """In one word, of rows that do not pass; empty where it is not known."""
     shards: str
     lengths: str
     """Tokens of each rank in attention, pads included."""
     pads: str
     cells: tuple[Cell, ...]
+    """Figures of latents, then those of pictures."""
     cache: Cell | None
     """What the cache decided; ``None`` without one."""
     request: str
@@ -112,6 +125,12 @@ class RowView:
     roles: tuple[RoleView, ...]
     prompts: tuple[tuple[str, str], ...]
     """Shortened and full text of each prompt."""
+    viewer: Viewer
+    thumbnail: str | None
+    """Candidate on the overview."""
+    difference: str | None
+    """What takes its place on hover."""
+    step_s: float | None
     evidence: EvidenceView | None = None
     """What was seen inside, of rows that were explained."""
 
@@ -166,37 +185,51 @@ class PageBuilder:
         outcome = outcome_of(row)
         count = max((len(run.images) for role in SHOWN_ROLES if (run := run_of(self.report, row, role))), default=0)
         shown = min(count, SHOWN_IMAGES)
+        strips = tuple(cards.strip(row, index) for index in range(shown))
+        picture, difference = shown_card(strips[0]) if strips else (None, None)
         return RowView(
             row=row,
             anchor=anchor,
-            page=f"{row.variant.axis}.html",
+            page=f"{ROWS}/{anchor}.html",
             outcome=outcome_word(outcome),
             style=outcome_word(outcome).replace(" ", "-"),
             sentence=sentence_of(row),
             shards=shards_text(row.plan),
             lengths=lengths_text(row.plan),
             pads=pads_text(row),
-            cells=tuple(_cell(row, relation) for _, relation in COLUMNS),
+            cause=(row.verdict.cause if row.verdict else None) or "",
+            cells=(
+                *(_cell(row, relation) for _, relation in COLUMNS),
+                *(_image_cell(row, relation) for relation in IMAGE_COLUMNS.values()),
+            ),
             cache=_cache_cell(self.report, row),
             request=request_text(self.report, row),
             steps=step_view(self.report, row),
             costs=tuple(cost_sentences(self.report, row)),
-            strips=tuple(cards.strip(row, index) for index in range(shown)),
+            strips=strips,
             strips_left_out=count - shown,
             figures=figure_table(row),
             roles=tuple(self._role(row, role) for role in ROLES if role in row.runs),
             prompts=tuple((shortened(prompt), prompt) for prompt in row.case.prompts),
+            viewer=viewer_of(row, strips),
+            thumbnail=self._thumbnail(picture),
+            difference=self._thumbnail(difference),
+            step_s=step_s(run_of(self.report, row, "candidate")),
             evidence=evidence_of(row) if row.explanation else None,
         )
 
+    def _thumbnail(self, card: Card | None) -> str | None:
+        found = thumbnail(self.folder, unquote(card.file)) if card and card.file else None
+        return quote(found) if found else None
+
     def _anchor(self, row: Row) -> str:
-        """Make an address inside the page from the row's name, unique over all rows."""
-        wanted = slug(row.name)
+        """Make a file name and an address on the overview from the row's name, unique over all rows."""
+        wanted = slug(row.name)[:LONGEST_ANCHOR]
         anchor, number = wanted, 1
-        while anchor in self.anchors:
+        while anchor.lower() in self.anchors:  # some file systems take both cases for one
             number += 1
             anchor = f"{wanted}_{number}"
-        self.anchors.add(anchor)
+        self.anchors.add(anchor.lower())
         return anchor
 
     def _role(self, row: Row, role: str) -> RoleView:
@@ -221,7 +254,14 @@ def _cell(row: Row, relation: Relation) -> Cell:
     comparison = row.comparison(relation)
     if comparison is None:
         said = ["not compared"]
-    return Cell(figure_text(comparison), state_of(ok), "; ".join(dict.fromkeys(said)))
+    return Cell(figure_text(comparison), state_of(ok), "; ".join(dict.fromkeys(said)), latents_db(comparison))
+
+
+def _image_cell(row: Row, relation: Relation) -> Cell:
+    comparison = row.comparison(relation)
+    figure = comparison.figure("psnr", "image") if comparison else None
+    title = comparison.note if comparison else "not compared"
+    return Cell(describe_image(comparison), "shown", title, figure.value if figure else None)
 
 
 def _cache_cell(report: Report, row: Row) -> Cell | None:

@@ -44,6 +44,9 @@ COLUMNS: tuple[tuple[str, Relation], ...] = (
 IMAGE_COLUMNS: Mapping[str, Relation] = {"pair image": Relation.PAIR, "golden image": Relation.GOLDEN_CANDIDATE}
 """Figures of pictures beside those of latents: what a user sees."""
 
+FIGURE_NAMES = (*(name for name, _ in COLUMNS), *IMAGE_COLUMNS)
+"""Figures of latents, then those of pictures."""
+
 LEGEND: tuple[tuple[str, str], ...] = (
     (
         "exchange",

@@ -1,8 +1,11 @@
-"""``index.html`` and one page for each axis choice: a folder that opens from disk, with no network."""
+"""``index.html`` and one page for each row: a folder that opens from disk, with no network."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +18,12 @@ from harness.reporters import _layouts as sides
 from harness.reporters import _steps as steps
 from harness.reporters import _story as story
 from harness.reporters import _words as words
-from harness.reporters._pages import PageBuilder, RowView
+from harness.reporters._pages import ROWS, PageBuilder, RowView
 from harness.types import Report
 
 TEMPLATES = Path(__file__).parent / "templates"
-STYLE = "style.css"
+ASSETS = "assets"
+"""Folder of style sheets and scripts, among the templates and in a report."""
 
 AXIS_WORDS = {
     "auto": "Every request is cut along the axis that needs fewer pad tokens, as the engine would choose by itself.",
@@ -41,42 +45,64 @@ BESIDES = {
 
 
 class HtmlReporter(Reporter):
-    """Writes the pages; pictures stay files beside them and are loaded when a row is opened."""
+    """Writes the pages; pictures stay files beside them and are loaded when they are looked at."""
 
     name = "html"
 
     def write(self, report: Report, folder: Path) -> Path:
         """Write all pages and return ``index.html``."""
         rows = PageBuilder(report, folder).rows(words.worst_first(report.rows))
-        templates = Environment(
-            loader=FileSystemLoader(TEMPLATES),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
+        shared = {"report": report, "words": words, "rows": rows}
+        _write_rows(rows, folder, shared)
         axes = words.axes_of(report)
-        shared = {"report": report, "axes": axes, "words": words, "story": story, "rows": rows}
-        for axis in axes:
-            own = [view for view in rows if view.row.variant.axis == axis]
-            page = templates.get_template("axis.html.j2").render(
-                **shared, axis=axis, axis_words=AXIS_WORDS[axis], own=own, tally=_tally(own), box=steps
+        index = (
+            _templates()
+            .get_template("index.html.j2")
+            .render(
+                **shared,
+                root="",
+                story=story,
+                axes=axes,
+                axis_words=AXIS_WORDS,
+                links={view.row.name: view.page for view in rows},
+                table=_case_table(rows, axes, report),
+                tally=_tally(rows),
+                choices=_choices(rows),
+                both=sides.side_by_side(report),
+                sides=sides,
+                costs=costs,
+                SHOWN=SHOWN_COMPARISONS,
+                files=list(BESIDES.items()),
             )
-            write_text(folder / f"{axis}.html", page)
-        index = templates.get_template("index.html.j2").render(
-            **shared,
-            links={view.row.name: f"{view.page}#{view.anchor}" for view in rows},
-            table=_case_table(rows, axes, report),
-            tally=_tally(rows),
-            both=sides.side_by_side(report),
-            sides=sides,
-            costs=costs,
-            SHOWN=SHOWN_COMPARISONS,
-            files=list(BESIDES.items()),
         )
-        (folder / "assets").mkdir(exist_ok=True)
-        shutil.copyfile(TEMPLATES / STYLE, folder / "assets" / STYLE)
+        shutil.copytree(TEMPLATES / ASSETS, folder / ASSETS, dirs_exist_ok=True)
         return write_text(folder / "index.html", index)
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _write_rows(rows: Sequence[RowView], folder: Path, shared: dict[str, Any]) -> None:
+    """Write the rows' pages anew, each with links to its neighbours; pages of earlier versions are removed."""
+    shutil.rmtree(folder / ROWS, ignore_errors=True)
+    for axis in AXIS_WORDS:
+        (folder / f"{axis}.html").unlink(missing_ok=True)
+    template = _templates().get_template("row.html.j2")
+    for place, (before, after) in enumerate(pairwise([None, *rows, None]), -1):
+        if before is not None:
+            previous = rows[place - 1] if place else None
+            page = template.render(
+                **shared, root="../", view=before, place=place, previous=previous, following=after, box=steps
+            )
+            write_text(folder / before.page, page)
 
 
 def _tally(rows: list[RowView]) -> list[tuple[str, str, int]]:
@@ -85,15 +111,27 @@ def _tally(rows: list[RowView]) -> list[tuple[str, str, int]]:
     return [(word := words.outcome_word(outcome), word.replace(" ", "-"), number) for outcome, number in found]
 
 
+def _choices(rows: Sequence[RowView]) -> dict[str, list[str]]:
+    """List what rows can be chosen by, each where there are two values at least."""
+    found: dict[str, list[str]] = {
+        "cause": [view.cause for view in rows if view.cause],
+        "engine": [view.row.variant.engine for view in rows],
+        "axis": [view.row.variant.axis for view in rows],
+        "size": [str(view.row.case.size) for view in rows],
+    }
+    values = {name: list(dict.fromkeys(found[name])) for name in found}
+    return {name: some for name, some in values.items() if len(some) > 1 or (name == "cause" and some)}
+
+
 def _case_table(rows: list[RowView], axes: list[str], report: Report) -> list[dict[str, Any]]:
     """One line per case, failing ones first, with the rows of each axis; variants keep the matrix' order."""
     order = {row.name: place for place, row in enumerate(report.rows)}
     lines: dict[str, dict[str, Any]] = {}
-    for view in rows:
+    for place, view in enumerate(rows):
         case = view.row.case
         line = lines.setdefault(case.name, {"case": case, "cells": {axis: [] for axis in axes}})
-        line["cells"][view.row.variant.axis].append(view)
+        line["cells"][view.row.variant.axis].append((place, view))
     for line in lines.values():
         for cell in line["cells"].values():
-            cell.sort(key=lambda view: order[view.row.name])
+            cell.sort(key=lambda placed: order[placed[1].row.name])
     return list(lines.values())

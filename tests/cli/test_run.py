@@ -23,7 +23,7 @@ from harness.types import Outcome, Report
 from tests.command_line import CASE, HEAD, OFF, VARIANT, Cli, Write, one_line, only_run
 
 
-def test_a_run_leaves_a_whole_report_with_a_page_for_every_axis(fakes: Any) -> None:
+def test_a_run_leaves_a_whole_report_with_a_page_for_every_row(fakes: Any) -> None:
     done, run = fakes.done, fakes.run
     assert (done.code, done.err) == (0, "")
     assert "6 pass in" in done.out
@@ -31,8 +31,15 @@ def test_a_run_leaves_a_whole_report_with_a_page_for_every_axis(fakes: Any) -> N
     assert done.out.splitlines()[-1] == f"report: {run / 'index.html'}"
     assert re.findall(r"^\[(\d+)/12\]", done.out, re.MULTILINE) == [str(number) for number in range(1, 13)]
     names = {path.name for path in run.iterdir()}
-    pages = {"index.html", "auto.html", "h.html", "w.html"}
-    assert {"plan.json", "journal.jsonl", "report.json", "junit.xml", "summary.md", "results.csv"} | pages <= names
+    assert {
+        "plan.json",
+        "journal.jsonl",
+        "report.json",
+        "junit.xml",
+        "summary.md",
+        "results.csv",
+        "index.html",
+    } <= names
 
     report = json.loads((run / "report.json").read_text())
     assert (report["schema"], report["exit_code"], report["complete"]) == (1, 0, True)
@@ -43,11 +50,14 @@ def test_a_run_leaves_a_whole_report_with_a_page_for_every_axis(fakes: Any) -> N
     suite = ET.parse(run / "junit.xml").getroot()
     assert len(list(suite.iter("testcase"))) == 6
     assert not list(suite.iter("failure"))
+    pages = [run / "index.html", *(run / "rows").iterdir()]
+    rows = {f"{name}_fake-u2-{axis}" for name, axis in by_name}
+    assert {page.stem for page in pages} == {"index", *rows}
     for page in pages:
-        text = (run / page).read_text()
+        text = page.read_text()
         assert "http://" not in text.replace("http://www.w3.org", "")
         for link in re.findall(r'(?:src|href)="([^"#:]+)', text):
-            assert (run / link).exists(), f"{page} links {link}"
+            assert (page.parent / link).exists(), f"{page} links {link}"
     recorded = sorted((run / "runs").iterdir())
     assert len(recorded) == 12
     assert all((folder / "run.json").is_file() for folder in recorded)

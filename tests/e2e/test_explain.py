@@ -195,13 +195,13 @@ def test_judging_again_elsewhere_knows_the_causes(folder: RunFolder, report: Rep
 
 def test_every_report_format_shows_the_evidence(folder: RunFolder, report: Report) -> None:
     steps.write_reports(report, folder.path)
-    for name in ("h.html", "summary.md", "junit.xml"):
-        text = Path(folder.path, name).read_text(encoding="utf-8")
+    pages = "".join(path.read_text(encoding="utf-8") for path in (folder.path / "rows").iterdir())
+    summary, junit = (Path(folder.path, name).read_text(encoding="utf-8") for name in ("summary.md", "junit.xml"))
+    for name, text in (("pages", pages), ("summary.md", summary), ("junit.xml", junit)):
         assert "first divergence: step 1" in text, name
         assert "caption twice" in text, name
-    page = (folder.path / "h.html").read_text(encoding="utf-8")
-    assert page.count('class="evidence"') == len(FAULTS) + 1
-    assert page.count('class="tokens"') >= 4
+    assert pages.count('class="evidence"') == len(FAULTS) + 1
+    assert pages.count('class="tokens"') >= 4
 
 
 def test_what_cannot_be_explained_says_why(report: Report) -> None:

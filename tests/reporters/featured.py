@@ -14,7 +14,6 @@ from harness.plugins import load
 from harness.types import Case, Comparison, Relation, Row, Run, Size, Times, Variant
 
 from .conftest import FIGURED, edge, scene
-from .test_report_html import Page
 
 STEPS = 4
 SQUARE = Case("square", "nano", Size(144, 144), ("a ball",), steps=STEPS)
@@ -80,7 +79,3 @@ def write(name: str, sample: Any) -> Path:
 
 def flat(text: str) -> str:
     return " ".join(text.split())
-
-
-def row_html(page: Page, anchor: str) -> str:
-    return page.raw.partition(f'id="{anchor}"')[2].partition("</tbody>\n{")[0].partition('<tbody id="')[0]

@@ -15,7 +15,7 @@ from harness.reporters._steps import grows_most
 from harness.types import Outcome, Relation, Size
 
 from .conftest import edge
-from .featured import SQUARE, STEPS, add_row, flat, row_html, write
+from .featured import SQUARE, STEPS, add_row, flat, write
 from .test_report_html import pages
 
 
@@ -81,9 +81,9 @@ def test_markdown_sets_both_layouts_side_by_side(both: Any) -> None:
 
 
 def test_shards_show_what_each_rank_brings_to_attention(both: Any) -> None:
-    page = pages(both)["h.html"]
-    assert "5 | 4 64 each 47 / 15 (+32)" in flat(page.by_id["square_spatial-u2-h"])
-    assert "5 | 4 45 | 51 15 / 15 (+0)" in flat(page.by_id["square_spatial-u2-h-exact"])
+    index = pages(both)["index.html"]
+    assert "5 | 4 64 each 47 / 15 (+32)" in flat(index.by_id["square_spatial-u2-h"])
+    assert "5 | 4 45 | 51 15 / 15 (+0)" in flat(index.by_id["square_spatial-u2-h-exact"])
 
 
 # ---------------------------------------------------------------- steps and costs
@@ -105,13 +105,13 @@ def test_the_step_that_adds_most_error(values: tuple[float | None, ...], step: i
 
 
 def test_a_row_draws_its_error_step_by_step(both: Any) -> None:
-    page = pages(both)["h.html"]
-    html = row_html(page, "square_spatial-u2-h")
+    site = pages(both)
+    page = site["square_spatial-u2-h"]
+    html = page.raw
     assert "Pair: the error grows most at step 3 of 4, from 44.5 dB to 27.5 dB." in html
     label = re.search(r'role="img" aria-label="([^"]*)"', html)
     assert label is not None
     assert "grows most at step 3" in label[1]
-    assert "<script" not in html.partition("</svg>")[0]
     heights = {}
     for series in ("exchange", "layout", "pair"):
         points = re.search(rf'<g class="series {series}"><polyline points="([^"]*)"', html)
@@ -121,15 +121,15 @@ def test_a_row_draws_its_error_step_by_step(both: Any) -> None:
         assert heights[series] == sorted(heights[series]), "falling decibels fall in the drawing"
     assert heights["exchange"][-1] < heights["pair"][-1] == heights["layout"][-1]
     assert "pair, step 3: 27.5 dB" in page.text
-    assert "pair dB exact 44.5 27.5 24.5" in flat(page.by_id["square_spatial-u2-h"])
-    other = row_html(page, "square_spatial-u2-h-exact")
+    assert "pair dB exact 44.5 27.5 24.5" in flat(page.text)
+    other = site["square_spatial-u2-h-exact"].raw
     assert "Pair: equal to the last bit after every step." in other
     assert "<svg" not in other
 
 
 def test_runs_that_are_one_are_equal_after_every_step(both: Any) -> None:
     add_row(both, replace(SQUARE, name="even", size=Size(128, 128)), "aligned")
-    text = flat(pages(both)["h.html"].by_id["even_spatial-u2-h"])
+    text = flat(pages(both)["even_spatial-u2-h"].text)
     assert "exchange dB exact 161.0 144.0 141.0 layout dB exact exact exact exact" in text
 
 
@@ -141,13 +141,12 @@ def test_a_failing_exchange_says_where_its_error_grows(both: Any) -> None:
     )
     row = replace(row, comparisons=comparisons)
     both.rows[0] = replace(row, verdict=judge(row, both.runs))
-    text = pages(both)["h.html"].by_id["square_spatial-u2-h"]
+    text = pages(both)["square_spatial-u2-h"].text
     assert "Exchange: the error grows most at step 3 of 4, from 41.0 dB to 24.0 dB." in text
 
 
 def test_a_row_shows_bytes_and_seconds_beside_the_baseline(both: Any) -> None:
-    page = pages(both)["h.html"]
-    text = flat(page.by_id["square_spatial-u2-h-exact"])
+    text = flat(pages(both)["square_spatial-u2-h-exact"].text)
     assert "2 ranks exchanged 6.00 MB, 1.50 MB a step." in text
     assert "A step took 0.200 s split and 0.400 s in the baseline (0.50 times)" in text
 

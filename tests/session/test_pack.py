@@ -64,15 +64,15 @@ def test_the_pages_of_a_packed_run_show_the_same_pictures_reduced(bench: Any, tm
     judged(folder)
     pack.pack(folder.path, kept, PX)
     pack.pack(kept, again, PX // 2)
-    whole, small, smaller = (shown(path / "h.html") for path in (folder.path, kept, again))
+    whole, small, smaller = (shown(path) for path in (folder.path, kept, again))
     assert whole
     assert small == [(reduced(caption), re.sub(r"\.(jpg|png)$", "-reduced.jpg", name)) for caption, name in whole]
     assert smaller == small
-    assert 'class="small"' in (folder.path / "h.html").read_text()  # few pixels, shown as such
-    assert 'class="small"' not in (kept / "h.html").read_text()
+    assert 'class="small"' in pages(folder.path)  # few pixels, shown as such
+    assert 'class="small"' not in pages(kept)
     assert all((again / name).is_file() for _, name in smaller)
     assert {longest_px(path) for path in again.rglob("*.jpg")} == {PX // 2}
-    assert words(again / "h.html") == words(folder.path / "h.html") != []
+    assert words(again) == words(folder.path) != []
 
 
 def reduced(caption: str) -> str:
@@ -84,17 +84,21 @@ def longest_px(path: Path) -> int:
         return max(image.size)
 
 
-def words(page: Path) -> list[str]:
+def pages(run: Path) -> str:
+    """Pages of the rows, in the order of their names."""
+    return "".join(path.read_text() for path in sorted((run / "rows").iterdir()))
+
+
+def words(run: Path) -> list[str]:
     """What stands where there is no picture: that two are equal, or one and the same."""
-    return re.findall(r'<p class="absent">([^<]*)</p>', page.read_text())
+    return re.findall(r'<p class="absent">([^<]*)</p>', pages(run))
 
 
-def shown(page: Path) -> list[tuple[str, str]]:
-    """Caption and file of every picture on a page, in order."""
-    figures = re.findall(
-        r"<figcaption><b>[^<]*</b> <small>([^<]*)</small></figcaption>\s*<a href=\"([^\"]*)\">", page.read_text()
+def shown(run: Path) -> list[tuple[str, str]]:
+    """Caption and file of every picture on the rows' pages, in order."""
+    return re.findall(
+        r"<figcaption><b>[^<]*</b> <small>([^<]*)</small></figcaption>\s*<a href=\"../([^\"]*)\">", pages(run)
     )
-    return [(caption, file) for caption, file in figures]
 
 
 def test_a_row_that_fails_keeps_all_its_runs(bench: Any, tmp_path: Path, repaint: Any) -> None:
@@ -166,11 +170,11 @@ def test_approved_pictures_are_kept_where_the_goldens_are_not_at_hand(bench: Any
     bench.store.rename(tmp_path / "away")
     pack.pack(folder.path, kept, PX)
     pack.pack(kept, again, PX)
-    approved = [name for caption, name in shown(folder.path / "h.html") if caption.startswith("approved")]
+    approved = [name for caption, name in shown(folder.path) if caption.startswith("approved")]
     assert approved
     small = [name.replace(".png", "-reduced.jpg") for name in approved]
     for place in (kept, again):
-        assert [name for caption, name in shown(place / "h.html") if caption.startswith("approved")] == small
+        assert [name for caption, name in shown(place) if caption.startswith("approved")] == small
         assert {path.name for path in (place / "golden").iterdir()} == {Path(name).name for name in small}
         assert {longest_px(place / name) for name in small} == {PX}
 
@@ -191,8 +195,8 @@ def test_of_a_run_without_an_index_differences_are_drawn_first(bench: Any, tmp_p
     file = folder.path / "diffs" / "index.json"
     file.unlink() if index is None else file.write_text(index)
     pack.pack(folder.path, kept, PX)
-    assert words(kept / "h.html") == words(folder.path / "h.html")
-    assert len(shown(kept / "h.html")) == len(shown(folder.path / "h.html"))
+    assert words(kept) == words(folder.path)
+    assert len(shown(kept)) == len(shown(folder.path))
 
 
 def test_a_damaged_picture_is_named_and_a_damaged_difference_left_out(bench: Any, tmp_path: Path) -> None:
