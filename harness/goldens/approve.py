@@ -176,13 +176,14 @@ def _what_changes(folder: RunFolder, run: Run, address: str, figures: Figures) -
     """Describe the change that approving makes, and return the old figures that stay approved."""
     try:
         place = store_of(folder.plan.matrix).fetch(address)
-        old = golden.load(place)
+        old = golden.load(place, address)
+        if old is None:
+            return "new", {}
+        sample = golden.load_sample(place, old)
     except GoldenError as error:
         return f"replaces an altered golden ({error})", {}
-    if old is None:
-        return "new", {}
     measurer = Measurer(folder)
-    measurer.add("golden", lambda: golden.load_sample(place, old))
+    measurer.add("golden", lambda: sample)
     measurer.add("run", lambda: folder.sample(run))
     comparison = measurer.measure(Relation.GOLDEN_BASELINE, "golden", "run")
     picture = "" if comparison.exact else f"picture changes ({describe(comparison)} to the old one)"

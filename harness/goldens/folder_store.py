@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from harness import codec
 from harness.errors import FileError, GoldenError
 from harness.goldens import golden
 from harness.goldens.golden import DESCRIPTION, Golden, sha256
 from harness.goldens.store import Look, Make
-from harness.types import SCHEMA
 
 
 class FolderStore:
@@ -31,7 +29,8 @@ class FolderStore:
 
     def read(self, address: str) -> Golden:
         """Read a ``golden.json``."""
-        return codec.read_json(self._root / address / DESCRIPTION, Golden, SCHEMA)
+        path = self._root / address / DESCRIPTION
+        return golden.parse(path.read_bytes(), str(path))
 
     def fetch(self, address: str) -> Path:
         """Return the golden's own folder."""
@@ -54,7 +53,9 @@ class FolderStore:
         """Name altered files, and files that belong to no golden."""
         folder = self._root / address
         try:
-            known = golden.load(folder)
+            known = golden.load(folder, address)
+            if known:
+                golden.load_sample(folder, known)
         except (GoldenError, FileError) as error:
             yield f"altered: {error}"
             return

@@ -26,8 +26,8 @@ REDUCED_PICTURE = "the golden holds a reduced picture, to which nothing is measu
 def fetch(matrix: Matrix, known: Collection[str] = ()) -> None:
     """Read every golden's description, check the pin, and copy URL goldens into the cache.
 
-    To be called before anything is drawn, so that a network failure hours later does no harm. An altered golden
-    is left to the verdict of its row.
+    To be called before anything is drawn, so that a network failure hours later does no harm. An altered golden,
+    its description included, is left to the verdict of its row.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def fetch(matrix: Matrix, known: Collection[str] = ()) -> None:
     Raises
     ------
     FileError
-        If a golden.json is malformed or of a newer schema.
+        If a golden.json is of a newer schema.
     ConfigError
         If the store does not match the pin.
     InfrastructureError
@@ -50,7 +50,8 @@ def fetch(matrix: Matrix, known: Collection[str] = ()) -> None:
     store = store_of(matrix)
     look = store.look(matrix.golden_keys)
     for address in look.descriptions:
-        store.read(address)
+        with contextlib.suppress(GoldenError):
+            store.read(address)
     check_pin(matrix, look, known)
     for address in look.descriptions:
         if may_ask(matrix, address):
@@ -106,8 +107,9 @@ class Goldens:
             return None
         if case.name not in self._found:
             try:
-                self._places[case.name] = self._store.fetch(golden.address_of(case, self.platform(case)))
-                self._found[case.name] = golden.load(self._places[case.name])
+                address = golden.address_of(case, self.platform(case))
+                self._places[case.name] = self._store.fetch(address)
+                self._found[case.name] = golden.load(self._places[case.name], address)
             except GoldenError as error:
                 self._found[case.name] = error
         return self._found[case.name]
@@ -142,20 +144,21 @@ class Goldens:
         if row.variant.cache != "none" or (found := self._of(row.case)) is None:
             return []
         key = golden.sample_key(row.case)
-        problem = None
         if isinstance(found, GoldenError):
-            problem = str(found)
-        elif found.weights != self._folder.plan.specs[row.runs["baseline"]].weights:
-            problem = f"the golden was approved for other weights of {row.case.model}; approve the case anew"
-        if problem:
-            return [Comparison(Relation.GOLDEN_BASELINE, key, row.runs["baseline"], problem=problem)]
-        assert isinstance(found, golden.Golden)
+            return [_broken(row, key, str(found))]
+        if found.weights != self._folder.plan.specs[row.runs["baseline"]].weights:
+            message = f"the golden was approved for other weights of {row.case.model}; approve the case anew"
+            return [_broken(row, key, message)]
         measurer.add(key, lambda: golden.load_sample(self._places[row.case.name], found), digest_of(dict(found.files)))
         note = "" if golden.is_whole(found) else REDUCED_PICTURE
-        return [
-            replace(measurer.measure(relation, key, row.runs[role]), note=note)
-            for relation, role in ((Relation.GOLDEN_BASELINE, "baseline"), (Relation.GOLDEN_CANDIDATE, "candidate"))
-        ]
+        try:
+            return [
+                replace(measurer.measure(relation, key, row.runs[role]), note=note)
+                for relation, role in ((Relation.GOLDEN_BASELINE, "baseline"), (Relation.GOLDEN_CANDIDATE, "candidate"))
+            ]
+        except GoldenError as error:
+            self._found[row.case.name] = error
+            return [_broken(row, key, str(error))]
 
     def notes(self) -> tuple[str, ...]:
         """Return the report's notes on goldens as a whole."""
@@ -173,6 +176,10 @@ class Goldens:
             names = ", ".join(reduced)
             return (f"Goldens of an earlier version, approved anew they give PSNR and SSIM of pictures too: {names}.",)
         return ()
+
+
+def _broken(row: Row, key: str, problem: str) -> Comparison:
+    return Comparison(Relation.GOLDEN_BASELINE, key, row.runs["baseline"], problem=problem)
 
 
 def propose(folder: RunFolder, report: Report) -> None:

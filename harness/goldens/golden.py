@@ -8,7 +8,8 @@ reduced (``image-reduced.png``, for the eye alone); such goldens are compared by
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,14 +17,17 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from harness import codec, files
-from harness.errors import GoldenError
+from harness.errors import FileError, GoldenError, NewerSchemaError
 from harness.matrix.golden_store import model_of, slug
 from harness.runs import sample
 from harness.runs.sample import Sample
-from harness.types import SCHEMA, Case, Run
+from harness.types import SCHEMA, Case, Run, is_plain_name
 
 DESCRIPTION = "golden.json"
 LATENTS = "latents.safetensors"
+PIXELS_PER_CELL = 8
+"""Of latents, along each side."""
+REMEDY = "restore it, or approve the case anew"
 
 
 @dataclass(frozen=True)
@@ -57,23 +61,50 @@ def folder_of(store: Path, case: Case, platform: str) -> Path:
     return store / address_of(case, platform)
 
 
-def load(folder: Path) -> Golden | None:
-    """Read a golden's description; ``None`` if there is no golden.
+def parse(text: bytes, name: str) -> Golden:
+    """Make a golden's description of the content of its ``golden.json``, which ``name`` names in errors.
 
     Raises
     ------
     GoldenError
-        If a file is missing or differs from its recorded digest.
+        If it is none.
+    FileError
+        If it is of a newer schema.
+    """
+    with _altered():
+        return codec.parse_json(text, name, Golden, SCHEMA)
+
+
+def load(folder: Path, address: str | None = None) -> Golden | None:
+    """Read a golden's description; ``None`` if there is no golden.
+
+    Parameters
+    ----------
+    folder
+        Its folder.
+    address
+        Address in a store that it has to be of.
+
+    Raises
+    ------
+    GoldenError
+        If it is that of another case or platform, or if a file is missing or differs from its recorded digest.
+    FileError
+        If it is of a newer schema.
     """
     if not (folder / DESCRIPTION).is_file():
         return None
-    golden = codec.read_json(folder / DESCRIPTION, Golden, SCHEMA)
+    golden = parse((folder / DESCRIPTION).read_bytes(), str(folder / DESCRIPTION))
+    if address not in (None, own := address_of(golden.case, golden.platform)):
+        raise GoldenError(f"{folder / DESCRIPTION}: is of {own}, and {address} is expected; {REMEDY}")
     for name, expected in golden.files.items():
         path = folder / name
+        if not is_plain_name(name):
+            raise GoldenError(f"{folder / DESCRIPTION}: file {name!r} leads elsewhere; {REMEDY}")
         if not path.is_file():
-            raise GoldenError(f"{path}: is missing; restore it, or approve the case anew")
+            raise GoldenError(f"{path}: is missing; {REMEDY}")
         if sha256(path.read_bytes()) != expected:
-            raise GoldenError(f"{path}: does not match its digest in {DESCRIPTION}; restore it, or approve anew")
+            raise GoldenError(f"{path}: does not match its digest in {DESCRIPTION}; {REMEDY}")
     return golden
 
 
@@ -88,9 +119,41 @@ def is_whole(golden: Golden) -> bool:
 
 
 def load_sample(folder: Path, golden: Golden) -> Sample:
-    """Load the sample of a golden; pictures are ``None`` where only reduced ones are kept."""
-    names = _picture_names(golden.case.num_images) if is_whole(golden) else None
-    return sample.load_sample(sample_key(golden.case), folder, names, LATENTS)
+    """Load the sample of a golden; pictures are ``None`` where only reduced ones are kept.
+
+    Raises
+    ------
+    GoldenError
+        If a file cannot be read, or does not hold what the case draws, whatever its digest says.
+    """
+    case = golden.case
+    names = _picture_names(case.num_images) if is_whole(golden) else None
+    reduced = [name.replace("image", "image-reduced") for name in _picture_names(case.num_images)]
+    if lacking := [name for name in (LATENTS, *(names or reduced)) if name not in golden.files]:
+        raise GoldenError(f"{folder / DESCRIPTION}: names no {lacking[0]}; {REMEDY}")
+    with _altered():
+        found = sample.load_sample(sample_key(case), folder, names, LATENTS)
+    side = (case.size.height_px // PIXELS_PER_CELL, case.size.width_px // PIXELS_PER_CELL)
+    shape = None if found.latents is None else found.latents.shape
+    if shape is None or (shape[0], *shape[2:]) != (case.num_images, *side):
+        wanted = f"{case.num_images} of {side[1]}x{side[0]} cells"
+        raise GoldenError(f"{folder / LATENTS}: latents are of shape {shape}, and {wanted} are expected; {REMEDY}")
+    for name, picture in zip(names or (), found.images or (), strict=True):
+        if picture.shape[:2] != (case.size.height_px, case.size.width_px):
+            is_size = f"{picture.shape[1]}x{picture.shape[0]}"
+            raise GoldenError(f"{folder / name}: is {is_size} pixels, and {case.size} are expected; {REMEDY}")
+    return found
+
+
+@contextmanager
+def _altered() -> Iterator[None]:
+    """Turn the error of a damaged file into that of an altered golden; a newer schema is no damage."""
+    try:
+        yield
+    except NewerSchemaError:
+        raise
+    except FileError as error:
+        raise GoldenError(f"{error}; {REMEDY}") from None
 
 
 def write(

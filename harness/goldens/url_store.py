@@ -13,13 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from harness import codec, files
+from harness import files
 from harness.errors import ConfigError, FileError, GoldenError, HarnessError, InfrastructureError
 from harness.goldens import golden
-from harness.goldens.golden import DESCRIPTION, Golden, sha256
+from harness.goldens.golden import DESCRIPTION, REMEDY, Golden, sha256
 from harness.goldens.store import Look, Make
 from harness.matrix.golden_store import check_protocol
-from harness.types import SCHEMA
 
 AT_ONCE = 8
 """Number of files read concurrently."""
@@ -47,7 +46,7 @@ class UrlStore:
 
     def read(self, address: str) -> Golden:
         """Parse a ``golden.json`` that a look found."""
-        return codec.parse_json(self._seen[address], f"{self.name(address)}/{DESCRIPTION}", Golden, SCHEMA)
+        return golden.parse(self._seen[address], f"{self.name(address)}/{DESCRIPTION}")
 
     def fetch(self, address: str) -> Path:
         """Copy a golden into the cache, if it is not there, and return its folder.
@@ -60,7 +59,7 @@ class UrlStore:
         if address in self._altered:
             raise self._altered[address]
         folder = self._cache / sha256(text)[:32]
-        if not _is_whole(folder):
+        if not _is_whole(folder, address):
             try:
                 self._download(address, folder)
             except GoldenError as error:
@@ -90,6 +89,8 @@ class UrlStore:
         with self._scratch() as building:
             try:
                 self._fill(building, address)
+                if known := golden.load(building, address):
+                    golden.load_sample(building, known)
             except (GoldenError, FileError) as error:
                 yield f"altered: {error}"
 
@@ -131,7 +132,7 @@ class UrlStore:
         from filelock import FileLock
 
         with self._caching(), FileLock(self._cache / f".{folder.name}.lock", mode=0o666):
-            if not _is_whole(folder):  # else copied by another process, which may be reading it
+            if not _is_whole(folder, address):  # else copied by another process, which may be reading it
                 with files.replacing(folder) as building:
                     self._fill(building, address)
 
@@ -164,9 +165,9 @@ class UrlStore:
             try:
                 content = bytes(self._fs.cat_file(f"{self._root}/{address}/{name}"))
             except FileNotFoundError:
-                raise GoldenError(f"{place}: is missing; restore it, or approve the case anew") from None
+                raise GoldenError(f"{place}: is missing; {REMEDY}") from None
         if sha256(content) != expected:
-            raise GoldenError(f"{place}: does not match its digest in {DESCRIPTION}; restore it, or approve anew")
+            raise GoldenError(f"{place}: does not match its digest in {DESCRIPTION}; {REMEDY}")
         return content
 
     def _upload(self, address: str, files: list[Path]) -> None:
@@ -221,9 +222,11 @@ def _file_system(url: str) -> tuple[Any, str]:
     return file_system, str(root).rstrip("/")
 
 
-def _is_whole(folder: Path) -> bool:
+def _is_whole(folder: Path, address: str) -> bool:
     """Whether a cached copy is undamaged."""
     try:
-        return golden.load(folder) is not None and sha256((folder / DESCRIPTION).read_bytes())[:32] == folder.name
+        return (
+            golden.load(folder, address) is not None and sha256((folder / DESCRIPTION).read_bytes())[:32] == folder.name
+        )
     except (GoldenError, FileError):
         return False

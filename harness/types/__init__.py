@@ -38,6 +38,7 @@ from harness.types.values import (
     Layout,
     check_plain_name,
     digest_of,
+    is_plain_name,
 )
 
 __all__ = [
@@ -82,4 +83,5 @@ __all__ = [
     "Verdict",
     "check_plain_name",
     "digest_of",
+    "is_plain_name",
 ]

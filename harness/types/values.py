@@ -33,6 +33,11 @@ def digest_of(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def is_plain_name(name: str) -> bool:
+    """Whether a name, joined to a folder, names something directly inside of it."""
+    return name not in ("", ".", "..") and not any(mark in name for mark in "/\\\0")
+
+
 def check_plain_name(name: str, what: str) -> None:
     """Check that a name, joined to a folder, names something directly inside of it.
 
@@ -41,5 +46,5 @@ def check_plain_name(name: str, what: str) -> None:
     ValueError
         If it leads elsewhere.
     """
-    if not name or name in (".", "..") or any(mark in name for mark in "/\\\0"):
+    if not is_plain_name(name):
         raise ValueError(f"{what} {name!r} leads elsewhere; a name without a folder is expected")

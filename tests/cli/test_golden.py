@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from tests.command_line import CASE, HEAD, VARIANT, Cli, Write, one_line, only_run
+
+Edit = Callable[[Path], None]
 
 
 def change_json(path: Path, **changes: Any) -> None:
@@ -111,6 +115,79 @@ def test_another_picture_than_the_approved_one_is_drift(cli: Cli, bench: Any) ->
     pending = cli("approve", run)
     one_line(pending, "--yes")
     assert "picture changes (" in pending.out
+
+
+def described(text: str) -> Edit:
+    """Replace a part of ``golden.json``, as ``"OLD -> NEW"``."""
+    old, new = text.split(" -> ")
+
+    def edit(golden: Path) -> None:
+        content = golden.read_text()
+        assert old in content
+        golden.write_text(content.replace(old, new, 1))
+
+    return edit
+
+
+def filled(name: str, make: Callable[[Path], None]) -> Edit:
+    """Give a file other content, and ``golden.json`` its digest."""
+
+    def edit(golden: Path) -> None:
+        path = golden.parent / name
+        make(path)
+        files = json.loads(golden.read_text())["files"]
+        change_json(golden, files=files | {name: hashlib.sha256(path.read_bytes()).hexdigest()})
+
+    return edit
+
+
+def latents(dtype: str, *shape: int, name: str = "latents") -> Edit:
+    return filled("latents.safetensors", lambda path: save_file({name: np.zeros(shape, dtype)}, path))
+
+
+def picture(*size: int) -> Edit:
+    return filled("image.png", lambda path: Image.new("1", size).save(path))
+
+
+def cut(name: str) -> Edit:
+    return filled(name, lambda path: path.write_bytes(path.read_bytes()[:200]) and None)
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (cut("latents.safetensors"), "latents.safetensors: is no whole safetensors file"),
+        (cut("image.png"), "image.png: is no whole picture"),
+        (latents("float32", 1, 4, 18, 18), "latents are of shape (1, 4, 18, 18), and 1 of 16x16 cells are expected"),
+        (latents("float16", 1, 4, 16, 16), "latents is float16"),
+        (latents("float32", 4, 16, 16), "float32 of 4 dimensions is expected"),
+        (latents("float32", 1, 4, 16, 16, name="lantents"), "latents are of shape None"),
+        (picture(144, 128), "image.png: is 144x128 pixels, and 128x128 are expected"),
+        (picture(20_000, 20_000), "image.png: is no whole picture (Image size (400000000 pixels)"),
+        (lambda golden: change_json(golden, files={}), "golden.json: names no latents.safetensors"),
+        (lambda golden: change_json(golden, files={"../golden.json": "0"}), "'../golden.json' leads elsewhere"),
+        (lambda golden: change_json(golden, approved=[1]), "golden.json: is no Golden file"),
+        (lambda golden: change_json(golden, approved={"a": {"pair": "x"}}), "golden.json: is no Golden file"),
+        (lambda golden: golden.write_bytes(b"\xff{"), "golden.json: is no valid JSON"),
+        (described('"platform": "cpu-float32" -> "platform": "cuda-h200-float32"'), "is of fake/cuda-h200-float32/"),
+        (described('"width_px": 128 -> "width_px": 144'), "/cpu-float32/128x128-"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_a_golden_holds_is_checked_whatever_its_digest_says(
+    cli: Cli, bench: Any, edit: Callable[[Path], None], words: str
+) -> None:
+    bench.approved(HEAD + CASE + VARIANT)
+    run = only_run(bench.root / "reports")
+    (golden,) = bench.store.rglob("golden.json")
+    edit(golden)
+    for arguments in (["compare", run], ["golden", "verify", bench.root / "matrices" / "bench.toml"]):
+        found = cli(*arguments)
+        assert (found.code, found.err) == (1, "")
+        assert words in found.out
+        assert str(golden.parent) in found.out
+    assert cli("approve", run, "--yes").code == 0
+    assert cli("compare", run).code == 0
 
 
 def test_goldens_at_a_url_from_the_first_run_on(
