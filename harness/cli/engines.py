@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli._options import check_known
+from harness.cli._options import RunPath, check_known
 
 if TYPE_CHECKING:
     from harness.plugins import Engine
@@ -98,6 +98,33 @@ def setup(
     typer.echo(
         f'{entries}: {table.address(name, release)} is entered; a variant runs there by environment = "{release}"'
     )
+
+
+@group.command(epilog="Example: `sp-harness engines verified reports/engines-20260101-120000`")
+def verified(run_folder: RunPath) -> None:
+    """Print which features of which engines pass at which sizes, as a Markdown table."""
+    from harness.reporting import engine_table
+    from harness.runs.folder import read_report
+
+    typer.echo(engine_table.verified(read_report(run_folder)), nl=False)
+
+
+@group.command(
+    epilog="Examples: `sp-harness engines page reports/engines-20260101-120000` | "
+    "`sp-harness engines page reports/engines-20260101-120000 sglang`"
+)
+def page(
+    run_folder: RunPath,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Engine; all by default.")] = None,
+) -> None:
+    """Print a Markdown page for an engine's maintainers: every row, its verdict, cause and figures."""
+    from harness.reporting import engine_table
+    from harness.runs.folder import read_report
+
+    report = read_report(run_folder)
+    if name is not None:
+        check_known("engine", name, {row.variant.engine for row in report.rows})
+    typer.echo(engine_table.page(report, name or ""), nl=False)
 
 
 WIDTH = 30

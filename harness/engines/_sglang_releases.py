@@ -42,6 +42,12 @@ def compute_in(dtype: Any) -> None:
     stage._prepare_denoising_loop = prepare
 
 
+def denoising_stage(pipeline: Any) -> Any:
+    """Return the stage that denoises; since 0.5.13 one stage routes to it."""
+    stages = [getattr(stage, "standard_stage", stage) for stage in pipeline.stages]
+    return next(stage for stage in stages if hasattr(stage, "_cache_dit_enabled"))
+
+
 def unmount_cache(stage: Any) -> None:
     """Take Cache-DiT off the transformer, so that the next request starts without it."""
     if not getattr(stage, "_cache_dit_enabled", False):

@@ -64,8 +64,6 @@ class SglangEngine(Engine):
             return "SGLang's ring attention refuses torch's SDPA, the one attention that every device has"
         if model.num_heads % variant.ulysses:
             return f"Ulysses degree {variant.ulysses} does not divide the {model.num_heads} heads of {model.name}"
-        if case.num_images > 1:
-            return "SGLang draws each picture of a batch from a seed of its own: write one prompt and one picture"
         if not Path(model.path).is_dir():
             return f"SGLang reads a checkpoint from a folder, and {model.name} has none"
         return _cache.limits(variant.cache, variant.options, case.steps)
@@ -179,7 +177,7 @@ class SglangEngine(Engine):
             yield tuple
             return
         settings = _cache.CacheSettings.of(spec.options, spec.case.steps)
-        (stage,) = (stage for stage in self.pipeline.stages if hasattr(stage, "_cache_dit_enabled"))
+        stage = self.releases.denoising_stage(self.pipeline)
         try:
             with patch.dict(os.environ, _cache_environment(settings)):
                 yield lambda: _cache_decisions(stage.transformer)
@@ -244,7 +242,8 @@ def _runs(mask: Sequence[int]) -> tuple[str, str]:
 
 
 def _cache_decisions(transformer: Any) -> tuple[bool, ...]:
-    context = transformer._context_manager.get_context(transformer._context_names[0])
+    cached = getattr(transformer, "_sglang_cache_dit_adapter", transformer)
+    context = cached._context_manager.get_context(cached._context_names[0])
     return _cache.CacheLog(context).decisions()
 
 

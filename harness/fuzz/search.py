@@ -8,10 +8,11 @@ own: what shows only after other requests is told from what shows at once.
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -126,7 +127,7 @@ def fuzz(space: Space, out: Path, tally: Tally, seed: int, on_example: OnExample
 
     configuration.set_hypothesis_home_dir(models.cache_dir() / "hypothesis")  # never the working directory
     with tempfile.TemporaryDirectory(prefix=".fuzz-", dir=out) as folder, Pool(Path(folder, "logs"), keep=True) as pool:
-        bench = _Bench(Path(folder), pool, tally, on_example)
+        bench = _Bench(Path(folder), pool, tally, on_example, space.python)
 
         @seeded(seed)
         @settings(
@@ -158,11 +159,14 @@ def fuzz(space: Space, out: Path, tally: Tally, seed: int, on_example: OnExample
 class _Bench:
     """Runs examples with one pool and remembers what came of them."""
 
-    def __init__(self, folder: Path, pool: Pool, tally: Tally, on_example: OnExample) -> None:
+    def __init__(
+        self, folder: Path, pool: Pool, tally: Tally, on_example: OnExample, python: Sequence[str] = ()
+    ) -> None:
         self._folder = folder
         self._pool = pool
         self._tally = tally
         self._on_example = on_example
+        self._python = python
         self._known: dict[str, Literal["skip", "pass", "fail"]] = {}
 
     def run(self, text: str) -> Literal["skip", "pass", "fail"]:
@@ -180,7 +184,7 @@ class _Bench:
     def _try(self, text: str) -> Literal["skip", "pass", "fail"]:
         path = self._folder / "example.toml"
         path.write_text(text, encoding="utf-8")
-        matrix, graph = steps.prepare(path)
+        matrix, graph = steps.prepare(path, python=self._python)
         reasons = [row.skip for row in graph.rows if row.skip is not None]
         if reasons:
             self._tally.skips += 1
@@ -231,19 +235,24 @@ def worst_of(report: Report, text: str) -> Found | None:
     return None
 
 
-def write(found: Found, out: Path, command: str) -> Path:
+def write(found: Found, out: Path, command: str, python: Sequence[str] = ()) -> Path:
     """Write a failing example as a matrix file that says how it was found and how to run it."""
     path = out / f"{found.name}.toml"
     lines = [
         f"Found by: {command}",
         f"{found.outcome.value}, cause {found.cause or 'unknown'}: {found.sentence}",
-        f"Run it: sp-harness run {path}",
+        f"Run it: {run_command(path, python)}",
     ]
     comment = "".join(f"# {' '.join(line.split())}\n" for line in lines)
     return write_text(path, comment + found.text)
 
 
-def reproduce(path: Path, out: Path) -> tuple[Report, Path]:
+def run_command(path: Path, python: Sequence[str] = ()) -> str:
+    """Return the command that runs an example by itself."""
+    return shlex.join(["sp-harness", "run", str(path), *(word for each in python for word in ("--python", each))])
+
+
+def reproduce(path: Path, out: Path, python: Sequence[str] = ()) -> tuple[Report, Path]:
     """Run a written example as ``sp-harness run`` does, with engines that have served nothing before.
 
     Returns
@@ -251,7 +260,7 @@ def reproduce(path: Path, out: Path) -> tuple[Report, Path]:
     Report, Path
         The report, and the page to open.
     """
-    matrix, graph = steps.prepare(path)
+    matrix, graph = steps.prepare(path, python=python)
     folder = RunFolder.create(out, matrix, graph, "off")
     with Pool(folder.path / "logs") as pool:
         steps.record(folder, pool)

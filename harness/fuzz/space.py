@@ -27,6 +27,10 @@ class Space:
     timeout_s: float = 60.0
     options: tuple[tuple[str, tuple[Value, ...]], ...] = ()
     """Values to draw of each option; an option that is not named keeps its default."""
+    environment: str = ""
+    """Name of the environment that the engine runs in."""
+    python: tuple[str, ...] = ()
+    """Interpreters of engines, ``ENGINE[@NAME]=PYTHON``."""
 
 
 def check(space: Space) -> None:

@@ -100,6 +100,7 @@ def _variants(draw: st.DrawFn, space: Space, engine: type[Engine]) -> dict[str, 
         variant["cache"] = "cache-dit"
         options["cache_mask"] = draw(st.sampled_from(CACHE_MASKS))
     variant |= {"options": options} if options else {}
+    variant |= {"environment": space.environment} if space.environment else {}
     return variant | ({"fault": space.fault} if space.fault else {})
 
 

@@ -121,10 +121,11 @@ def _split(variant: Variant) -> str:
 
 def _figures(row: Row, relation: Relation) -> str:
     comparison = row.comparison(relation)
-    return f"{_figure(comparison, 'latents')} / {_figure(comparison, 'image')}"
+    return f"{figure_text(comparison, 'latents')} / {figure_text(comparison, 'image')}"
 
 
-def _figure(comparison: Comparison | None, domain: Domain) -> str:
+def figure_text(comparison: Comparison | None, domain: Domain) -> str:
+    """Format the PSNR of a comparison, ``exact`` where both sides are equal."""
     if comparison is None or comparison.problem is not None:
         return NOTHING
     if comparison.same_run or (comparison.exact_latents if domain == "latents" else comparison.exact_image):

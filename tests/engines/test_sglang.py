@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,7 +28,6 @@ OWN = {"shard_axis": "h", "shard_sizes_tok": [5, 4], "img_seq_target": 64}
     [
         (CASE, Variant("sglang", ring=2), "nano", "ring attention refuses torch's SDPA"),
         (CASE, Variant("sglang", ulysses=4), "nano", "degree 4 does not divide the 6 heads of nano"),
-        (replace(CASE, prompts=("a", "b")), Variant("sglang"), "nano", "write one prompt and one picture"),
         (CASE, Variant("sglang"), "z-image-random", "reads a checkpoint from a folder, and z-image-random has none"),
     ],
 )
@@ -80,6 +80,12 @@ def test_pictures_are_rounded_as_the_baselines_are() -> None:
     values = torch.tensor([0.0, 0.4999 / 255, 0.5001 / 255, 1.2]).reshape(1, 1, 1, 2, 2).expand(1, 3, 1, 2, 2)
     (picture,) = _pictures(values)
     assert np.asarray(picture)[..., 0].tolist() == [[0, 0], [1, 255]]
+
+
+def test_the_stage_that_denoises_is_found_behind_the_one_that_routes_to_it() -> None:
+    stage = SimpleNamespace(_cache_dit_enabled=False)
+    for stages in ([object(), stage], [object(), SimpleNamespace(standard_stage=stage)]):
+        assert _sglang_releases.denoising_stage(SimpleNamespace(stages=stages)) is stage
 
 
 @dataclass

@@ -175,3 +175,16 @@ def test_spatial_a_gather_that_keeps_its_pads_takes_uneven_shards(
     assert row.plan.shard_tokens == (2, 1)
     assert (found.outcome, found.cause) == (Outcome.FAIL, "cut/gather")
     assert row.case.size.tokens == 3
+
+
+def test_an_example_of_an_environment_names_it_and_its_command_the_interpreter(tmp_path: Path) -> None:
+    space = Space("fake", "fake", environment="new", python=("fake@new=/a/python",))
+
+    @settings(max_examples=3, database=None, suppress_health_check=list(HealthCheck))
+    @given(examples(space, plugins.load("engines", "fake")))
+    def drawn(text: str) -> None:
+        assert 'environment = "new"' in text
+
+    drawn()
+    file = search.write(Found("text", Outcome.FAIL, None, "a row", 1), tmp_path, "fuzz", space.python)
+    assert f"# Run it: sp-harness run {file} --python fake@new=/a/python\n" in file.read_text()
