@@ -104,8 +104,8 @@ def _of_attention(lines: Sequence[LedgerLine], split: bool) -> str | None:
         return "caption"
     image_whole = all(line.image_met == line.image_tokens and not line.image_duplicated for line in lines)
     caption_whole = all(line.caption_met == line.caption_tokens and not line.caption_duplicated for line in lines)
-    if image_whole and any(line.image_copied for line in lines):
-        return "cut/gather"  # more was cut off the picture than the shard
+    if split and image_whole and any(line.image_copied for line in lines):
+        return "cut/gather"  # more was cut off the picture than the shard; one device cuts nothing off
     if image_whole and not caption_whole:
         return "caption"
     pads_whole = all(line.pads_met == line.pads for line in lines)

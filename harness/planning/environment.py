@@ -24,12 +24,7 @@ def missing(variant: Variant, device: Device, engine: type[Engine], known: Mappi
         return f"{engine.name} has no environment {name!r} here; {_remedy(engine.name, name, device)}"
     if not engine.own_environment or _installed_here(engine):
         return None
-    releases = locks.versions(engine.name, device)
-    made = f', or write environment = "{releases[-1]}" for a release' if releases else ""
-    return (
-        f"{engine.name} is not installed in this environment; name another's interpreter, such as "
-        f"--python {engine.name}=~/{engine.name}/.venv/bin/python{made}"
-    )
+    return f"{engine.name} is not installed in this environment; name another's with --python {engine.name}=PYTHON"
 
 
 def _remedy(engine: str, name: str, device: Device) -> str:

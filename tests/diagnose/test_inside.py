@@ -82,6 +82,11 @@ def test_what_ranks_meet_names_the_cause(module: str, counts: dict[str, int], wo
     assert any("first divergence: step 1" in text for text in found.evidence)
 
 
+def test_image_tokens_in_the_place_of_pads_are_pads_where_nothing_is_cut() -> None:
+    copied = explanation(FIRST, ledger=(line(FIRST, pads_met=32, image_copied=15),))
+    assert of_explanation(copied, split=False).cause == "pads"
+
+
 @pytest.mark.parametrize(
     ("module", "step", "word"),
     [
