@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
-from harness.faults._planting import instead_of
+from harness.faults._planting import instead_of, together
 from harness.plugins import Fault, Worker
 from harness.types import ShardPlan
 
@@ -26,17 +26,27 @@ class FakeRows(Fault):
         """Repeat the last line where a shard is shorter than the longest, and drop it from the prediction."""
         from harness.spatial.transformer import SpatialTransformer
 
-        return instead_of(worker, SpatialTransformer, "forward", _equalise)
+        return together(
+            instead_of(worker, SpatialTransformer, "prepare", _equalise),
+            instead_of(worker, SpatialTransformer, "forward", _repeat_line),
+        )
 
 
-def _equalise(stock: Any, transformer: Any, latents: Any, timestep: Any, captions: Any, plan: ShardPlan) -> Any:
+def _equalise(stock: Any, transformer: Any, captions: Any, plan: ShardPlan) -> Any:
+    ranks, longest = len(plan.shard_tokens), max(plan.shard_tokens)
+    equal = replace(plan, shard_tokens=(longest,) * ranks, local_tokens=(max(plan.local_tokens),) * ranks)
+    return stock(transformer, captions, equal)
+
+
+def _repeat_line(stock: Any, transformer: Any, latents: Any, timestep: Any, conditions: Any) -> Any:
     import torch
 
     from harness.spatial.shard import CELLS_PER_TOKEN, shard_dim
 
-    rank, dim, longest = transformer.group.whole.rank, shard_dim(plan), max(plan.shard_tokens)
-    line = latents.narrow(dim, latents.shape[dim] - CELLS_PER_TOKEN, CELLS_PER_TOKEN)
-    grown = torch.cat([latents] + [line] * (longest - plan.shard_tokens[rank]), dim=dim)
-    ranks = len(plan.shard_tokens)
-    equal = replace(plan, shard_tokens=(longest,) * ranks, local_tokens=(max(plan.local_tokens),) * ranks)
-    return stock(transformer, grown, timestep, captions, equal).narrow(dim, 0, latents.shape[dim])
+    plan, dim = conditions.plan, shard_dim(conditions.plan)
+    length = latents.shape[dim]
+    line = latents.narrow(dim, length - CELLS_PER_TOKEN, CELLS_PER_TOKEN)
+    missing = max(plan.shard_tokens) - length // CELLS_PER_TOKEN
+    return stock(transformer, torch.cat([latents] + [line] * missing, dim=dim), timestep, conditions).narrow(
+        dim, 0, length
+    )

@@ -26,9 +26,9 @@ class PadsDoubled(Fault):
         """Lengthen every rank's sequence by its pads."""
         from harness.spatial.transformer import SpatialTransformer
 
-        return instead_of(worker, SpatialTransformer, "forward", _pad_again)
+        return instead_of(worker, SpatialTransformer, "prepare", _pad_again)
 
 
-def _pad_again(stock: Any, transformer: Any, latents: Any, timestep: Any, captions: Any, plan: ShardPlan) -> Any:
+def _pad_again(stock: Any, transformer: Any, captions: Any, plan: ShardPlan) -> Any:
     lengths = [2 * length - own for length, own in zip(plan.sequence_lengths, plan.local_tokens, strict=True)]
-    return stock(transformer, latents, timestep, captions, replace(plan, sequence_lengths=tuple(lengths)))
+    return stock(transformer, captions, replace(plan, sequence_lengths=tuple(lengths)))

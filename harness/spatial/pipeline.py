@@ -6,8 +6,6 @@ rank from the same seed and then cut, and the schedule's shift comes from the wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from diffusers import ZImagePipeline
 from diffusers.pipelines.z_image.pipeline_z_image import (
@@ -19,7 +17,7 @@ from diffusers.pipelines.z_image.pipeline_z_image import (
 from harness.plugins import Drawing, Worker
 from harness.spatial import shard
 from harness.spatial.group import SequenceGroup
-from harness.spatial.transformer import SpatialTransformer
+from harness.spatial.transformer import Conditions, SpatialTransformer
 from harness.types import Case, ShardPlan, Times
 from harness.worker.clock import Clock
 
@@ -78,25 +76,24 @@ class SpatialPipeline:
     ) -> tuple[torch.Tensor, list[float]]:
         """Latents after each step, ``T,B,C,H,W``, gathered; and the seconds of each step."""
         latents = shard.cut(self._noise(case), plan, self.group.whole.rank)
+        conditions = self.transformer.prepare([*captions, *negatives], plan)
         after, steps_s = [], []
         for number, t in enumerate(self._timesteps(case), 1):
-            velocity = self._velocity(case, plan, latents, t, [*captions, *negatives])
+            velocity = self._velocity(case, latents, t, conditions)
             latents = self.pipeline.scheduler.step(-velocity, t, latents, return_dict=False)[0]
             after.append(latents)
             steps_s.append(clock.lap())
             self.worker.progress(number)
         return shard.gather(torch.stack(after), plan, self.group.whole), steps_s
 
-    def _velocity(
-        self, case: Case, plan: ShardPlan, latents: torch.Tensor, t: torch.Tensor, captions: Sequence[torch.Tensor]
-    ) -> torch.Tensor:
+    def _velocity(self, case: Case, latents: torch.Tensor, t: torch.Tensor, conditions: Conditions) -> torch.Tensor:
         """Prediction of the model in float32; with guidance, both halves of the batch are one call."""
         items = latents.to(self.transformer.dtype)
-        guided = len(captions) > len(items)
+        guided = case.guidance_scale > 0
         if guided:
             items = items.repeat(2, 1, 1, 1)
         timestep = ((1000 - t) / 1000).expand(len(items))
-        predicted: torch.Tensor = self.transformer(items, timestep, captions, plan).float()
+        predicted: torch.Tensor = self.transformer(items, timestep, conditions).float()
         if not guided:
             return predicted
         positive, negative = predicted.chunk(2)

@@ -7,10 +7,11 @@ tokens a rank holds, where they stand, and how they meet the others in attention
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from diffusers import ZImageTransformer2DModel
-from diffusers.models.transformers.transformer_z_image import ZImageTransformerBlock
+from diffusers.models.transformers.transformer_z_image import RopeEmbedder, ZImageTransformerBlock
 from torch import nn
 
 from harness.spatial.attention import SequenceParallelAttention
@@ -56,6 +57,53 @@ class SpatialBlock(nn.Module):
         return refined
 
 
+class CaptionEncoder(nn.Module):
+    """The caption's embedding and refiner: nothing here depends on the denoise step."""
+
+    def __init__(self, transformer: ZImageTransformer2DModel, context_refiner: nn.ModuleList) -> None:
+        super().__init__()
+        self.embedder, self.pad_token = transformer.cap_embedder, transformer.cap_pad_token
+        self.rope_embedder = transformer.rope_embedder
+        self.context_refiner = context_refiner
+
+    def forward(self, captions: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Captions ``B,S,D``, their rotary frequencies, and a mask ``B,S`` where lengths differ.
+
+        Each caption is padded to a multiple of 32 with the learned pad token, which is attended to; what a
+        shorter one lacks of the longest is masked, and zero.
+        """
+        lengths = caption_lengths(captions)
+        longest = max(lengths)
+        embedded = captions[0].new_zeros(len(captions), longest, self.pad_token.shape[-1])
+        freqs = rope(self.rope_embedder, caption_positions(longest), embedded.device).repeat(len(captions), 1, 1)
+        mask = None
+        if min(lengths) < longest:
+            mask = (torch.arange(longest) < torch.tensor(lengths)[:, None]).to(embedded.device)
+        for item, (caption, length) in enumerate(zip(captions, lengths, strict=True)):
+            embedded[item, : len(caption)] = self.embedder(caption)
+            embedded[item, len(caption) : length] = self.pad_token
+        for block in self.context_refiner:
+            embedded = block(embedded, freqs, key_mask=mask, skip_sequence_parallel_override=True)
+        if mask is not None:
+            embedded = embedded.masked_fill(~mask[..., None], 0.0)
+        return embedded, freqs, mask
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Everything about a request that stays the same from step to step, computed once."""
+
+    plan: ShardPlan
+    caption: torch.Tensor
+    """``B,S,D``, refined."""
+    image_freqs: torch.Tensor
+    """``B,tokens,head_dim/2``, complex: rotary frequencies of this rank's image tokens and pads."""
+    freqs: torch.Tensor
+    """The same of what enters the main layers: the image tokens there (of all ranks in a ring), then the caption."""
+    key_mask: torch.Tensor | None
+    """``B,keys``: the keys of the main layers that are attended to, over all ranks; ``None`` for all."""
+
+
 class SpatialTransformer(nn.Module):
     """The DiT over a group of ranks, each with its own part of the picture and the whole caption.
 
@@ -75,7 +123,7 @@ class SpatialTransformer(nn.Module):
         self.group = group
         self.fused = fused
         self.noise_refiner = self._wrap(transformer.noise_refiner)
-        self.context_refiner = self._wrap(transformer.context_refiner)
+        self.caption_encoder = CaptionEncoder(transformer, self._wrap(transformer.context_refiner))
         self.layers = self._wrap(transformer.layers)
 
     def _wrap(self, blocks: nn.ModuleList) -> nn.ModuleList:
@@ -87,9 +135,24 @@ class SpatialTransformer(nn.Module):
         dtype: torch.dtype = self.source.dtype
         return dtype
 
-    def forward(
-        self, latents: torch.Tensor, timestep: torch.Tensor, captions: Sequence[torch.Tensor], plan: ShardPlan
-    ) -> torch.Tensor:
+    def prepare(self, captions: Sequence[torch.Tensor], plan: ShardPlan) -> Conditions:
+        """Compute what all steps of a request share.
+
+        Parameters
+        ----------
+        captions
+            For each item of the batch ``tokens,cap_feat_dim``, of any lengths.
+        plan
+            The request's plan.
+        """
+        caption, caption_freqs, caption_mask = self.caption_encoder(captions)
+        frames = [length + 1 for length in caption_lengths(captions)]
+        own = self._image_freqs(plan, [self.group.whole.rank], frames)
+        met = self._image_freqs(plan, range(self.group.whole.size), frames) if self._gathers else own
+        freqs = torch.cat([met, caption_freqs], dim=1)
+        return Conditions(plan, caption, own, freqs, _behind(caption_mask, sum(plan.sequence_lengths)))
+
+    def forward(self, latents: torch.Tensor, timestep: torch.Tensor, conditions: Conditions) -> torch.Tensor:
         """Predict the velocity of this rank's part.
 
         Parameters
@@ -98,70 +161,39 @@ class SpatialTransformer(nn.Module):
             ``B,C,H,W``: this rank's part, in the type of the weights.
         timestep
             ``B``, in [0, 1], 1 being clean.
-        captions
-            For each item ``tokens,cap_feat_dim``, of any lengths.
-        plan
-            The request's plan.
+        conditions
+            What :meth:`prepare` made of the request.
 
         Returns
         -------
         torch.Tensor
             ``B,C,H,W``.
         """
-        source = self.source
+        source, plan, rank = self.source, conditions.plan, self.group.whole.rank
         adaln = source.t_embedder(timestep * source.t_scale).type_as(latents)
-        caption, caption_freqs, caption_mask = self._embed_captions(captions)
-        frames = [length + 1 for length in caption_lengths(captions)]
-        rank = self.group.whole.rank
         image = self._embed_image(latents, plan.sequence_lengths[rank])
-        freqs = self._rope(image_positions(plan, [rank], frames), image.device)
-
         for block in self.noise_refiner:
-            image = block(image, freqs, adaln, lengths=plan.sequence_lengths, fused=self.fused)
-        for block in self.context_refiner:
-            caption = block(caption, caption_freqs, key_mask=caption_mask, skip_sequence_parallel_override=True)
-        if caption_mask is not None:
-            caption = caption.masked_fill(~caption_mask[..., None], 0.0)
-
-        full = self.group.ring.size > 1
-        if full:
+            image = block(image, conditions.image_freqs, adaln, lengths=plan.sequence_lengths, fused=self.fused)
+        if self._gathers:
             image = gather_uneven(image, 1, plan.sequence_lengths, self.group.whole)
-            freqs = self._rope(image_positions(plan, range(self.group.whole.size), frames), image.device)
-        unified = torch.cat([image, caption], dim=1)
-        unified_freqs = torch.cat([freqs, caption_freqs], dim=1)
-        key_mask = _behind(caption_mask, sum(plan.sequence_lengths))
+        unified = torch.cat([image, conditions.caption], dim=1)
         for block in self.layers:
             unified = block(
                 unified,
-                unified_freqs,
+                conditions.freqs,
                 adaln,
                 lengths=plan.sequence_lengths,
-                key_mask=key_mask,
+                key_mask=conditions.key_mask,
                 fused=self.fused,
-                skip_sequence_parallel_override=full,
+                skip_sequence_parallel_override=self._gathers,
             )
-        image = own_tokens(unified, plan, rank, full)
+        image = own_tokens(unified, plan, rank, self._gathers)
         return unpatchify(source.all_final_layer[PATCH](image, c=adaln), latents.shape)
 
-    def _embed_captions(
-        self, captions: Sequence[torch.Tensor]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Captions ``B,S,D``, their frequencies, and a mask ``B,S`` where lengths differ.
-
-        Each caption is padded to a multiple of 32 with the learned pad token, which is attended to; what a
-        shorter one lacks of the longest is masked.
-        """
-        source = self.source
-        lengths = caption_lengths(captions)
-        longest = max(lengths)
-        embedded = captions[0].new_zeros(len(captions), longest, source.dim)
-        freqs = self._rope(caption_positions(longest), embedded.device).repeat(len(captions), 1, 1)
-        mask = torch.zeros(len(captions), longest, dtype=torch.bool, device=embedded.device)
-        for item, (caption, length) in enumerate(zip(captions, lengths, strict=True)):
-            embedded[item, : len(caption)] = source.cap_embedder(caption)
-            embedded[item, len(caption) : length] = source.cap_pad_token
-            mask[item, :length] = True
-        return embedded, freqs, None if bool(mask.all()) else mask
+    @property
+    def _gathers(self) -> bool:
+        """Whether the main layers see the tokens of all ranks (a ring) instead of exchanging them."""
+        return self.group.ring.size > 1
 
     def _embed_image(self, latents: torch.Tensor, length: int) -> torch.Tensor:
         """This rank's tokens ``B,length,D``, padded with the learned pad token."""
@@ -169,11 +201,15 @@ class SpatialTransformer(nn.Module):
         pads = self.source.x_pad_token.expand(len(tokens), length - tokens.shape[1], -1)
         return torch.cat([tokens, pads], dim=1)
 
-    def _rope(self, positions: torch.Tensor, device: torch.device) -> torch.Tensor:
-        """Rotary frequencies of positions ``...,3``."""
-        flat = self.source.rope_embedder(positions.reshape(-1, 3).to(device))
-        frequencies: torch.Tensor = flat.unflatten(0, positions.shape[:-1])
-        return frequencies
+    def _image_freqs(self, plan: ShardPlan, ranks: Sequence[int], frames: Sequence[int]) -> torch.Tensor:
+        return rope(self.source.rope_embedder, image_positions(plan, ranks, frames), self.source.device)
+
+
+def rope(embedder: RopeEmbedder, positions: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Rotary frequencies of positions ``...,3``."""
+    flat = embedder(positions.reshape(-1, 3).to(device))
+    frequencies: torch.Tensor = flat.unflatten(0, positions.shape[:-1])
+    return frequencies
 
 
 def own_tokens(unified: torch.Tensor, plan: ShardPlan, rank: int, full: bool) -> torch.Tensor:

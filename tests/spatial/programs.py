@@ -150,7 +150,8 @@ def transformer_error(
         expected = torch.stack(model(list(latents.unsqueeze(2)), timestep, captions, return_dict=False)[0]).squeeze(2)
     with torch.no_grad():
         local = shard.cut(latents, plan, group.whole.rank)
-        found = SpatialTransformer(model, group, fused=layout == "exact")(local, timestep, captions, plan)
+        transformer = SpatialTransformer(model, group, fused=layout == "exact")
+        found = transformer(local, timestep, transformer.prepare(captions, plan))
     difference = shard.gather(found, plan, group.whole) - expected
     return float(difference.abs().max() / expected.abs().max())
 

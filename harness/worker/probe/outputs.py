@@ -17,6 +17,9 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 DENOISER_SIGN = "noise_refiner.0"
 """A module that holds a block of this name is the denoiser: text encoders have ``layers`` too."""
 
+PREPARING_SIGN = "context_refiner.0"
+"""A module that holds a block of this name and is not the denoiser computes ahead of its next forward call."""
+
 SKETCH = 16
 """Numbers kept of each token: its projections on as many fixed random directions. Distances between tokens
 survive this to about a fifth, and a full-size model's trace shrinks two hundred times."""
@@ -28,7 +31,8 @@ class Trace:
     Attributes
     ----------
     step
-        Forward calls of the denoiser begun so far: 1 during the first denoise step.
+        Number of the denoiser's forward call at work, or of the next one while something is computed ahead of it:
+        1 during the first denoise step.
     module
         Block at work, such as ``layers.0``; ``None`` between blocks and outside the denoiser.
     rows
@@ -42,6 +46,7 @@ class Trace:
         self.module: str | None = None
         self.rows: dict[tuple[int, str], torch.Tensor] = {}
         self.skipped: list[int] = []
+        self._calls = 0
         self._steps = steps
         self._depth = 0
         self._names: dict[nn.Module, dict[nn.Module, str]] = {}
@@ -59,11 +64,14 @@ class Trace:
         if self._denoiser is None:
             if module not in self._names:
                 self._names[module] = _names_of_blocks(module)
-            if DENOISER_SIGN in self._names[module].values():
+            names = self._names[module].values()
+            if DENOISER_SIGN in names:
                 self._denoiser = module
-                self.step += 1
+                self._calls = self.step = self._calls + 1
                 if not self.recorded:
                     self.skipped.append(self.step)
+            elif PREPARING_SIGN in names:
+                self._denoiser, self.step = module, self._calls + 1
         elif self._block is None and module in self._names[self._denoiser]:
             self._block, self.module = module, self._names[self._denoiser][module]
 

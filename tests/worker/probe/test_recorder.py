@@ -65,6 +65,17 @@ class TextEncoder(nn.Module):
         return self.layers[0](x)
 
 
+class CaptionRefiner(nn.Module):
+    """What some engines compute once for all steps, in a module of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.context_refiner = nn.ModuleList([Block()])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.context_refiner[0](x)
+
+
 def draw(denoiser: Denoiser, steps: int, mask: torch.Tensor | None = None) -> list[torch.Tensor]:
     """A request: text, then denoise steps."""
     encoder, generator = TextEncoder(), torch.Generator().manual_seed(1)
@@ -143,6 +154,17 @@ def test_the_picture_is_the_same_and_the_records_are_of_this_draw(denoiser: Deno
     assert set(found.keys) == set(found.values) == set(found.masks) == attended
     assert found.keys[1, "layers.0"].shape == (1, 2, 5, 4)
     assert found.masks[1, "layers.0"].all()
+    assert found.left_out == ()
+
+
+def test_a_caption_refined_ahead_of_the_steps_belongs_to_the_first(denoiser: Denoiser, tmp_path: Path) -> None:
+    with probing(PROBED, tmp_path, 0):
+        CaptionRefiner()(torch.randn(1, 3, 8))
+        draw(denoiser, CASE.steps)
+    (found,) = records.read(tmp_path, 1)
+    assert [call for call in found.rows if call[1] == "context_refiner.0"] == [(1, "context_refiner.0")]
+    assert found.keys[1, "context_refiner.0"].shape == (1, 2, 3, 4)
+    assert {step for step, module in found.rows if module == "layers.0"} == {1, 2, 3}
     assert found.left_out == ()
 
 
