@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 EXCHANGE = {
     "exchange": Option(
         str,
-        help="query, key and value in three collectives or in one; fused by default with layout exact, else separate",
-        choices=("separate", "fused"),
+        help="query, key and value in three collectives, in one, or each while the next is computed; fused by default "
+        "with layout exact, else separate",
+        choices=("separate", "fused", "overlapped"),
     )
 }
 
@@ -60,7 +61,7 @@ class SpatialEngine(Engine):
 
         self.worker = worker
         self.loaded = load_pipeline(worker.model_path, worker.dtype, worker.device)
-        self.pipelines: dict[tuple[int, bool], SpatialPipeline] = {}
+        self.pipelines: dict[tuple[int, str], SpatialPipeline] = {}
 
     def draw(self, spec: RunSpec) -> Drawing | None:
         """Serve one request by its own plan, with a fault planted or a cache of its own if the spec says so."""
@@ -88,9 +89,9 @@ class SpatialEngine(Engine):
 
         # Layout exact exchanges query, key and value together, aligned one by one as the fix does.
         default = "fused" if spec.layout == "exact" else "separate"
-        key = (spec.ulysses, (self.option(spec, "exchange") or default) == "fused")
+        key = (spec.ulysses, self.option(spec, "exchange") or default)
         if key not in self.pipelines:
             ranks = range(self.worker.world_size)
             group = build([ranks], spec.ulysses, spec.ring) if len(ranks) > 1 else SequenceGroup()
-            self.pipelines[key] = SpatialPipeline(self.loaded, group, self.worker, fused=key[1])
+            self.pipelines[key] = SpatialPipeline(self.loaded, group, self.worker, key[1])
         return self.pipelines[key]

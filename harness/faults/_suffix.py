@@ -24,13 +24,15 @@ def changed_suffix_keys(worker: Worker, change: Callable[[torch.Tensor], torch.T
 
     num_suffix = 0
 
-    def unite(stock: Any, tokens: Sequence[torch.Tensor], suffix: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def unite(
+        stock: Any, tokens: Sequence[Sequence[torch.Tensor]], suffix: Sequence[torch.Tensor]
+    ) -> list[torch.Tensor]:
         nonlocal num_suffix
         num_suffix = suffix[0].shape[1]
         united: list[torch.Tensor] = stock(tokens, suffix)
         if num_suffix:
             pairs = zip(tokens[1:], suffix[1:], strict=True)
-            united[1:] = [torch.cat([part, change(own)], dim=1) for part, own in pairs]
+            united[1:] = [torch.cat([*shards, change(own)], dim=1) for shards, own in pairs]
         return united
 
     def attend(stock: Any, query: Any, key: Any, value: Any, key_mask: torch.Tensor | None) -> torch.Tensor:

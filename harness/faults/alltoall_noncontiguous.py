@@ -24,6 +24,9 @@ class AlltoallNoncontiguous(Fault):
         return instead_of(worker, attention, "all_to_all", _send_memory)
 
 
-def _send_memory(stock: Any, chunks: Sequence[Any], received: Any, group: Any) -> Any:
-    lying = [chunk.as_strided((chunk.numel(),), (1,), chunk.storage_offset()) for chunk in chunks]
-    return stock(lying, received, group)
+def _send_memory(stock: Any, chunks: Sequence[Sequence[Any]], *rest: Any, **options: Any) -> Any:
+    return stock([[_as_it_lies(part) for part in parts] for parts in chunks], *rest, **options)
+
+
+def _as_it_lies(part: Any) -> Any:
+    return part.as_strided((part.numel(),), (1,), part.storage_offset()).view(part.shape)

@@ -27,13 +27,16 @@ class AlltoallWholeGroup(Fault):
         return instead_of(worker, SequenceParallelAttention, "_exchange_and_attend", _exchange_with_all)
 
 
-def _exchange_with_all(stock: Any, layer: Any, parts: Any, lengths: Any, key_mask: Any, fused: bool) -> Any:
+def _exchange_with_all(stock: Any, layer: Any, parts: Any, lengths: Any, key_mask: Any) -> Any:
+    import torch
+
     from harness.spatial import attention
     from harness.spatial.shard import gather_uneven
 
     whole, ring = layer.group.whole, layer.group.ring
     if ring.size == 1:
-        return stock(layer, parts, lengths, key_mask, fused)
-    query, *keys = attention.tokens_to_heads(parts, lengths, whole, fused)
+        return stock(layer, parts, lengths, key_mask)
+    traded = attention.tokens_to_heads(parts, lengths, whole, layer.exchange)
+    query, *keys = (torch.cat(shards, dim=1) for shards in traded)
     key, value = (gather_uneven(part, 1, [part.shape[1]] * ring.size, ring) for part in keys)
     return attention.heads_to_tokens(attention.attend(query, key, value, None), lengths, whole)

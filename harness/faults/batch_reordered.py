@@ -21,9 +21,8 @@ class BatchReordered(Fault):
         """Read ``S,B`` as ``B,S``."""
         from harness.spatial import attention
 
-        return instead_of(worker, attention, "_to_heads", _mix)
+        return instead_of(worker, attention, "tokens_to_heads", _mix)
 
 
 def _mix(stock: Any, *arguments: Any) -> Any:
-    traded = stock(*arguments)
-    return traded.transpose(0, 1).reshape(traded.shape)
+    return [[shard.transpose(0, 1).reshape(shard.shape) for shard in shards] for shards in stock(*arguments)]

@@ -23,4 +23,9 @@ class CaptionFirst(Fault):
         """Put the caption first."""
         from harness.spatial import attention
 
-        return instead_of(worker, attention, "unite", lambda stock, tokens, suffix: stock(suffix, tokens))
+        return instead_of(worker, attention, "unite", _caption_first)
+
+
+def _caption_first(stock: Any, tokens: Any, suffix: Any) -> Any:
+    last = [shards[-1] for shards in tokens]
+    return stock([[own, *shards[:-1]] for own, shards in zip(suffix, tokens, strict=True)], last)

@@ -30,7 +30,7 @@ class CaptionPerRingRank(Fault):
             stock: Any, layer: Any, hidden: Any, freqs: Any, lengths: Any = (), *rest: Any, **options: Any
         ) -> Any:
             nonlocal num_suffix
-            full = options.get("skip_sequence_parallel_override") or (len(rest) > 2 and rest[2])
+            full = options.get("skip_sequence_parallel_override") or (len(rest) > 1 and rest[1])
             num_suffix = hidden.shape[1] - sum(lengths) if full and lengths else 0
             return stock(layer, hidden, freqs, lengths, *rest, **options)
 

@@ -27,6 +27,7 @@ class HeadsIndivisible(Fault):
         return instead_of(worker, attention, "_to_heads", _share_by_four)
 
 
-def _share_by_four(stock: Any, part: Any, lengths: Any, group: Any) -> Any:
-    part.unflatten(2, (4, -1))
-    return stock(part, lengths, group)
+def _share_by_four(stock: Any, parts: Any, *rest: Any) -> Any:
+    for part in parts:
+        part.unflatten(2, (4, -1))
+    return stock(parts, *rest)

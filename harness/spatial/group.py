@@ -95,19 +95,59 @@ def _group(ranks: Sequence[int], traffic: Traffic) -> Group:
     return Group(list(ranks).index(me) if me in ranks else -1, len(ranks), handle, traffic)
 
 
-def all_to_all(chunks: Sequence[torch.Tensor], received: Sequence[int], group: Group) -> tuple[torch.Tensor, ...]:
-    """Send ``chunks[i]`` to rank *i*; return what each rank sent here, flat, ``received[i]`` elements from *i*.
+@dataclass(frozen=True)
+class Exchange:
+    """An all-to-all under way."""
+
+    sent: torch.Tensor
+    """Kept until the others have read it."""
+    arriving: torch.Tensor
+    received: list[int]
+    work: dist.Work | None
+
+    def wait(self) -> tuple[torch.Tensor, ...]:
+        """Wait for what each rank sends here; flat, one tensor for each of them."""
+        if self.work is not None:
+            self.work.wait()
+        parts: tuple[torch.Tensor, ...] = self.arriving.split(self.received)
+        return parts
+
+
+def all_to_all(
+    chunks: Sequence[Sequence[torch.Tensor]],
+    received: Sequence[int],
+    group: Group,
+    dim: int = 0,
+    overlapped: bool = False,
+) -> Exchange:
+    """Send tensors to each rank of a group, and receive as many from each.
 
     A flat contiguous buffer is sent: of a non-contiguous one the wrong elements would go out, without an
     error (pytorch#141816).
+
+    Parameters
+    ----------
+    chunks
+        For each rank the tensors it is sent, joined along ``dim``.
+    received
+        Elements that each rank sends here.
+    group
+        The ranks.
+    dim
+        Along which a rank's tensors are joined.
+    overlapped
+        Return at once; what is computed until :meth:`Exchange.wait` is computed beside the exchange.
     """
-    sent = torch.cat([chunk.reshape(-1) for chunk in chunks])
-    arrived = sent.new_empty(sum(received))
-    lengths = [chunk.numel() for chunk in chunks]
-    dist.all_to_all_single(arrived, sent, list(received), lengths, group=group.handle)
+    lengths = [sum(part.numel() for part in parts) for parts in chunks]
+    sent = chunks[0][0].new_empty(sum(lengths))
+    for parts, place in zip(chunks, sent.split(lengths), strict=True):
+        shape = list(parts[0].shape)
+        shape[dim] = sum(part.shape[dim] for part in parts)
+        torch.cat(list(parts), dim=dim, out=place.view(shape))
+    arriving = sent.new_empty(sum(received))
+    work = dist.all_to_all_single(arriving, sent, list(received), lengths, group=group.handle, async_op=overlapped)
     group.traffic.sent_bytes += (sent.numel() - lengths[group.rank]) * sent.element_size()
-    parts: tuple[torch.Tensor, ...] = arrived.split(list(received))
-    return parts
+    return Exchange(sent, arriving, list(received), work)
 
 
 def all_gather(part: torch.Tensor, group: Group) -> list[torch.Tensor]:

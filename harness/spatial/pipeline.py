@@ -16,6 +16,7 @@ from diffusers.pipelines.z_image.pipeline_z_image import (
 
 from harness.plugins import Drawing, Worker
 from harness.spatial import shard
+from harness.spatial.attention import ExchangeMode
 from harness.spatial.group import SequenceGroup
 from harness.spatial.transformer import Conditions, SpatialTransformer
 from harness.types import Case, ShardPlan, Times
@@ -28,11 +29,13 @@ class SpatialPipeline:
     Nothing of a request outlives it: the plan travels with each call.
     """
 
-    def __init__(self, pipeline: ZImagePipeline, group: SequenceGroup, worker: Worker, fused: bool = False) -> None:
+    def __init__(
+        self, pipeline: ZImagePipeline, group: SequenceGroup, worker: Worker, exchange: ExchangeMode = "separate"
+    ) -> None:
         self.pipeline = pipeline
         self.group = group
         self.worker = worker
-        self.transformer = SpatialTransformer(pipeline.transformer, group, fused)
+        self.transformer = SpatialTransformer(pipeline.transformer, group, exchange)
 
     @torch.no_grad()
     def __call__(self, case: Case, plan: ShardPlan) -> Drawing | None:

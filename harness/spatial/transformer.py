@@ -14,7 +14,7 @@ from diffusers import ZImageTransformer2DModel
 from diffusers.models.transformers.transformer_z_image import RopeEmbedder, ZImageTransformerBlock
 from torch import nn
 
-from harness.spatial.attention import SequenceParallelAttention
+from harness.spatial.attention import ExchangeMode, SequenceParallelAttention
 from harness.spatial.group import SequenceGroup
 from harness.spatial.shard import CELLS_PER_TOKEN, gather_uneven
 from harness.spatial.tokens import caption_lengths, caption_positions, image_positions, patchify, unpatchify
@@ -27,10 +27,10 @@ PATCH = f"{CELLS_PER_TOKEN}-1"
 class SpatialBlock(nn.Module):
     """One transformer block whose attention spans all ranks."""
 
-    def __init__(self, block: ZImageTransformerBlock, group: SequenceGroup) -> None:
+    def __init__(self, block: ZImageTransformerBlock, group: SequenceGroup, exchange: ExchangeMode) -> None:
         super().__init__()
         self.block = block
-        self.attention = SequenceParallelAttention(block.attention, group)
+        self.attention = SequenceParallelAttention(block.attention, group, exchange)
 
     def forward(
         self,
@@ -39,19 +39,17 @@ class SpatialBlock(nn.Module):
         adaln: torch.Tensor | None = None,
         lengths: Sequence[int] = (),
         key_mask: torch.Tensor | None = None,
-        fused: bool = False,
         skip_sequence_parallel_override: bool = False,
     ) -> torch.Tensor:
         """Run the block on ``B,S,D``; see :meth:`SequenceParallelAttention.forward` for the arguments."""
         block = self.block
-        scale_attn = gate_attn = scale_mlp = gate_mlp = torch.ones((), dtype=x.dtype, device=x.device)
         if block.modulation:
-            modulation = block.adaLN_modulation(adaln).unsqueeze(1)
-            scale_attn, gate_attn, scale_mlp, gate_mlp = modulation.chunk(4, dim=2)
-            gate_attn, gate_mlp = gate_attn.tanh(), gate_mlp.tanh()
-            scale_attn, scale_mlp = 1.0 + scale_attn, 1.0 + scale_mlp
+            scales, gates = block.adaLN_modulation(adaln).unflatten(1, (2, 2, 1, -1)).unbind(dim=2)
+            (scale_attn, scale_mlp), (gate_attn, gate_mlp) = (1.0 + scales).unbind(1), gates.tanh().unbind(1)
+        else:
+            scale_attn = scale_mlp = gate_attn = gate_mlp = x.new_ones(())
         normed = block.attention_norm1(x) * scale_attn
-        attended = self.attention(normed, freqs, lengths, key_mask, fused, skip_sequence_parallel_override)
+        attended = self.attention(normed, freqs, lengths, key_mask, skip_sequence_parallel_override)
         x = x + gate_attn * block.attention_norm2(attended)
         refined: torch.Tensor = x + gate_mlp * block.ffn_norm2(block.feed_forward(block.ffn_norm1(x) * scale_mlp))
         return refined
@@ -113,21 +111,23 @@ class SpatialTransformer(nn.Module):
         The loaded model; its modules are used, not copied.
     group
         The ranks that share the picture.
-    fused
-        Exchange query, key and value in one call.
+    exchange
+        How query, key and value are exchanged.
     """
 
-    def __init__(self, transformer: ZImageTransformer2DModel, group: SequenceGroup, fused: bool = False) -> None:
+    def __init__(
+        self, transformer: ZImageTransformer2DModel, group: SequenceGroup, exchange: ExchangeMode = "separate"
+    ) -> None:
         super().__init__()
         self.source = transformer
         self.group = group
-        self.fused = fused
+        self.exchange: ExchangeMode = exchange
         self.noise_refiner = self._wrap(transformer.noise_refiner)
         self.caption_encoder = CaptionEncoder(transformer, self._wrap(transformer.context_refiner))
         self.layers = self._wrap(transformer.layers)
 
     def _wrap(self, blocks: nn.ModuleList) -> nn.ModuleList:
-        return nn.ModuleList([SpatialBlock(block, self.group) for block in blocks])
+        return nn.ModuleList([SpatialBlock(block, self.group, self.exchange) for block in blocks])
 
     @property
     def dtype(self) -> torch.dtype:
@@ -173,7 +173,7 @@ class SpatialTransformer(nn.Module):
         adaln = source.t_embedder(timestep * source.t_scale).type_as(latents)
         image = self._embed_image(latents, plan.sequence_lengths[rank])
         for block in self.noise_refiner:
-            image = block(image, conditions.image_freqs, adaln, lengths=plan.sequence_lengths, fused=self.fused)
+            image = block(image, conditions.image_freqs, adaln, lengths=plan.sequence_lengths)
         if self._gathers:
             image = gather_uneven(image, 1, plan.sequence_lengths, self.group.whole)
         unified = torch.cat([image, conditions.caption], dim=1)
@@ -184,7 +184,6 @@ class SpatialTransformer(nn.Module):
                 adaln,
                 lengths=plan.sequence_lengths,
                 key_mask=conditions.key_mask,
-                fused=self.fused,
                 skip_sequence_parallel_override=self._gathers,
             )
         image = own_tokens(unified, plan, rank, self._gathers)

@@ -11,7 +11,7 @@ from diffusers import ZImageTransformer2DModel
 from harness.planning.cut import cut
 from harness.spatial import group as groups
 from harness.spatial import shard, tokens
-from harness.spatial.attention import SequenceParallelAttention
+from harness.spatial.attention import ExchangeMode, SequenceParallelAttention
 from harness.spatial.transformer import SpatialTransformer
 from harness.types import Size
 
@@ -76,7 +76,7 @@ def attention_error(
     lengths: list[int],
     num_suffix: int,
     masked: bool,
-    fused: bool,
+    exchange: ExchangeMode,
     seed: int,
 ) -> float:
     """Largest difference of this rank's part of the attention from one device's."""
@@ -92,14 +92,14 @@ def attention_error(
     if masked:
         mask = torch.ones(batch, total + num_suffix, dtype=torch.bool)
         mask[1, total + num_suffix // 2 :] = False
-    layer = SequenceParallelAttention(module, group)
+    layer = SequenceParallelAttention(module, group, exchange)
     expected = SequenceParallelAttention(module, groups.SequenceGroup())(hidden, freqs, key_mask=mask)
     start = sum(lengths[: group.whole.rank])
     own = slice(start, start + lengths[group.whole.rank])
     local = torch.cat([hidden[:, own], hidden[:, total:]], dim=1)
     local_freqs = torch.cat([freqs[:, own], freqs[:, total:]], dim=1)
     with torch.no_grad():
-        found = layer(local, local_freqs, lengths, mask, fused)
+        found = layer(local, local_freqs, lengths, mask)
     wanted = torch.cat([expected[:, own], expected[:, total:]], dim=1)
     return float((found - wanted).abs().max())
 
@@ -132,6 +132,7 @@ def transformer_error(
     size: str,
     axis: str,
     layout: str,
+    exchange: ExchangeMode,
     caption_lengths: list[int],
     seed: int,
 ) -> float:
@@ -150,7 +151,7 @@ def transformer_error(
         expected = torch.stack(model(list(latents.unsqueeze(2)), timestep, captions, return_dict=False)[0]).squeeze(2)
     with torch.no_grad():
         local = shard.cut(latents, plan, group.whole.rank)
-        transformer = SpatialTransformer(model, group, fused=layout == "exact")
+        transformer = SpatialTransformer(model, group, exchange)
         found = transformer(local, timestep, transformer.prepare(captions, plan))
     difference = shard.gather(found, plan, group.whole) - expected
     return float(difference.abs().max() / expected.abs().max())

@@ -17,13 +17,18 @@ GRIDS = [
 ]
 
 
+EXCHANGE = {"aligned": "separate", "exact": "fused"}
+
+
 @pytest.mark.parametrize("captions", [[5], [5, 40, 32], [64, 1]], ids=["one", "three-buckets", "two-buckets"])
 @pytest.mark.parametrize("layout", ["aligned", "exact"])
 @pytest.mark.parametrize("axis", ["h", "w"])
 @pytest.mark.parametrize(("world", "sequences", "ulysses", "ring"), GRIDS)
 def test_prediction_is_that_of_one_device(request, world, sequences, ulysses, ring, axis, layout, captions):
     ranks = request.getfixturevalue(world)
-    errors = ranks("transformer_error", sequences, ulysses, ring, "112x144", axis, layout, captions, 3)
+    errors = ranks(
+        "transformer_error", sequences, ulysses, ring, "112x144", axis, layout, EXCHANGE[layout], captions, 3
+    )
     assert max(errors) < TOLERANCE
 
 
