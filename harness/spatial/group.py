@@ -150,6 +150,16 @@ def all_to_all(
     return Exchange(sent, arriving, list(received), work)
 
 
+def largest(values: Sequence[int], group: Group, device: torch.device) -> list[int]:
+    """Return the largest of each figure over the ranks of a group."""
+    if group.size == 1:
+        return list(values)
+    most = torch.tensor(list(values), dtype=torch.int64, device=device)
+    dist.all_reduce(most, dist.ReduceOp.MAX, group=group.handle)
+    figures: list[int] = most.tolist()
+    return figures
+
+
 def all_gather(part: torch.Tensor, group: Group) -> list[torch.Tensor]:
     """Gather tensors of equal shape, in the order of the ranks."""
     part = part.contiguous()

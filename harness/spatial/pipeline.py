@@ -18,6 +18,7 @@ from harness.plugins import Drawing, Worker
 from harness.spatial import shard
 from harness.spatial.attention import ExchangeMode
 from harness.spatial.group import SequenceGroup
+from harness.spatial.steps import EagerSteps, Step, Steps
 from harness.spatial.transformer import Conditions, SpatialTransformer
 from harness.types import Case, ShardPlan, Times
 from harness.worker.clock import Clock
@@ -38,12 +39,21 @@ class SpatialPipeline:
         self.transformer = SpatialTransformer(pipeline.transformer, group, exchange)
 
     @torch.no_grad()
-    def __call__(self, case: Case, plan: ShardPlan) -> Drawing | None:
-        """Draw one case; only the group's first rank decodes and returns the pictures."""
+    def __call__(self, case: Case, plan: ShardPlan, steps: Steps | None = None) -> Drawing | None:
+        """Draw one case; only the group's first rank decodes and returns the pictures.
+
+        Parameters
+        ----------
+        case, plan
+            The request, and how it is cut.
+        steps
+            How its steps are computed; eagerly by default.
+        """
         clock = Clock(self.worker.device)
         captions, negatives = self._encode(case)
         text_s = clock.lap()
-        trajectory, steps_s = self._denoise(case, plan, captions, negatives, clock)
+        conditions = self.transformer.prepare([*captions, *negatives], plan)
+        trajectory, steps_s = self._denoise(case, plan, conditions, steps or EagerSteps(), clock)
         if self.group.whole.rank != 0:
             return None
         images = self._decode(trajectory[-1])
@@ -70,34 +80,30 @@ class SpatialPipeline:
         return captions, negatives
 
     def _denoise(
-        self,
-        case: Case,
-        plan: ShardPlan,
-        captions: list[torch.Tensor],
-        negatives: list[torch.Tensor],
-        clock: Clock,
+        self, case: Case, plan: ShardPlan, conditions: Conditions, steps: Steps, clock: Clock
     ) -> tuple[torch.Tensor, list[float]]:
         """Latents after each step, ``T,B,C,H,W``, gathered; and the seconds of each step."""
         latents = shard.cut(self._noise(case), plan, self.group.whole.rank)
-        conditions = self.transformer.prepare([*captions, *negatives], plan)
+        step = steps.begin(self.transformer, self._items(case, latents), conditions)
         after, steps_s = [], []
         for number, t in enumerate(self._timesteps(case), 1):
-            velocity = self._velocity(case, latents, t, conditions)
+            velocity = self._velocity(case, latents, t, step)
             latents = self.pipeline.scheduler.step(-velocity, t, latents, return_dict=False)[0]
             after.append(latents)
             steps_s.append(clock.lap())
             self.worker.progress(number)
         return shard.gather(torch.stack(after), plan, self.group.whole), steps_s
 
-    def _velocity(self, case: Case, latents: torch.Tensor, t: torch.Tensor, conditions: Conditions) -> torch.Tensor:
-        """Prediction of the model in float32; with guidance, both halves of the batch are one call."""
+    def _items(self, case: Case, latents: torch.Tensor) -> torch.Tensor:
+        """What the model is given; with guidance, both halves of the batch are one call."""
         items = latents.to(self.transformer.dtype)
-        guided = case.guidance_scale > 0
-        if guided:
-            items = items.repeat(2, 1, 1, 1)
-        timestep = ((1000 - t) / 1000).expand(len(items))
-        predicted: torch.Tensor = self.transformer(items, timestep, conditions).float()
-        if not guided:
+        return items.repeat(2, 1, 1, 1) if case.guidance_scale > 0 else items
+
+    def _velocity(self, case: Case, latents: torch.Tensor, t: torch.Tensor, step: Step) -> torch.Tensor:
+        """Prediction of the model in float32."""
+        items = self._items(case, latents)
+        predicted = step(items, ((1000 - t) / 1000).expand(len(items))).float()
+        if case.guidance_scale <= 0:
             return predicted
         positive, negative = predicted.chunk(2)
         return positive + case.guidance_scale * (positive - negative)

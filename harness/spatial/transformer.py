@@ -98,8 +98,18 @@ class Conditions:
     """``B,tokens,head_dim/2``, complex: rotary frequencies of this rank's image tokens and pads."""
     freqs: torch.Tensor
     """The same of what enters the main layers: the image tokens there (of all ranks in a ring), then the caption."""
-    key_mask: torch.Tensor | None
+    key_mask: torch.Tensor | None = None
     """``B,keys``: the keys of the main layers that are attended to, over all ranks; ``None`` for all."""
+
+    @property
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """All of it that lies in memory of the device."""
+        mask = () if self.key_mask is None else (self.key_mask,)
+        return self.caption, self.image_freqs, self.freqs, *mask
+
+    def clone(self) -> Conditions:
+        """Copy it to memory of its own."""
+        return Conditions(self.plan, *(tensor.clone() for tensor in self.tensors))
 
 
 class SpatialTransformer(nn.Module):
