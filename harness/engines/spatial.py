@@ -14,16 +14,24 @@ from harness.plugins import Drawing, Engine, Option, Worker
 from harness.types import Case, ModelSpec, RunSpec, Variant
 
 if TYPE_CHECKING:
+    from harness.spatial.attention import ExchangeMode
     from harness.spatial.pipeline import SpatialPipeline
+    from harness.spatial.steps import Steps
 
 
-EXCHANGE = {
+OPTIONS = {
     "exchange": Option(
         str,
         help="query, key and value in three collectives, in one, or each while the next is computed; fused by default "
         "with layout exact, else separate",
         choices=("separate", "fused", "overlapped"),
-    )
+    ),
+    "graph": Option(
+        bool,
+        default=False,
+        help="record the step of each shape once, as a CUDA graph, and replay it; on a CPU it is called on the same "
+        "buffers",
+    ),
 }
 
 
@@ -34,7 +42,7 @@ class SpatialEngine(Engine):
     axes = ("auto", "h", "w")
     layouts = ("aligned", "exact")
     caches = ("none", "cache-dit")
-    options: ClassVar = {**EXCHANGE, **_neutral.OPTIONS, **_cache.OPTIONS}
+    options: ClassVar = {**OPTIONS, **_neutral.OPTIONS, **_cache.OPTIONS}
     process = "diffusers-pipeline"
     packages = ("diffusers", "transformers", "torch")
 
@@ -43,6 +51,8 @@ class SpatialEngine(Engine):
         """Refuse heads that the Ulysses degree does not divide, and a cache that is not available."""
         if model.num_heads % variant.ulysses:
             return f"Ulysses degree {variant.ulysses} does not divide the {model.num_heads} heads of {model.name}"
+        if variant.cache != "none" and variant.options.get("graph"):
+            return "Cache-DiT decides at every step which layers to compute, and a graph computes the same ones always"
         return _cache.limits(variant.cache, variant.options, case.steps)
 
     @classmethod
@@ -58,10 +68,13 @@ class SpatialEngine(Engine):
     def load(self, worker: Worker) -> None:
         """Load the checkpoint; its modules are wrapped, so there is no second copy of the weights."""
         from harness.models.z_image import load_pipeline
+        from harness.spatial.steps import Calls, CudaGraphs, Recordings
 
         self.worker = worker
         self.loaded = load_pipeline(worker.model_path, worker.dtype, worker.device)
-        self.pipelines: dict[tuple[int, str], SpatialPipeline] = {}
+        self.pipelines: dict[tuple[int, ExchangeMode], SpatialPipeline] = {}
+        self.recordings = Recordings()
+        self.recorder = CudaGraphs() if worker.device == "cuda" else Calls()
 
     def draw(self, spec: RunSpec) -> Drawing | None:
         """Serve one request by its own plan, with a fault planted or a cache of its own if the spec says so."""
@@ -77,10 +90,21 @@ class SpatialEngine(Engine):
                 handle = pipeline.group.whole.handle
                 log = stack.enter_context(_cache.cached(pipeline.transformer, settings, handle))
             sent = pipeline.group.traffic.sent_bytes
-            drawing = pipeline(spec.case, plan)
+            drawing = pipeline(spec.case, plan, self._steps(spec))
             self.worker.count("exchanged_bytes", pipeline.group.traffic.sent_bytes - sent)
             self.worker.cache_decisions = log.decisions() if log else ()
             return drawing
+
+    def _steps(self, spec: RunSpec) -> Steps:
+        """How the steps of a request are computed; a recording also depends on what is patched while it is made."""
+        from harness.spatial.steps import Calls, EagerSteps, RecordedSteps
+
+        if not self.option(spec, "graph"):
+            return EagerSteps()
+        # A graph shows nothing of its inside to a probe; the same buffers do.
+        recorder = Calls() if spec.probe else self.recorder
+        context = (spec.fault, spec.probe, *sorted(spec.options.items()))
+        return RecordedSteps(self.recordings, recorder, self.worker, context)
 
     def _pipeline(self, spec: RunSpec) -> SpatialPipeline:
         """Return the resident pipeline for a split; process groups are built once for each."""
@@ -88,10 +112,10 @@ class SpatialEngine(Engine):
         from harness.spatial.pipeline import SpatialPipeline
 
         # Layout exact exchanges query, key and value together, aligned one by one as the fix does.
-        default = "fused" if spec.layout == "exact" else "separate"
-        key = (spec.ulysses, self.option(spec, "exchange") or default)
+        exchange: ExchangeMode = self.option(spec, "exchange") or ("fused" if spec.layout == "exact" else "separate")
+        key = (spec.ulysses, exchange)
         if key not in self.pipelines:
             ranks = range(self.worker.world_size)
             group = build([ranks], spec.ulysses, spec.ring) if len(ranks) > 1 else SequenceGroup()
-            self.pipelines[key] = SpatialPipeline(self.loaded, group, self.worker, key[1])
+            self.pipelines[key] = SpatialPipeline(self.loaded, group, self.worker, exchange)
         return self.pipelines[key]

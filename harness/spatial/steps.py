@@ -15,9 +15,10 @@ from typing import Protocol
 
 import torch
 
+from harness.plugins import Worker
 from harness.spatial.group import Traffic, largest
 from harness.spatial.transformer import Conditions, SpatialTransformer
-from harness.types import FailureKind, Worker
+from harness.types import FailureKind
 from harness.worker import exhaustion
 
 Step = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]

@@ -9,8 +9,9 @@ import torch
 from diffusers import ZImageTransformer2DModel
 
 from harness.planning.cut import cut
+from harness.plugins import Worker
 from harness.spatial import group as groups
-from harness.spatial import shard, tokens
+from harness.spatial import shard, steps, tokens
 from harness.spatial.attention import ExchangeMode, SequenceParallelAttention
 from harness.spatial.transformer import SpatialTransformer
 from harness.types import Size
@@ -145,7 +146,7 @@ def transformer_error(
     batch = len(caption_lengths)
     height, width = Size.parse(size).tokens_h * 2, Size.parse(size).tokens_w * 2
     latents = torch.randn(batch, 4, height, width, generator=random)
-    captions = [torch.randn(length, 16, generator=random) for length in caption_lengths]
+    captions = random_captions(caption_lengths, seed)
     timestep = torch.full((batch,), 0.25)
     with torch.no_grad(), padded_image_sequence(model, plan.pad_tokens):
         expected = torch.stack(model(list(latents.unsqueeze(2)), timestep, captions, return_dict=False)[0]).squeeze(2)
@@ -155,6 +156,52 @@ def transformer_error(
         found = transformer(local, timestep, transformer.prepare(captions, plan))
     difference = shard.gather(found, plan, group.whole) - expected
     return float(difference.abs().max() / expected.abs().max())
+
+
+class OutOfMemory(steps.Calls):
+    """A recorder on a rank that is short of memory, as torch says it."""
+
+    def record(self, function: steps.Function, traffic: groups.Traffic) -> tuple[steps.Function, int]:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+
+def recorded_requests(
+    rank: int,
+    sequences: list[list[int]],
+    ulysses: int,
+    ring: int,
+    exchange: ExchangeMode,
+    requests: Sequence[tuple[str, str, str, list[int]]],
+    max_bytes: int = steps.MAX_BYTES,
+    short_of_memory: Sequence[int] = (),
+) -> list[tuple[bool, dict[str, int], int]]:
+    """Serve requests (size, axis, layout, caption lengths) eagerly and recorded, three steps each.
+
+    Of each return whether every step is equal to the last bit, what was counted, and how many recordings are kept.
+    """
+    transformer = SpatialTransformer(small_model(), group_of(sequences, ulysses, ring), exchange)
+    worker, kept = Worker(rank, 1, "cpu", "", "float32"), steps.Recordings(max_bytes)
+    recorder = OutOfMemory() if rank in short_of_memory else steps.Calls()
+    random, results = generator(rank), []
+    for seed, (size, axis, layout, lengths) in enumerate(requests):
+        plan = cut(Size.parse(size), ulysses * ring, axis, layout=layout)
+        conditions = transformer.prepare(random_captions(lengths, seed), plan)
+        rows, columns = plan.grid(transformer.group.whole.rank)
+        latents = torch.randn(3, len(lengths), 4, rows * 2, columns * 2, generator=random)
+        eager = steps.EagerSteps().begin(transformer, latents[0], conditions)
+        recorded = steps.RecordedSteps(kept, recorder, worker).begin(transformer, latents[0], conditions)
+        equal = True
+        for number, each in enumerate(latents):
+            timestep = torch.full((len(lengths),), number / 3)
+            equal &= torch.equal(eager(each, timestep), recorded(each, timestep))
+        results.append((equal, dict(worker.counters), len(kept)))
+        worker.counters.clear()
+    return results
+
+
+def random_captions(lengths: Sequence[int], seed: int) -> list[torch.Tensor]:
+    random = generator(seed)
+    return [torch.randn(length, 16, generator=random) for length in lengths]
 
 
 def positions_of(size: str, ranks: int, axis: str, layout: str, frame: int) -> torch.Tensor:
