@@ -165,5 +165,5 @@ def all_gather(part: torch.Tensor, group: Group) -> list[torch.Tensor]:
     part = part.contiguous()
     parts = [torch.empty_like(part) for _ in range(group.size)]
     dist.all_gather(parts, part, group=group.handle)
-    group.traffic.sent_bytes += part.numel() * part.element_size() * (group.size - 1)
+    group.traffic.sent_bytes += part.nbytes * (group.size - 1)
     return parts

@@ -178,28 +178,27 @@ class Recordings:
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self.max_bytes = max_bytes
-        self._kept: OrderedDict[Hashable, Recording] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._kept)
+        self.kept: OrderedDict[Hashable, Recording] = OrderedDict()
+        """The one used last comes last."""
 
     @property
     def num_bytes(self) -> int:
         """Memory of all recordings."""
-        return sum(recording.num_bytes for recording in self._kept.values())
+        return sum(recording.num_bytes for recording in self.kept.values())
 
     def find(self, key: Hashable, make: Callable[[], Recording]) -> Recording:
         """Return the recording of a key, made if there is none."""
-        found = self._kept.pop(key) if key in self._kept else make()
-        self._kept[key] = found  # the last is the one used last
-        return found
+        if key not in self.kept:
+            self.kept[key] = make()
+        self.kept.move_to_end(key)
+        return self.kept[key]
 
     def shrink(self) -> None:
         """Drop what failed, and the least recently used ones beyond the bound, but for the last."""
-        for key in [key for key, recording in self._kept.items() if recording.failed]:
-            del self._kept[key]
-        while len(self._kept) > 1 and self.num_bytes > self.max_bytes:
-            self._kept.popitem(last=False)
+        for key in [key for key, recording in self.kept.items() if recording.failed]:
+            del self.kept[key]
+        while len(self.kept) > 1 and self.num_bytes > self.max_bytes:
+            self.kept.popitem(last=False)
 
 
 class RecordedSteps:
