@@ -11,7 +11,7 @@ import os
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,7 @@ FEATURES = (
     Feature("ring", {"ulysses": 1, "ring": 2}, _plain([SHORT, LONG], [LONGER, OTHER])),
     Feature("ring, aligned", {"ulysses": 1, "ring": 2, "layout": "aligned"}, _plain([SHORT], [OTHER])),
 )  # fmt: skip
+SHORT_OF_MEMORY = Feature("out of memory on one rank", {}, _plain([SHORT], [OTHER]))
 
 
 class Rank:
@@ -128,17 +129,24 @@ def equality(here: Rank) -> list[dict[str, Any]]:
     lines = []
     for size in here.job["size"][:2]:
         for feature in FEATURES:
-            lines.append({"feature": feature.name, "size": size, **_compared(here, feature, size)})
+            lines.append(_compared(here, feature, size))
             here.say(json.dumps(lines[-1]))
     with _short_of_memory(here):
-        feature = FEATURES[0]
-        line = _compared(here, replace(feature, name="out of memory on one rank"), size, out_of_memory=True)
-    lines.append({"feature": "out of memory on one rank", "size": size, **line})
-    here.say(json.dumps(lines[-1]))
+        lines.append(_compared(here, SHORT_OF_MEMORY, here.job["size"][0]))
+        here.say(json.dumps(lines[-1]))
     return lines
 
 
-def _compared(here: Rank, feature: Feature, size: str, out_of_memory: bool = False) -> dict[str, Any]:
+def _compared(here: Rank, feature: Feature, size: str) -> dict[str, Any]:
+    """Whether recorded requests equal eager ones; an error is told, and does not end what comes after."""
+    try:
+        found = _differences(here, feature, size)
+    except Exception as error:
+        found = [f"{type(error).__name__}: {error}".splitlines()[0]]
+    return {"feature": feature.name, "size": size, "ok": not found, "result": "; ".join(found) or "equal"}
+
+
+def _differences(here: Rank, feature: Feature, size: str) -> list[str]:
     here.spatial.recordings = Recordings()
     requests = [{**request, "steps": 3} for request in feature.requests]
     eager = [here.draw(here.spatial, here.spec(size, feature.split, request, False)) for request in requests]
@@ -146,7 +154,8 @@ def _compared(here: Rank, feature: Feature, size: str, out_of_memory: bool = Fal
     found = []
     replayed = [counters.get("graph_steps", 0) for _, counters in recorded]
     failures = [counters.get("graphs_out_of_memory", 0) for _, counters in recorded]
-    if replayed != ([0, 0] if out_of_memory else [2, 3]) or failures != ([1, 1] if out_of_memory else [0, 0]):
+    expected = ([0, 0], [1, 1]) if feature is SHORT_OF_MEMORY else ([2, 3], [0, 0])
+    if (replayed, failures) != expected:
         found.append(f"steps replayed {replayed}, memory ran out {failures}")
     for number, ((one, sent), (other, counters)) in enumerate(zip(eager, recorded, strict=True), 1):
         if sent["exchanged_bytes"] != counters["exchanged_bytes"]:
@@ -156,7 +165,7 @@ def _compared(here: Rank, feature: Feature, size: str, out_of_memory: bool = Fal
     first, second = (drawing for drawing, _ in eager)
     if first and second and _same(first, second):
         found.append("both requests are one picture")
-    return {"ok": not found, "result": "; ".join(found) or "equal"}
+    return found
 
 
 def _same(one: Drawing, other: Drawing) -> bool:
@@ -348,12 +357,12 @@ def measure(here: Rank) -> dict[str, Any]:
         "profiles": [],
         "kinds": list(KINDS),
     }
-    if job["only"] != "times":
-        figures["equality"] = equality(here)
     for size in job["size"] if job["only"] != "equality" else ():
         lines, profiles = times(here, size, WAYS)
         figures["ways"] += lines
         figures["profiles"] += profiles
+    if job["only"] != "times":
+        figures["equality"] = equality(here)
     for size in job["size"] if job["alternatives"] else ():
         if size in FEW or not here.cuda:
             figures["ways"] += times(here, size, alternatives())[0]

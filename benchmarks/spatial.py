@@ -2,7 +2,8 @@
 
 Prints one table from one run of ``benchmarks/spatial.toml``, or of another matrix. Runs are drawn one at a time.
 Times are medians over the denoise steps of a run (the first is left out: it warms caches), as ratios to the
-single device of the same case, which is diffusers' stock pipeline. ``diffusers-cp`` is the engine of that name. The
+single device of the same case, which is diffusers' stock pipeline. Variants with ``graph`` replay their steps, and
+``spatial`` alone on the single device does so too, for fairness. ``diffusers-cp`` is the engine of that name. The
 floor is what a step's operations and bytes take at rates measured on this device, before and after (``_floor.py``).
 Fidelity is latents PSNR to the single device.
 
@@ -45,7 +46,8 @@ from harness.types import Matrix, Relation, Row, Run, ShardPlan
 from harness.worker import traffic
 
 COLUMNS = (
-    "size", "axis", "layout", "q, k, v", "pads", "MB sent", "s/step", "of single", "floor", "of floor", "vs single",
+    "size", "axis", "layout", "q, k, v", "steps", "pads", "MB sent", "s/step", "of single", "floor", "of floor",
+    "vs single",
 )  # fmt: skip
 
 
@@ -112,7 +114,10 @@ def _lines(
     for baseline, first in {row.runs["baseline"]: row for row in reversed(rows)}.items():
         single = runs[baseline]
         own = [_line(first, single, single, yardstick.single(single))]
-        for row in (each for each in rows if each.runs["baseline"] == baseline):
+        of_case = [row for row in rows if row.runs["baseline"] == baseline]
+        for digest in dict.fromkeys(row.runs["control"] for row in of_case if _recorded(row)):
+            own.append(_line(first, runs[digest], single, yardstick.single(runs[digest])))
+        for row in of_case:
             assert row.plan is not None
             split = runs[row.runs["candidate"]]
             fidelity = describe(measurer.measure(Relation.PAIR, baseline, row.runs["candidate"]))
@@ -129,13 +134,18 @@ def _drawn(folder: RunFolder, rows: Sequence[Row]) -> dict[str, Run]:
     """Draw baselines and candidates one at a time: side by side they would share memory, and look slower alone."""
     runs: dict[str, Run] = {}
     with Pool(folder.path / "logs", keep=True) as pool:
-        for role in ("baseline", "candidate"):
-            for digest in dict.fromkeys(row.runs[role] for row in rows):
+        for role in ("baseline", "control", "candidate"):
+            for digest in dict.fromkeys(row.runs[role] for row in rows if role != "control" or _recorded(row)):
                 events = pool.execute([folder.plan.specs[digest]], folder.folder_of)
                 (runs[digest],) = [event.run for event in events if isinstance(event, Finished)]
                 if runs[digest].failure:
                     raise SystemExit(f"{runs[digest].spec.case.name}: {runs[digest].failure.message}")
     return runs
+
+
+def _recorded(row: Row) -> bool:
+    """Whether a row's steps are replayed from a graph."""
+    return bool(row.variant.options.get("graph"))
 
 
 def _context_parallel(
@@ -223,6 +233,7 @@ def _line(row: Row, run: Run, single: Run, floor: dict[str, float]) -> dict[str,
         "axis": "",
         "layout": "single",
         "exchange": str(run.spec.options.get("exchange", "")),
+        "steps": "graph" if run.counters.get("graph_steps") else "",
         "pads": f"{plan.pad_tokens} (+{plan.surplus_pad_tokens})" if plan else "",
         "step_s": seconds,
         "of_single": seconds / step_s(single),
@@ -238,7 +249,7 @@ def _tables(figures: dict[str, Any], arguments: argparse.Namespace) -> list[Any]
     rates = figures["rates"]["split"]
     rows = [
         (
-            line["size"], line["axis"], line["layout"], line["exchange"], line["pads"],
+            line["size"], line["axis"], line["layout"], line["exchange"], line["steps"], line["pads"],
             f"{line['sent_in_all_bytes'] / 1e6:.1f}", f"{line['step_s']:.4f}", f"{line['of_single']:.3f}",
             f"{line['floor_s']:.4f}", f"{line['of_floor']:.2f}", line["fidelity"],
         )
@@ -247,7 +258,7 @@ def _tables(figures: dict[str, Any], arguments: argparse.Namespace) -> list[Any]
     return [
         f"rates of a rank: {rates['operations_per_s'] / 1e12:.3g} TFLOP/s ({arguments.dtype} product), "
         f"{rates['read_bytes_per_s'] / 1e9:.3g} GB/s memory, {rates['sent_bytes_per_s'] / 1e9:.3g} GB/s all-to-all",
-        table(f"{arguments.model}, {arguments.dtype}; MB sent by all ranks in all steps", COLUMNS, rows, num_names=4),
+        table(f"{arguments.model}, {arguments.dtype}; MB sent by all ranks in all steps", COLUMNS, rows, num_names=5),
     ]
 
 

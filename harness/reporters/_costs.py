@@ -7,6 +7,7 @@ from harness.types import Outcome, Relation, Report, Row, Run
 
 EXCHANGED = "exchanged_bytes"
 COLLECTIVE = "collective_bytes"
+NO_MEMORY_FOR_A_GRAPH = "graphs_out_of_memory"
 MEGABYTE = 1e6
 
 
@@ -56,6 +57,8 @@ def cost_sentences(report: Report, row: Row) -> list[str]:
         steps = len(candidate.times.steps_s) or row.case.steps
         ranks = plural(row.variant.degree, "rank")
         sentences.append(f"{ranks} exchanged {megabytes(sent)} MB, {megabytes(sent / steps)} MB a step.")
+    if candidate and candidate.counters.get(NO_MEMORY_FOR_A_GRAPH):
+        sentences.append("Memory ran out while a graph was recorded: all steps were launched one by one instead.")
     split, whole = step_s(candidate), step_s(baseline)
     if split is not None and whole is not None:
         times = f" ({split / whole:.2f} times)" if whole else ""

@@ -47,6 +47,16 @@ layout = ["aligned", "exact"]
 """
 
 
+RECORDED = """
+[[variant]]
+engine = "spatial"
+ulysses = 2
+axis = "h"
+layout = "exact"
+options = { graph = true }
+"""
+
+
 Bench = Callable[..., tuple[dict[str, Any], str]]
 
 
@@ -141,11 +151,13 @@ def test_metrics_equal_scikit_image_and_a_run_says_what_they_cost(matrix: Path, 
 @pytest.mark.usefixtures("forked")
 def test_spatial_stands_beside_diffusers_and_the_floor(tmp_path: Path, measured: Bench) -> None:
     matrix = tmp_path / "quick.toml"
-    matrix.write_text(NANO, encoding="utf-8")
+    matrix.write_text(NANO + RECORDED, encoding="utf-8")
     figures, printed = measured("spatial.py", matrix, "--quick")
     lines = figures["lines"]
-    assert [line["layout"] for line in lines] == ["single", "aligned", "exact", "diffusers-cp"]
-    single, aligned, exact, other = lines
+    ways = [f"{line['layout']} {line['steps']}".strip() for line in lines]
+    assert ways == ["single", "single graph", "aligned", "exact", "exact graph", "diffusers-cp"]
+    single, _, aligned, exact, recorded, other = lines
+    assert recorded["sent_in_all_bytes"] == exact["sent_in_all_bytes"], "replays send as much as is counted"
     assert all(line["floor_s"] > 0 and line["step_s"] > 0 for line in lines)
     assert aligned["operations"] > exact["operations"], "surplus pads are operations too"
     assert single["sent_bytes"] == 0

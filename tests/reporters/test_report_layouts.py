@@ -149,6 +149,15 @@ def test_a_row_shows_bytes_and_seconds_beside_the_baseline(both: Any) -> None:
     text = flat(pages(both)["square_spatial-u2-h-exact"].text)
     assert "2 ranks exchanged 6.00 MB, 1.50 MB a step." in text
     assert "A step took 0.200 s split and 0.400 s in the baseline (0.50 times)" in text
+    assert "Memory ran out" not in text
+
+
+def test_a_row_that_was_drawn_without_its_graph_says_so(both: Any) -> None:
+    row = next(row for row in both.rows if row.variant.layout == "exact" and row.variant.axis == "h")
+    run = both.runs[row.runs["candidate"]]
+    both.runs[run.spec.digest] = replace(run, counters={**run.counters, "graphs_out_of_memory": 2})
+    text = flat(pages(both)["h.html"].by_id["square_spatial-u2-h-exact"])
+    assert "Memory ran out while a graph was recorded: all steps were launched one by one instead." in text
 
 
 def test_csv_has_costs_and_steps(both: Any) -> None:
