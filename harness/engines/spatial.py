@@ -15,6 +15,7 @@ from harness.types import Case, ModelSpec, RunSpec, Variant
 
 if TYPE_CHECKING:
     from harness.spatial.attention import ExchangeMode
+    from harness.spatial.group import SequenceGroup
     from harness.spatial.pipeline import SpatialPipeline
     from harness.spatial.steps import Steps
 
@@ -72,6 +73,7 @@ class SpatialEngine(Engine):
 
         self.worker = worker
         self.loaded = load_pipeline(worker.model_path, worker.dtype, worker.device)
+        self.groups: dict[int, SequenceGroup] = {}
         self.pipelines: dict[tuple[int, ExchangeMode], SpatialPipeline] = {}
         self.recordings = Recordings()
         self.recorder = CudaGraphs() if worker.device == "cuda" else Calls()
@@ -107,15 +109,18 @@ class SpatialEngine(Engine):
         return RecordedSteps(self.recordings, recorder, self.worker, context)
 
     def _pipeline(self, spec: RunSpec) -> SpatialPipeline:
-        """Return the resident pipeline for a split; process groups are built once for each."""
+        """Return the resident pipeline for a split; process groups are built once for each grid of ranks."""
         from harness.spatial.group import SequenceGroup, build
         from harness.spatial.pipeline import SpatialPipeline
+
+        if spec.ulysses not in self.groups:
+            ranks = range(self.worker.world_size)
+            grid = build([ranks], spec.ulysses, spec.ring) if len(ranks) > 1 else SequenceGroup()
+            self.groups[spec.ulysses] = grid
 
         # Layout exact exchanges query, key and value together, aligned one by one as the fix does.
         exchange: ExchangeMode = self.option(spec, "exchange") or ("fused" if spec.layout == "exact" else "separate")
         key = (spec.ulysses, exchange)
         if key not in self.pipelines:
-            ranks = range(self.worker.world_size)
-            group = build([ranks], spec.ulysses, spec.ring) if len(ranks) > 1 else SequenceGroup()
-            self.pipelines[key] = SpatialPipeline(self.loaded, group, self.worker, exchange)
+            self.pipelines[key] = SpatialPipeline(self.loaded, self.groups[spec.ulysses], self.worker, exchange)
         return self.pipelines[key]

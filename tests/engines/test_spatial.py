@@ -73,6 +73,8 @@ class Drawn:
             for split in self.splits.values()
             for spec in (split.baseline, split.replay, split.control, split.candidate)
         }
+        self.recorded = replace(self.splits[SPLITS[2]].candidate, options={"graph": True})
+        specs[self.recorded.digest] = self.recorded
         self.runs: Mapping[str, Run] = {
             event.run.spec.digest: event.run
             for event in pool.execute(list(specs.values()), self.folder_of)
@@ -152,6 +154,14 @@ def test_every_step_is_gathered(drawn: Drawn) -> None:
     assert set(run.versions) == {"python", "torch", "diffusers", "transformers"}
 
 
+def test_recorded_steps_draw_the_same_picture_and_are_counted(drawn: Drawn) -> None:
+    eager, run = drawn.splits[SPLITS[2]].candidate, drawn.runs[drawn.recorded.digest]
+    assert_equal(drawn, eager, drawn.recorded)
+    counted = dict(run.counters)
+    assert counted.pop("graph_bytes") > 0
+    assert counted == {**drawn.runs[eager.digest].counters, "graphs_recorded": 2, "graph_steps": 2}  # of two ranks
+
+
 def test_a_rank_killed_inside_a_collective_is_named_and_not_its_peer(drawn: Drawn) -> None:
     """Its peer raises a moment later, as the connection closes; that is not the cause."""
     split = drawn.splits["512x512", 2, "h"]
@@ -178,6 +188,16 @@ def test_a_degree_that_does_not_divide_the_heads_is_refused() -> None:
     limits = SpatialEngine.limits(case("128x128"), Variant("spatial", ulysses=4), MODEL)
     assert limits is not None
     assert "does not divide the 6 heads" in limits
+
+
+def test_a_cache_decides_at_every_step_and_cannot_be_recorded() -> None:
+    limits = SpatialEngine.limits(
+        case("128x128"), Variant("spatial", cache="cache-dit", options={"graph": True}), MODEL
+    )
+    assert (
+        limits == "Cache-DiT decides at every step which layers to compute, and a graph computes the same ones always"
+    )
+    assert SpatialEngine.limits(case("128x128"), Variant("spatial", options={"graph": True}), MODEL) is None
 
 
 @pytest.mark.parametrize("degree", [1, 2, 3, 6])
