@@ -1,6 +1,7 @@
 """Each rank decides by its own part of the picture whether the cache serves a step.
 
-Near the threshold the ranks of the real ones disagreed; xDiT#502 is the same.
+Near the threshold the ranks of the real ones disagreed; xDiT#502 is the same. NCCL waits, as it did there; gloo ends
+the process that is sent more than it asked for.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from harness.plugins import Fault, Worker
 
 
 class CachePerRank(Fault):
-    """One rank waits for another that has skipped the layers, and their collectives."""
+    """One rank has skipped the layers and their collectives, and meets the other's with its next ones."""
 
     name = "cache-per-rank"
     source = "https://github.com/vllm-project/vllm-omni/issues/6180"
-    cause = "hang"
+    cause = "crash"
     needs = ("cache",)
 
     def plant(self, worker: Worker) -> AbstractContextManager[Any]:

@@ -25,5 +25,5 @@ class RankRaises(Fault):
         return patch.object(attention, "all_to_all", _raise)
 
 
-def _raise(*arguments: Any) -> None:
+def _raise(*arguments: Any, **options: Any) -> None:
     raise RuntimeError("planted: this rank does not exchange")
