@@ -37,7 +37,7 @@ def main() -> int:
     add_model(made)
     made.add_argument("--size", action="append", default=[], metavar="WIDTHxHEIGHT", help="only this size")
     made.add_argument("--rounds", type=positive, default=5, help="runs of each way")
-    made.add_argument("--steps", type=positive, default=6, help="of each run")
+    made.add_argument("--steps", type=positive, default=4, help="of each run")
     made.add_argument("--only", choices=("equality", "times"), help="instead of both")
     made.add_argument("--alternatives", action="store_true", help="also time fused norms and compiled blocks")
     made.add_argument("--progress", type=Path, metavar="FILE", help="write lines as they are measured")
