@@ -78,13 +78,13 @@ def _keys(change: Callable[[Any], Any]) -> Any:
 def _one_by_one() -> Any:
     import torch
 
-    from harness.spatial.transformer import SpatialTransformer
+    from harness.spatial.transformer import Conditions, SpatialTransformer
 
     stock = SpatialTransformer.forward
 
-    def forward(transformer: Any, latents: Any, timestep: Any, captions: Any, plan: Any) -> Any:
-        items = zip(latents.split(1), timestep.split(1), captions, strict=True)
-        return torch.cat([stock(transformer, part, time, [caption], plan) for part, time, caption in items])
+    def forward(transformer: Any, latents: Any, timestep: Any, conditions: Any) -> Any:
+        items = zip(*(tensor.split(1) for tensor in (latents, timestep, *conditions.tensors)), strict=True)
+        return torch.cat([stock(transformer, part, t, Conditions(conditions.plan, *own)) for part, t, *own in items])
 
     return patch.object(SpatialTransformer, "forward", forward)
 

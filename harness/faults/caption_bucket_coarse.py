@@ -31,7 +31,7 @@ class CaptionBucketCoarse(Fault):
             with patch.object(transformer, "caption_lengths", _coarse):
                 return stock(*arguments)
 
-        return instead_of(worker, transformer.SpatialTransformer, "_embed_captions", embed, also_alone=True)
+        return instead_of(worker, transformer.CaptionEncoder, "forward", embed, also_alone=True)
 
 
 def _coarse(captions: Sequence[Any]) -> list[int]:

@@ -28,11 +28,11 @@ class NothingSplit(Fault):
         from harness.spatial.pipeline import SpatialPipeline
         from harness.spatial.transformer import SpatialTransformer
 
-        def call(stock: Any, pipeline: Any, case: Case, plan: Any) -> Any:
+        def call(stock: Any, pipeline: Any, case: Case, plan: Any, *rest: Any) -> Any:
             alone = SequenceGroup()
             transformer = SpatialTransformer(pipeline.pipeline.transformer, alone)
             with patch.object(pipeline, "group", alone), patch.object(pipeline, "transformer", transformer):
-                drawing = stock(pipeline, case, cut(case.size, 1, "h"))
+                drawing = stock(pipeline, case, cut(case.size, 1, "h"), *rest)
             return drawing if worker.rank == 0 else None
 
         return instead_of(worker, SpatialPipeline, "__call__", call)

@@ -27,7 +27,7 @@ class PositionsOfWrongGroup(Fault):
 
         number = 0
 
-        def predict(stock: Any, model: Any, *arguments: Any) -> Any:
+        def prepare(stock: Any, model: Any, *arguments: Any) -> Any:
             nonlocal number
             number = model.group.ulysses.rank
             return stock(model, *arguments)
@@ -36,6 +36,6 @@ class PositionsOfWrongGroup(Fault):
             return stock(plan, [number] if len(ranks) == 1 else ranks, frames)
 
         return together(
-            instead_of(worker, transformer.SpatialTransformer, "forward", predict),
+            instead_of(worker, transformer.SpatialTransformer, "prepare", prepare),
             instead_of(worker, transformer, "image_positions", place),
         )

@@ -25,7 +25,7 @@ class TimestepRounded(Fault):
         """Round the time step that predictions are made for."""
         from harness.spatial.pipeline import SpatialPipeline
 
-        def velocity(stock: Any, pipeline: Any, case: Case, plan: Any, latents: Any, t: Any, captions: Any) -> Any:
-            return stock(pipeline, case, plan, latents, t.bfloat16().to(t.dtype), captions)
+        def velocity(stock: Any, pipeline: Any, case: Case, latents: Any, t: Any, step: Any) -> Any:
+            return stock(pipeline, case, latents, t.bfloat16().to(t.dtype), step)
 
         return instead_of(worker, SpatialPipeline, "_velocity", velocity, also_alone=True)

@@ -124,6 +124,10 @@ def _other_negative(earlier: Request, own: Request) -> bool:
     return guided and differ and earlier.case.prompts == own.case.prompts
 
 
+def _other_bucket(earlier: Request, own: Request) -> bool:
+    return earlier.case.size == own.case.size and max(earlier.buckets) != max(own.buckets)
+
+
 def _captions_exchanged(earlier: Request, own: Request) -> bool:
     return earlier.buckets != own.buckets and sorted(earlier.buckets) == sorted(own.buckets)
 
@@ -158,6 +162,7 @@ CLASSES: Mapping[str, Callable[[Sight], bool]] = {
     "dtype: float32": lambda sight: sight.row.case.dtype == "float32",
     "dtype: bfloat16": lambda sight: sight.row.case.dtype == "bfloat16",
     "attention: another back end": lambda sight: sight.row.variant.options.get("attention", "native") != "native",
+    "graph": lambda sight: bool(sight.row.variant.options.get("graph")),
     "steps: 1": lambda sight: sight.row.case.steps == 1,
     "steps: more than 1": lambda sight: sight.row.case.steps > 1,
     "second request": lambda sight: bool(sight.earlier),
@@ -165,6 +170,7 @@ CLASSES: Mapping[str, Callable[[Sight], bool]] = {
     "second request: equal shape": _after(_equal_shape),
     "second request: other negative prompt": _after(_other_negative),
     "second request: other step count": _after(lambda earlier, own: earlier.case.steps != own.case.steps),
+    "second request: other bucket": _after(_other_bucket),
     "second request: captions exchanged": _after(_captions_exchanged),
 }
 """Every class by its name, and whether a row meets it."""

@@ -125,6 +125,10 @@ def _requests(name: str, case: Case, count: CountTokens) -> tuple[Case, Case]:
     if name.endswith("other negative prompt"):
         guided = _changed("guidance", case, count)
         return guided, replace(guided, negative_prompts=("dark",) * len(guided.prompts))
+    if name.endswith("other bucket"):
+        short, long = _prompts("captions of a batch: different buckets", case, count)
+        plain = replace(case, negative_prompts=(), guidance_scale=0.0)
+        return replace(plain, prompts=(short,)), replace(plain, prompts=(long,))
     if name.endswith("other step count"):
         return case, replace(case, steps=case.steps + 1)
     return case, replace(case, seed=case.seed + 1) if name.endswith("equal shape") else case
@@ -200,6 +204,8 @@ def _variants_of(name: str, named: str, matrix: Matrix, model: ModelSpec) -> lis
         return [replace(variant, layout="exact") for variant in plain]
     if name.startswith("attention"):
         return [replace(each, options={"attention": "_native_math"}) for each in plain if "attention" in engine.options]
+    if name == "graph":
+        return [replace(each, options={"graph": True}) for each in plain if "graph" in engine.options]
     if name == "cache":
         masked = {"cache_mask": CACHE_MASK}
         return [

@@ -6,6 +6,8 @@ rank from the same seed and then cut, and the schedule's shift comes from the wh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from diffusers import ZImagePipeline
 from diffusers.pipelines.z_image.pipeline_z_image import (
@@ -19,7 +21,7 @@ from harness.spatial import shard
 from harness.spatial.attention import ExchangeMode
 from harness.spatial.group import SequenceGroup
 from harness.spatial.steps import EagerSteps, Step, Steps
-from harness.spatial.transformer import Conditions, SpatialTransformer
+from harness.spatial.transformer import SpatialTransformer
 from harness.types import Case, ShardPlan, Times
 from harness.worker.clock import Clock
 
@@ -52,8 +54,7 @@ class SpatialPipeline:
         clock = Clock(self.worker.device)
         captions, negatives = self._encode(case)
         text_s = clock.lap()
-        conditions = self.transformer.prepare([*captions, *negatives], plan)
-        trajectory, steps_s = self._denoise(case, plan, conditions, steps or EagerSteps(), clock)
+        trajectory, steps_s = self._denoise(case, plan, [*captions, *negatives], steps or EagerSteps(), clock)
         if self.group.whole.rank != 0:
             return None
         images = self._decode(trajectory[-1])
@@ -80,10 +81,11 @@ class SpatialPipeline:
         return captions, negatives
 
     def _denoise(
-        self, case: Case, plan: ShardPlan, conditions: Conditions, steps: Steps, clock: Clock
+        self, case: Case, plan: ShardPlan, captions: Sequence[torch.Tensor], steps: Steps, clock: Clock
     ) -> tuple[torch.Tensor, list[float]]:
         """Latents after each step, ``T,B,C,H,W``, gathered; and the seconds of each step."""
         latents = shard.cut(self._noise(case), plan, self.group.whole.rank)
+        conditions = self.transformer.prepare(captions, plan)
         step = steps.begin(self.transformer, self._items(case, latents), conditions)
         after, steps_s = [], []
         for number, t in enumerate(self._timesteps(case), 1):

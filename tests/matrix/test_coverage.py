@@ -114,6 +114,7 @@ def test_only_a_later_request_is_a_second_one(bench: Any) -> None:
         ("", "seed = 1", "equal shape"),
         ("guidance_scale = 2.0", 'guidance_scale = 2.0\nnegative_prompt = "dark"', "other negative prompt"),
         ("", "steps = 3", "other step count"),
+        ("", f'prompt = "{"a " * 33}"', "other bucket"),
         (f'prompt = ["a ball", "{"a " * 33}"]', f'prompt = ["{"a " * 33}", "a ball"]', "captions exchanged"),
     ],
 )
