@@ -59,10 +59,11 @@ def test_the_transformer_comes_to_the_same(options: dict[str, Any], monkeypatch:
     stock: Any = FeedForward.forward
     monkeypatch.setattr(FeedForward, "forward", lambda module, x: batches.append(len(x)) or stock(module, x))
     with torch.no_grad():
-        expected = spatial(latents, torch.tensor([0.25, 0.25]), captions, plan)
+        conditions = spatial.prepare(captions, plan)
+        expected = spatial(latents, torch.tensor([0.25, 0.25]), conditions)
         batches.clear()
         with _neutral.applied(options):
-            found = spatial(latents, torch.tensor([0.25, 0.25]), captions, plan)
+            found = spatial(latents, torch.tensor([0.25, 0.25]), conditions)
     assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5)
     assert set(batches) == ({1} if "batch" in options else {2})
 

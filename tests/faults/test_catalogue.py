@@ -85,12 +85,12 @@ def _functions() -> list[Any]:
     from cache_dit.caching.cache_blocks.pattern_3_4_5 import CachedBlocks_Pattern_3_4_5
     from cache_dit.caching.cache_contexts.cache_manager import CachedContextManager
 
-    from harness.spatial import attention, pipeline, shard, tokens, transformer
+    from harness.spatial import attention, pipeline, shard, steps, tokens, transformer
 
     places = [
-        *(attention, pipeline, shard, tokens, transformer, cache_dit),
+        *(attention, pipeline, shard, steps, tokens, transformer, cache_dit),
         *(attention.SequenceParallelAttention, pipeline.SpatialPipeline),
-        *(transformer.SpatialBlock, transformer.SpatialTransformer),
+        *(transformer.SpatialBlock, transformer.CaptionEncoder, transformer.SpatialTransformer, steps.Recording),
         *(CachedBlocks_Pattern_3_4_5, CachedContextManager),
     ]
     return [value for place in places for value in vars(place).values() if callable(value)]

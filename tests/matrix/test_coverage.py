@@ -161,7 +161,8 @@ def test_what_is_proposed_can_be_pasted(bench: Any, axis: str, cases: str) -> No
     path = bench.matrix_file(SMALL.replace('["auto", "w"]', axis) + cases + "\n")
     text = proposed(path)
     path.write_text(path.read_text() + text)
-    assert covered(path).missing == ("cache", "attention: another back end")  # the fake engine has none
+    missing = covered(path).missing
+    assert missing == ("cache", "attention: another back end", "graph")  # the fake engine has none
 
 
 def test_the_search_finds_the_fewest_tokens(bench: Any) -> None:
