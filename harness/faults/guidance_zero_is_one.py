@@ -26,7 +26,7 @@ class GuidanceZeroIsOne(Fault):
         """Read the scale with ``or``."""
         from harness.spatial.pipeline import SpatialPipeline
 
-        def call(stock: Any, pipeline: Any, case: Case, plan: Any) -> Any:
-            return stock(pipeline, replace(case, guidance_scale=case.guidance_scale or 1.0), plan)
+        def call(stock: Any, pipeline: Any, case: Case, *rest: Any) -> Any:
+            return stock(pipeline, replace(case, guidance_scale=case.guidance_scale or 1.0), *rest)
 
         return instead_of(worker, SpatialPipeline, "__call__", call, also_alone=True)

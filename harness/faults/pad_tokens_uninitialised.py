@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
-from harness.faults._planting import instead_of, other_parameter
+from harness.faults._planting import instead_of, other_parameter, together
 from harness.plugins import Fault, Worker
 
 
@@ -27,15 +27,18 @@ class PadTokensUninitialised(Fault):
         from harness.spatial.transformer import SpatialTransformer
 
         seed = 10 * worker.world_size + worker.rank
-        return instead_of(worker, SpatialTransformer, "forward", partial(_predict, seed), also_alone=True)
+        return together(
+            instead_of(worker, SpatialTransformer, "prepare", partial(_compute, seed), also_alone=True),
+            instead_of(worker, SpatialTransformer, "forward", partial(_compute, seed), also_alone=True),
+        )
 
 
-def _predict(seed: int, stock: Any, transformer: Any, *arguments: Any) -> Any:
+def _compute(seed: int, stock: Any, transformer: Any, *arguments: Any) -> Any:
     import torch
 
     def unset(token: Any) -> Any:
         return torch.randn(token.shape, generator=torch.Generator().manual_seed(seed)).to(token)
 
-    source = transformer.source
-    with other_parameter(source, "x_pad_token", unset), other_parameter(source, "cap_pad_token", unset):
+    image, caption = transformer.source, transformer.caption_encoder
+    with other_parameter(image, "x_pad_token", unset), other_parameter(caption, "pad_token", unset):
         return stock(transformer, *arguments)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from functools import partial
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 
@@ -39,8 +39,8 @@ class EagerSteps:
     """Call the transformer at every step."""
 
     def begin(self, transformer: SpatialTransformer, latents: torch.Tensor, conditions: Conditions) -> Step:
-        """Return the transformer itself."""
-        return partial(transformer, conditions=conditions)
+        """Return a call of the transformer."""
+        return lambda latents, timestep: cast(torch.Tensor, transformer(latents, timestep, conditions))
 
 
 # ---------------------------------------------------------------- recorders
