@@ -218,10 +218,12 @@ class Way:
     around: Callable[[], Any] = contextlib.nullcontext
 
 
-ONE, EXACT = "one device", "exact"
+ONE, ALONE, EXACT = "one device", "spatial alone", "exact"
+"""diffusers' pipeline, and ``spatial``, on one device; ``spatial`` on two."""
 WAYS = (
     Way(ONE, {}, alone=True),
-    Way(f"{ONE}, graph", {}, graph=True, alone=True, rounds=1),
+    Way(ALONE, {}, alone=True, rounds=1),
+    Way(f"{ALONE}, graph", {}, graph=True, alone=True, rounds=1),
     Way(EXACT, {}, rounds=1),
     Way(f"{EXACT}, graph", {}, graph=True),
     Way(f"{EXACT}, separate, graph", {"options": {"exchange": "separate"}}, graph=True, rounds=1),
@@ -260,7 +262,7 @@ def _timed(here: Rank, size: str, way: Way) -> tuple[Drawing | None, dict[str, i
     if here.cuda:
         torch.cuda.reset_peak_memory_stats()
     spec = here.spec(size, {"ulysses": 1, **way.split} if way.alone else way.split, {"prompts": (LONG,)}, way.graph)
-    engine = here.spatial if not way.alone else here.alone if way.graph else here.diffusers
+    engine = here.diffusers if way.name == ONE else here.alone if way.alone else here.spatial
     with way.around():
         drawing, counters = here.draw(engine, spec)
     peak = (torch.cuda.max_memory_allocated() - here.resident_bytes) / GIGABYTE if here.cuda else 0.0
@@ -287,7 +289,7 @@ def _profiles(here: Rank, size: str, ways: Sequence[Way]) -> list[dict[str, Any]
     """Kernels of one replay, by kind; nothing on a CPU."""
     lines = []
     for way in ways if here.cuda else ():
-        if way.graph and way.name in (f"{EXACT}, graph", f"{ONE}, graph") and not (way.alone and here.rank):
+        if way.graph and way.name in (f"{EXACT}, graph", f"{ALONE}, graph") and not (way.alone and here.rank):
             engine = here.alone if way.alone else here.spatial
             engine.recordings = Recordings()
             _timed(here, size, way)

@@ -30,6 +30,6 @@ def test_every_feature_is_eagers_to_the_last_bit_also_when_memory_runs_out(figur
 
 def test_every_way_is_timed_beside_one_device(figures):
     ways = {line["way"]: line for line in figures["ways"]}
-    assert {"one device", "exact", "exact, graph", "aligned, graph"} <= set(ways)
+    assert {"one device", "spatial alone", "exact", "exact, graph", "aligned, graph"} <= set(ways)
     assert all(line["step_s"] > 0 and line["speed_up"] > 0 for line in ways.values())
     assert {way for way, line in ways.items() if line["equal"]} == {way for way in ways if "graph" in way}
