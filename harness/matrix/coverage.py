@@ -246,6 +246,8 @@ def _can_meet(name: str, row: Row) -> bool:
         return len(engine.caches) > 1
     if name.startswith("attention"):
         return "attention" in engine.options
+    if name == "graph":
+        return "graph" in engine.options
     ranks = {"ring": [(1, 2)], "ring x Ulysses": [(2, 2), (3, 2)], "flat cut: uneven parts": [(3, 1)]}
     ranks["flat cut: masks over uneven parts"] = [(3, 1)]
     ranks |= {f"ranks: {number}": [(number, 1), (1, number)] for number in RANKS}

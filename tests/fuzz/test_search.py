@@ -159,7 +159,7 @@ def test_examples_are_matrices_of_every_kind(tmp_path: Path) -> None:
 
     look()
     rare = ("axis won by", "pads: none", "caption: at")  # on few sizes or prompts only
-    fixed = ("dtype: bfloat16", "attention: another", "steps: 1", "second request: other", "second request: captions")
+    fixed = ("dtype: bfloat16", "attention: another", "graph", "steps: 1", "second request: other", "second request: c")
     assert {name for name in CLASSES if not name.startswith((*rare, *fixed))} <= met
 
 
