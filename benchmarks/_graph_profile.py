@@ -16,8 +16,8 @@ WORDS: Mapping[str, tuple[str, ...]] = {
 }
 """Parts of the names of kernels, tried in this order."""
 
-KINDS = (*WORDS, "rest", "idle", "kernels")
-"""Seconds by kind; the rest are norms, rotary embedding, modulation and copies. ``kernels`` is their number."""
+KINDS = (*WORDS, "rest", "idle")
+"""Kinds of kernels, and no kernel; the rest are norms, rotary embedding, modulation and copies."""
 
 REPLAYS = 5
 
@@ -28,7 +28,8 @@ def profiled(recording: Recording) -> dict[str, float]:
     Returns
     -------
     dict
-        ``wall_s`` of a replay without profiler, and of each kind its seconds. ``idle`` is what no kernel accounts for.
+        ``wall_s`` of a replay without profiler, of each kind its seconds, and the number of ``kernels``. ``idle`` is
+        what no kernel accounts for; it is below zero where an exchange ran beside other kernels.
     """
     latents, timestep = recording.latents.clone(), recording.timestep.clone()
     _replay(recording, latents, timestep)
@@ -37,7 +38,7 @@ def profiled(recording: Recording) -> dict[str, float]:
     wall_s = (time.perf_counter() - started) / REPLAYS
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         _replay(recording, latents, timestep)
-    found = dict.fromkeys(KINDS, 0.0)
+    found = dict.fromkeys((*KINDS, "kernels"), 0.0)
     for event in profile.key_averages():
         name = event.key.lower()
         kind = next((kind for kind, words in WORDS.items() if any(word in name for word in words)), "rest")

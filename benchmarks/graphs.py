@@ -73,7 +73,12 @@ def _tables(figures: Mapping[str, Any]) -> list[Any]:
         for line in figures["ways"]
     ]  # fmt: skip
     shares = [
-        (line["size"], line["way"], *(f"{1e3 * line[kind]:.2f}" for kind in ("wall_s", *figures["kinds"])))
+        (
+            line["size"],
+            line["way"],
+            *(f"{1e3 * line[kind]:.2f}" for kind in ("wall_s", *figures["kinds"])),
+            f"{line['kernels']:.0f}",
+        )
         for line in figures["profiles"]
     ]
     columns = ("size", "way", "s/step", "of one device", "record s", "pays from", "peak GB", "graph GB", "to eager")
@@ -82,7 +87,7 @@ def _tables(figures: Mapping[str, Any]) -> list[Any]:
         made.append(table("recorded against eager, two requests of one shape", ("feature", "size", ""), equality, 3))
     made.append(table("seconds a step, median; memory of the first rank beyond the weights", columns, ways, 2))
     if shares:
-        kinds = ("size", "way", "step", *figures["kinds"])
+        kinds = ("size", "way", "step", *figures["kinds"], "number")
         made.append(table("one step, milliseconds of kernels on the first rank", kinds, shares, 2))
     return made
 
