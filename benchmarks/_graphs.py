@@ -61,8 +61,8 @@ FEATURES = (
         for axis in ("h", "w")
     ),
     *(
-        Feature(f"exchange {exchange}", {"options": {"exchange": exchange}}, _plain([LONG], [LONGER]))
-        for exchange in ("separate", "overlapped")
+        Feature(f"{name} {value}", {"options": {name: value}}, _plain([LONG], [LONGER]))
+        for name, value in (("exchange", "separate"), ("exchange", "overlapped"), ("norms", "fused"))
     ),
     Feature("guidance, one bucket", {}, _guided(OTHER, "dark")),
     Feature("guidance, a mask", {}, _guided(LONG, LONGER)),
@@ -309,25 +309,12 @@ COMPILED = "1024x1024"
 
 
 def alternatives(size: str) -> tuple[Way, ...]:
-    """Ways whose sums are rounded otherwise, so that nothing is held to eager; options set their recordings apart."""
+    """Ways that round otherwise than diffusers; an option sets the recordings of compiled blocks apart."""
     one = Way(ONE, {}, alone=True, rounds=1)
-    norms = Way(f"{EXACT}, graph, fused norms", {"options": {"threads": 1}}, True, rounds=2, around=_fused_norms)
+    split = {"options": {"norms": "fused"}}
+    norms = Way(f"{EXACT} fused norms", split, rounds=1), Way(f"{EXACT} fused norms, graph", split, True, rounds=2)
     blocks = Way(f"{EXACT}, graph, compiled", {"options": {"attention": "native"}}, True, rounds=2, around=_compiled)
-    return (one, norms, blocks) if size == COMPILED else (one, norms)
-
-
-@contextlib.contextmanager
-def _fused_norms() -> Iterator[None]:
-    from unittest.mock import patch
-
-    from diffusers.models.normalization import RMSNorm
-    from torch.nn import functional
-
-    def forward(norm: Any, x: torch.Tensor) -> torch.Tensor:
-        return functional.rms_norm(x, norm.weight.shape, norm.weight, norm.eps)
-
-    with patch.object(RMSNorm, "forward", forward):
-        yield
+    return (one, *norms, blocks) if size == COMPILED else (one, *norms)
 
 
 _made: dict[str, Any] = {}

@@ -23,6 +23,9 @@ OPTIONS = {
     ),
     "batch": Option(str, "whole", "items that the transformer computes at once", ("whole", "one by one")),
     "feed_forward": Option(str, "weights", "type of the feed-forward: that of the weights", ("weights", "float32")),
+    "norms": Option(
+        str, "diffusers", "RMS norms: by diffusers' module, or by torch's one kernel", ("diffusers", "fused")
+    ),
 }
 
 
@@ -42,6 +45,8 @@ def applied(options: Mapping[str, Any]) -> Iterator[None]:
             stack.enter_context(_one_by_one())
         if options.get("feed_forward") == "float32":
             stack.enter_context(_feed_forward_in_float32())
+        if options.get("norms") == "fused":
+            stack.enter_context(_fused_norms())
         yield
 
 
@@ -98,3 +103,13 @@ def _feed_forward_in_float32() -> Any:
         return stock(deepcopy(module).float(), x.float()).type_as(x)
 
     return patch.object(FeedForward, "forward", forward)
+
+
+def _fused_norms() -> Any:
+    from diffusers.models.normalization import RMSNorm
+    from torch.nn import functional
+
+    def forward(norm: Any, x: Any) -> Any:
+        return functional.rms_norm(x, norm.weight.shape, norm.weight, norm.eps)
+
+    return patch.object(RMSNorm, "forward", forward)

@@ -32,7 +32,7 @@ def test_attention_comes_to_the_same(options: dict[str, Any], masked: bool) -> N
     assert attention.attend is stock
 
 
-@pytest.mark.parametrize("options", [{"batch": "one by one"}, {"feed_forward": "float32"}])
+@pytest.mark.parametrize("options", [{"batch": "one by one"}, {"feed_forward": "float32"}, {"norms": "fused"}])
 def test_the_transformer_comes_to_the_same(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     from diffusers import ZImageTransformer2DModel
     from diffusers.models.transformers.transformer_z_image import FeedForward
@@ -79,3 +79,19 @@ def test_the_feed_forward_is_computed_in_float32() -> None:
         assert torch.equal(module(x), exact(x.float()).bfloat16())
     with torch.no_grad():
         assert not torch.equal(module(x), exact(x.float()).bfloat16())
+
+
+def test_fused_norms_round_once() -> None:
+    from diffusers.models.normalization import RMSNorm
+
+    torch.manual_seed(0)
+    norm, x = RMSNorm(48, eps=1e-5).bfloat16(), torch.randn(7, 48).bfloat16()
+    with torch.no_grad():
+        norm.weight.uniform_(0.5, 2.0)
+        exact = (
+            x.double() * (x.double().square().mean(-1, keepdim=True) + 1e-5).rsqrt() * norm.weight.double()
+        ).bfloat16()
+        stock = norm(x)
+        with _neutral.applied({"norms": "fused"}):
+            assert torch.equal(norm(x), exact)
+    assert not torch.equal(stock, exact)
