@@ -38,6 +38,13 @@ test-browser: $(READY)  ## test the report's pages in chromium, found on PATH; s
 		$(BIN)/python -m pip install -qq --no-build-isolation --editable ".[browser]"
 	@SP_HARNESS_SCREENSHOTS=build/screenshots $(BIN)/python -m pytest tests/reporters/browser $(ARGS)
 
+SGLANG := 0.5.9 0.5.10.post1 0.5.12.post1 0.5.23
+
+.PHONY: test-engines
+test-engines: $(READY)  ## set up releases of engines in environments of their own, then run their tests
+	@for version in $(SGLANG); do $(BIN)/sp-harness engines setup sglang --version $$version --cpu; done
+	@$(BIN)/python -m pytest tests/engines/releases.py $(ARGS)
+
 .PHONY: check
 check: $(READY)  ## lint, formatting, imports, types
 	@$(BIN)/ruff check

@@ -43,7 +43,7 @@ def compute_in(dtype: Any) -> None:
 
 
 def denoising_stage(pipeline: Any) -> Any:
-    """Return the stage that denoises; since 0.5.13 one stage routes to it."""
+    """Return the stage that denoises; later releases put one before it that routes to it."""
     stages = [getattr(stage, "standard_stage", stage) for stage in pipeline.stages]
     return next(stage for stage in stages if hasattr(stage, "_cache_dit_enabled"))
 

@@ -71,11 +71,10 @@ def page(report: Report, engine: str = "") -> str:
     """Format a Markdown page of all rows of an engine, release by release; of all engines without a name."""
     shown = [line for line in lines(report) if engine in ("", line.engine)]
     releases = dict.fromkeys((line.engine, line.release) for line in shown)
-    device = f"{report.platform}, {', '.join(sorted({row.case.dtype for row in report.rows}))}"
     text = [
         f"# {engine or 'Engines'} under sp-harness",
         "",
-        f"Matrix {escape(report.matrix.name)}, {escape(device)}, {report.started_at}. Baseline and replays: "
+        f"Matrix {escape(report.matrix.name)}, {escape(report.platform)}, {report.started_at}. Baseline and replays: "
         f"{_versions(report, 'baseline')}. {KEY}",
     ]
     for name, release in releases:
