@@ -26,6 +26,8 @@ EXIT_INFRASTRUCTURE = 3
 EXIT_BUG = 70
 """``EX_SOFTWARE`` of sysexits.h; goes before all others."""
 EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+"""That of a program which ``SIGPIPE`` ends: whoever read its output has gone."""
 
 EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS, errno.EIO)
 """Numbers of system errors that say what a machine lacks or has broken, wherever they occur."""

@@ -1,7 +1,8 @@
-"""Arguments that several commands share."""
+"""Arguments that several commands share, and how they print lines."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,7 @@ from typing import Annotated
 import typer
 
 from harness.errors import UsageError, did_you_mean
+from harness.reporting.escape import printable
 from harness.types import Size
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, such as reports/pr-20260101-120000.")]
@@ -17,6 +19,12 @@ Python = Annotated[
     typer.Option(metavar="ENGINE[@NAME]=PYTHON", help="Interpreter that an engine runs in; NAME: of this environment."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def echo(message: object, nl: bool = True, err: bool = False) -> None:
+    """Print text whose control characters are shown and not obeyed: names and paths are others' choice."""
+    text = printable(str(message))
+    print(text, end="\n" if nl else "", file=sys.stderr if err else sys.stdout, flush=True)
 
 
 def check_known(option: str, value: str, known: Iterable[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from typing import Any
@@ -30,7 +31,8 @@ from harness.cli import (
     run,
     table,
 )
-from harness.errors import EXIT_INTERRUPTED, EXIT_OK, user_error
+from harness.cli._options import echo
+from harness.errors import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, EXIT_OK, user_error
 
 app = typer.Typer(
     name="sp-harness",
@@ -54,6 +56,9 @@ def _terminated(number: int, frame: Any) -> None:
 def main() -> None:
     """Run the command line; every exception ends in one line and the exit code of its kind."""
     signal.signal(signal.SIGTERM, _terminated)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # where a terminal has few characters, or a path no text
     code = _exit_code()
     sys.exit(_bisect.of(code) if _bisect.is_wanted(sys.argv) else code)
 
@@ -62,12 +67,14 @@ def _exit_code() -> int:
     try:
         app()
     except SystemExit as ended:  # typer's way to end
+        if isinstance(ended.__context__, BrokenPipeError):  # which it ends with 1, the code of a verdict
+            return EXIT_BROKEN_PIPE
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except KeyboardInterrupt:
-        typer.echo("sp-harness: interrupted", err=True)
+        echo("sp-harness: interrupted", err=True)
         return EXIT_INTERRUPTED
     except Exception as error:
         known = user_error(error) or bug.keep(error)
-        typer.echo(f"sp-harness: {known}", err=True)
+        echo(f"sp-harness: {' '.join(str(known).splitlines())}", err=True)
         return known.exit_code
     return EXIT_OK

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli._options import RunPath
+from harness.cli._options import RunPath, echo
 from harness.errors import UsageError
 
 app = typer.Typer()
@@ -33,13 +33,13 @@ def approve(
     report = steps.known_report(folder)
     changes = approving.changes(folder, report, cases or ())
     for change in changes:
-        typer.echo(f"{change.case.name}: {change.what}")
+        echo(f"{change.case.name}: {change.what}")
     absent = [] if cases else approving.left_out(folder, report)
     if absent:
-        typer.echo(f"left out, their pictures are in the run folder that was packed: {', '.join(absent)}")
+        echo(f"left out, their pictures are in the run folder that was packed: {', '.join(absent)}")
     pending = [change for change in changes if change.what != "unchanged"]
     if not pending:
-        typer.echo("nothing to approve")
+        echo("nothing to approve")
         return
     approving.check_known(folder, current_pin(folder.plan.matrix))
     if not yes:
@@ -50,14 +50,14 @@ def approve(
         except typer.Abort:  # Ctrl-C or Ctrl-D, for which typer would end with 1
             raise KeyboardInterrupt from None
         if not agreed:
-            typer.echo("nothing approved")
+            echo("nothing approved")
             return
     written = 0
     try:
         for change in pending:
-            typer.echo(f"approved {approving.approve(folder, report, change, by)}")
+            echo(f"approved {approving.approve(folder, report, change, by)}")
             written += 1
     finally:  # the pin covers what was written before one could not be
         digest = approving.pin(folder) if written else None
         if digest:
-            typer.echo(f'write into {folder.plan.matrix.path}: golden_digest = "{digest}"')
+            echo(f'write into {folder.plan.matrix.path}: golden_digest = "{digest}"')

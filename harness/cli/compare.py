@@ -21,5 +21,5 @@ def compare(run_folder: RunPath) -> None:
     folder = RunFolder.open(run_folder)
     report = steps.conclude(folder, complete=folder.is_complete(), pin=current_pin(folder.plan.matrix))
     for_run.propose(folder, report)
-    print_report(make_console(), report, steps.write_reports(report, run_folder))
+    print_report(make_console(goes_on=True), report, steps.write_reports(report, run_folder))
     raise typer.Exit(report.exit_code)

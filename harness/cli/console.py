@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     Progress,
@@ -18,11 +20,14 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from harness.errors import EXIT_BROKEN_PIPE
 from harness.execution.events import Event, Finished, Started, Stepped, Waiting
 from harness.planning.graph import cost_of
+from harness.reporting.escape import printable
 from harness.types import Outcome, Relation, Report, Row, RunSpec
 
 if TYPE_CHECKING:
@@ -40,16 +45,60 @@ NAMED_AT_MOST = 3
 """Rows named in a line that speaks of several."""
 PLAIN_WIDTH = 200
 """Columns where the output is no terminal: logs wrap badly."""
+MOST_COLUMNS = 100_000
+"""More than any table needs."""
 LINE_EVERY_S = 10.0
 """Time between lines about fuzzing where there is no terminal."""
 
 
-def make_console(stderr: bool = False) -> Console:
-    """Make a console that keeps its tables readable in a log file."""
-    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+class _Console(Console):
+    """A console that shows control characters and obeys none, and knows what to do when its reader has gone."""
+
+    goes_on = False
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render text with its control characters escaped."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable(segment.text))
+
+    def on_broken_pipe(self) -> None:
+        """Go on without output, or end as a program that ``SIGPIPE`` ends."""
+        with suppress(SystemExit):
+            super().on_broken_pipe()
+        if not self.goes_on:
+            raise SystemExit(EXIT_BROKEN_PIPE)
+
+
+def make_console(stderr: bool = False, goes_on: bool = False) -> Console:
+    """Make a console that keeps its tables readable in a log file.
+
+    Parameters
+    ----------
+    stderr
+        Print to standard error.
+    goes_on
+        Go on when the reader of the output has gone: for commands that write files which count more.
+    """
+    console = _Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    console.goes_on = goes_on
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
     return console
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Print a table; on a terminal too narrow for its words, each row as a paragraph of ``head cell`` parts."""
+    roomy = console.options.update(max_width=MOST_COLUMNS)
+    least = Measurement.get(console, roomy, table).minimum
+    if least <= console.width or not console.is_terminal:
+        console.print(table, width=max(least, console.width), crop=False)
+        return
+    heads = [str(column.header).replace("\n", " ") for column in table.columns]
+    for cells in zip(*(column.cells for column in table.columns), strict=True):
+        texts = [cell if isinstance(cell, Text) else Text(str(cell)) for cell in cells]
+        shown = [(head, text) for head, text in zip(heads, texts, strict=True) if text.plain]
+        parts = [Text.assemble(f"{head} ".lstrip(), text) for head, text in shown]
+        console.print(Text(", ").join(parts), overflow="fold")
 
 
 def name_of(spec: RunSpec) -> str:
@@ -163,7 +212,7 @@ def print_report(console: Console, report: Report, files: Mapping[str, Path]) ->
         table.add_column(column, no_wrap=column != "shards")
     for row in report.rows:
         table.add_row(*_cells(row))
-    console.print(table)
+    print_table(console, table)
     for line in _wrong(report):
         console.print(line, soft_wrap=not console.is_terminal)
     for note in report.notes:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli._options import RunPath, check_known
+from harness.cli._options import RunPath, check_known, echo
 
 if TYPE_CHECKING:
     from harness.plugins import Engine
@@ -37,11 +37,11 @@ def engines(context: typer.Context) -> None:
         try:
             engine = plugins.load("engines", name)
         except UsageError as error:
-            typer.echo(f"{name:<{width}}  {error}")
+            echo(f"{name:<{width}}  {error}")
         else:
             origin = plugins.distribution_of("engines", name) or "sp-harness"
             axes, caches = ", ".join(engine.axes), ", ".join(engine.caches)
-            typer.echo(f"{name:<{width}}  axes {axes:<10}  caches {caches:<15}  from {origin}")
+            echo(f"{name:<{width}}  axes {axes:<10}  caches {caches:<15}  from {origin}")
 
 
 @group.command(epilog="Examples: `sp-harness engines show spatial` | `sp-harness engines show cache-dit`")
@@ -66,11 +66,11 @@ def show(name: Annotated[str, typer.Argument(metavar="NAME", help="Engine.")]) -
         "planted bugs": str(len(plugins.ask(engine, "faults"))),
     }
     for label, text in lines.items():
-        typer.echo(f"{label:<{WIDTH}}{text}")
+        echo(f"{label:<{WIDTH}}{text}")
     for option, declared in engine.options.items():
-        typer.echo(f"{f'option {option}':<{WIDTH}}{declared.values()}{_default(declared.default)}")
+        echo(f"{f'option {option}':<{WIDTH}}{declared.values()}{_default(declared.default)}")
         if declared.help:
-            typer.echo(f"{'':<{WIDTH}}{declared.help}")
+            echo(f"{'':<{WIDTH}}{declared.help}")
 
 
 @group.command(
@@ -93,11 +93,9 @@ def setup(
     release, lock = setting_up.lock_of(name, version, "cpu" if cpu else "cuda")
     entries = file or table.user_file()
     table.read(entries)  # a mistake in it is better known before minutes of installing
-    python = setting_up.make(name, lock, models.cache_dir().absolute() / "environments" / lock.stem, typer.echo)
+    python = setting_up.make(name, lock, models.cache_dir().absolute() / "environments" / lock.stem, echo)
     table.enter(entries, name, release, str(python))
-    typer.echo(
-        f'{entries}: {table.address(name, release)} is entered; a variant runs there by environment = "{release}"'
-    )
+    echo(f'{entries}: {table.address(name, release)} is entered; a variant runs there by environment = "{release}"')
 
 
 @group.command(epilog="Example: `sp-harness engines verified reports/engines-20260101-120000`")
@@ -106,7 +104,7 @@ def verified(run_folder: RunPath) -> None:
     from harness.reporting import engine_table
     from harness.runs.folder import read_report
 
-    typer.echo(engine_table.verified(read_report(run_folder)), nl=False)
+    echo(engine_table.verified(read_report(run_folder)), nl=False)
 
 
 @group.command(
@@ -124,7 +122,7 @@ def page(
     report = read_report(run_folder)
     if name is not None:
         check_known("engine", name, {row.variant.engine for row in report.rows})
-    typer.echo(engine_table.page(report, name or ""), nl=False)
+    echo(engine_table.page(report, name or ""), nl=False)
 
 
 WIDTH = 30

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli._options import RunPath
+from harness.cli._options import RunPath, echo
 
 app = typer.Typer()
 
@@ -35,9 +35,9 @@ def explain(
     for_run.propose(folder, report)
     chosen = explaining.select(report.rows, rows or ())
     if not chosen:
-        typer.echo("no row fails a comparison that can be explained; name one to look inside all the same")
+        echo("no row fails a comparison that can be explained; name one to look inside all the same")
         raise typer.Exit(report.exit_code)
-    console = make_console()
+    console = make_console(goes_on=True)
     console.print("drawing once more")
     for problem in explaining.explain(folder, chosen):
         console.print(problem, markup=False)

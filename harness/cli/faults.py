@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli._options import Json
+from harness.cli._options import Json, echo
 from harness.cli.run import created, resumed
 from harness.errors import EXIT_INTERRUPTED, EXIT_OK, UsageError
 
@@ -69,14 +69,14 @@ def run(
         report = _drawn(folder)
     except KeyboardInterrupt:
         remedy = f"finish it with: sp-harness faults run --resume {folder.path}"
-        make_console(stderr=True).print(f"interrupted; what is drawn stays in {folder.path}; {remedy}")
+        make_console(stderr=True, goes_on=True).print(f"interrupted; what is drawn stays in {folder.path}; {remedy}")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     steps.write_reports(report, folder.path)
     noted = [entry["needs"] for entry in Journal.read(folder.path).events if entry["event"] == NOT_PLANTED]
     found = score.score(report, planting.places_in(report.rows), noted[0] if noted else {}, folder.sample)
     page = table.write(found, folder.path)
-    typer.echo(json.dumps(codec.encode(found), indent=2) if as_json else table.markdown(found), nl=as_json)
-    typer.echo(page, err=True)
+    echo(json.dumps(codec.encode(found), indent=2) if as_json else table.markdown(found), nl=as_json)
+    echo(page, err=True)
     raise typer.Exit(found.exit_code)
 
 
@@ -105,7 +105,7 @@ def _drawn(folder: RunFolder) -> Report:
     from harness.execution.pool import Pool
     from harness.session import explain, steps
 
-    console = make_console(stderr=True)
+    console = make_console(stderr=True, goes_on=True)
     with Pool(folder.path / "logs") as pool, LiveProgress(console, folder.plan.specs, folder.missing()) as progress:
         steps.record(folder, pool, on_event=progress)
     failing = explain.select(steps.conclude(folder).rows)
@@ -121,4 +121,4 @@ def ls() -> None:
     from harness import plugins
 
     for fault in plugins.load_all("faults"):
-        typer.echo(f"{fault.name}: {fault.cause}; needs {', '.join(fault.needs) or 'nothing'}; {fault.source}")
+        echo(f"{fault.name}: {fault.cause}; needs {', '.join(fault.needs) or 'nothing'}; {fault.source}")

@@ -70,7 +70,7 @@ def search(space: Space, out: Path, seconds: float, seed: int) -> int:
     from harness.cli.console import FuzzProgress, make_console
     from harness.fuzz import search as searching
 
-    console = make_console()
+    console = make_console(goes_on=True)
     command = _command(space, seed)
     console.print(command)
     tally = searching.Tally(seconds)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from harness.cli._options import echo
 from harness.errors import EXIT_OK, EXIT_VERDICT, UsageError
 
 app = typer.Typer(name="golden", no_args_is_help=True, help="Look after the approved pictures.")
@@ -25,6 +26,6 @@ def verify(
         raise UsageError("matrices/ holds no matrix; name one: sp-harness golden verify matrices/pr.toml")
     asked, problems = verifying.verify([read_matrix(path) for path in paths], is_all=not matrices)
     for problem in problems:
-        typer.echo(problem)
-    typer.echo(f"{asked} goldens asked for, {len(problems)} problems")
+        echo(problem)
+    echo(f"{asked} goldens asked for, {len(problems)} problems")
     raise typer.Exit(EXIT_VERDICT if problems else EXIT_OK)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from harness.cli._options import echo
 from harness.errors import UsageError
 
 app = typer.Typer()
@@ -47,5 +48,5 @@ def history(
             for line in lines:
                 console.print(f"    {line}", soft_wrap=True)
     for problem in done.problems:
-        typer.echo(f"left out: {problem}", err=True)
-    typer.echo(f"{done.num_new} of {done.num_runs} runs are new in {done.kept}; pages: {done.index}")
+        echo(f"left out: {problem}", err=True)
+    echo(f"{done.num_new} of {done.num_runs} runs are new in {done.kept}; pages: {done.index}")

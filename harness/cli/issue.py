@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from harness.cli._options import echo
+
 app = typer.Typer()
 
 
@@ -23,4 +25,4 @@ def issue(
     """Print the text of an issue about the newest run: what broke, where, why; its first line is the title."""
     from harness.history import issue as writing
 
-    typer.echo(writing.issue(path, past, log, link), nl=False)
+    echo(writing.issue(path, past, log, link), nl=False)

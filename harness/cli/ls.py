@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from harness.cli._options import echo
 from harness.errors import FileError
 
 app = typer.Typer()
@@ -22,16 +23,16 @@ def ls(
 
     if what is None:
         for kind in plugins.KINDS:
-            typer.echo(f"{kind}: {', '.join(plugins.names(kind))}")
+            echo(f"{kind}: {', '.join(plugins.names(kind))}")
     elif what.is_dir():
         for path in sorted(what.glob("*/plan.json")):
-            typer.echo(f"{path.parent}  {_judged(path.parent)}")
+            echo(f"{path.parent}  {_judged(path.parent)}")
     else:
         matrix, graph = steps.prepare(what)
         for row in graph.rows:
             cut = f"{row.plan.axis} {'+'.join(map(str, row.plan.shard_tokens))}" if row.plan else "-"
-            typer.echo(f"{row.name}  {row.skip or cut}")
-        typer.echo(f"{matrix.name}: {len(graph.rows)} rows, {len(graph.specs)} runs")
+            echo(f"{row.name}  {row.skip or cut}")
+        echo(f"{matrix.name}: {len(graph.rows)} rows, {len(graph.specs)} runs")
 
 
 def _judged(run: Path) -> str:

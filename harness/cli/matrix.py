@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli._options import Json
+from harness.cli._options import Json, echo
 from harness.errors import EXIT_OK, EXIT_VERDICT
 
 NAMED_AT_MOST = 3
@@ -39,11 +39,11 @@ def cover(
     if as_json:
         classes = [{"class": name, "count": len(rows), "rows": rows} for name, rows in found.rows.items()]
         document = {"matrices": list(map(str, matrices)), "classes": classes, "missing": found.missing}
-        typer.echo(json.dumps(document | {"additions": text}, indent=2))
+        echo(json.dumps(document | {"additions": text}, indent=2))
     else:
         _show(found.rows)
         if text:
-            typer.echo(f"\n# to be added at the end of {matrices[-1]}:\n\n{text}", nl=False)
+            echo(f"\n# to be added at the end of {matrices[-1]}:\n\n{text}", nl=False)
     raise typer.Exit(EXIT_VERDICT if found.missing else EXIT_OK)
 
 
@@ -52,7 +52,7 @@ def _show(rows: Mapping[str, Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from harness.cli.console import make_console
+    from harness.cli.console import make_console, print_table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("class", "rows", "such as"):
@@ -61,5 +61,5 @@ def _show(rows: Mapping[str, Sequence[str]]) -> None:
         such = Text(", ".join(met[:NAMED_AT_MOST])) if met else Text("not met", style="bold yellow")
         table.add_row(name, str(len(met)), such)
     console = make_console()
-    console.print(table)
+    print_table(console, table)
     console.print(f"{sum(map(bool, rows.values()))} of {len(rows)} classes are met")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from harness.cli._options import echo
 from harness.cli.compare import compare
 
 app = typer.Typer()
@@ -28,5 +29,5 @@ def merge(
 
     store = current_store(RunFolder.open(runs[0]).plan.matrix)
     folder = merging.merge(runs, out, mixed, store)
-    typer.echo(f"merged into {folder.path}")
+    echo(f"merged into {folder.path}")
     compare(folder.path)

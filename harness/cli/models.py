@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from harness.cli._options import echo
+
 app = typer.Typer(name="models", no_args_is_help=True, help="Look after checkpoints.")
 
 
@@ -18,7 +20,7 @@ def build(
     """Build a model of random weights, offline and always the same; `nano` is shipped."""
     from harness import models
 
-    typer.echo(models.build(name, to))
+    echo(models.build(name, to))
 
 
 @app.command(epilog="Example: `sp-harness models ls`")
@@ -27,4 +29,4 @@ def ls() -> None:
     from harness import models
 
     for name in models.names():
-        typer.echo(name)
+        echo(name)

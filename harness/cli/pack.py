@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli._options import RunPath
+from harness.cli._options import RunPath, echo
 
 app = typer.Typer()
 
@@ -25,4 +25,4 @@ def pack(
 
     whole, count = packing.pack(run_folder, to, reduced_px)
     others = ", the others with small pictures" if whole < count else ""
-    typer.echo(f"{to}: {whole} of {count} runs with pictures and latents as they are{others}")
+    echo(f"{to}: {whole} of {count} runs with pictures and latents as they are{others}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli._options import Json, check_known, parse_size
+from harness.cli._options import Json, check_known, echo, parse_size
 from harness.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def plan(
     check_known("--axis", axis, ("auto", "h", "w"))
     choice = choose_axis(parse_size(size), ulysses, axis, ring)  # type: ignore[arg-type]
     if as_json:
-        typer.echo(json.dumps(codec.encode(choice), indent=2))
+        echo(json.dumps(codec.encode(choice), indent=2))
     else:
         show(make_console(), choice)
 
@@ -48,6 +48,8 @@ def plan(
 def show(console: Console, choice: AxisChoice) -> None:
     """Explain both cuts of one size and which of them wins."""
     from rich.table import Table
+
+    from harness.cli.console import print_table
 
     console.print(
         f"{choice.size}: {choice.tokens_h} rows x {choice.tokens_w} columns = "
@@ -61,6 +63,6 @@ def show(console: Console, choice: AxisChoice) -> None:
         shards, local = ("+".join(map(str, values)) for values in (plan.shard_tokens, plan.local_tokens))
         numbers = (plan.sequence_target, plan.pad_tokens, plan.surplus_pad_tokens)
         table.add_row(axis, shards, local, *map(str, numbers), chosen)
-    console.print(table)
+    print_table(console, table)
     if choice.chosen_axis is None:
         console.print(choice.rule)

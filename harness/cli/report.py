@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from harness.cli._options import RunPath
+from harness.cli._options import RunPath, echo
 
 app = typer.Typer()
 
@@ -21,4 +21,4 @@ def report(run_folder: RunPath) -> None:
     for run in found.runs.values():
         check_recorded(run_folder, run)
     for file in steps.write_reports(found, run_folder).values():
-        typer.echo(file)
+        echo(file)

@@ -12,7 +12,7 @@ import typer
 
 from harness import bug
 from harness.cli import _bisect
-from harness.cli._options import Python, check_known, parse_size
+from harness.cli._options import Python, check_known, echo, parse_size
 from harness.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, BugError, InfrastructureError, UsageError, user_error
 from harness.types import Axis, GoldenPolicy, Report
 
@@ -115,7 +115,7 @@ def created(out: Path, matrix: Matrix, graph: Graph, golden: GoldenPolicy, shard
     from harness.runs.folder import RunFolder
 
     if shard and not divide(graph, shard.of)[shard.index - 1]:
-        typer.echo(f"shard {shard} of {matrix.path} has no case: there is less to divide than there are shards")
+        echo(f"shard {shard} of {matrix.path} has no case: there is less to divide than there are shards")
         return None
     return RunFolder.create(out, matrix, graph, golden, shard)
 
@@ -185,7 +185,7 @@ def _compute(folder: RunFolder, make: Make, judge: bool, explained: bool) -> int
     from harness.cli.console import LiveProgress, make_console
     from harness.session import steps
 
-    console = make_console()
+    console = make_console(goes_on=True)
     complete = True
     try:
         progress = LiveProgress(console, folder.plan.specs, folder.missing())

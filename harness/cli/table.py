@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli._options import RunPath
+from harness.cli._options import RunPath, echo
 
 app = typer.Typer()
 
@@ -23,14 +23,14 @@ def table(
     """Print what splitting costs, a line for each cut: pads, fidelity, seconds a step, peak memory."""
     from rich.table import Table
 
-    from harness.cli.console import make_console
+    from harness.cli.console import make_console, print_table
     from harness.reporting import cost_table
     from harness.runs.folder import read_report
 
     report = read_report(run_folder)
     lines = cost_table.lines(report)
     if as_markdown:
-        typer.echo(cost_table.markdown(lines), nl=False)
+        echo(cost_table.markdown(lines), nl=False)
         return
     shown = Table(box=None, header_style="bold", pad_edge=False)
     for head in cost_table.HEADS.values():
@@ -38,5 +38,5 @@ def table(
     for line in lines:
         shown.add_row(*astuple(line))
     console = make_console()
-    console.print(shown)
+    print_table(console, shown)
     console.print(f"{report.name}, {report.platform}. {cost_table.KEY}", soft_wrap=True)

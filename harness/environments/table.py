@@ -80,7 +80,7 @@ def read(path: Path) -> dict[str, str]:
         For a mistake in the file; the message names file and key, and what to write instead.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError, RecursionError) as error:
@@ -140,7 +140,7 @@ def enter(path: Path, engine: str, name: str, python: str) -> None:
     if before is not None:
         raise ConfigError(f"{path}: names {before} for {address(engine, name)}; remove that entry, and set up again")
     addition = tomli_w.dumps({engine: {name: {"python": python}}})
-    text = path.read_text(encoding="utf-8").rstrip() if path.is_file() else ""
+    text = path.read_text(encoding="utf-8-sig").rstrip() if path.is_file() else ""
     text = f"{text}\n\n{addition}" if text else addition
     try:
         tomllib.loads(text)

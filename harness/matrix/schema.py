@@ -130,7 +130,7 @@ def read_tables(path: Path) -> MatrixTables:
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
         raise ConfigError(f"{path}: cannot be read ({reason}); name a matrix file such as matrices/pr.toml") from None

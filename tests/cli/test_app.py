@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pkgutil
 import re
 import subprocess
@@ -15,7 +16,7 @@ from typer.main import get_command
 
 from harness import cli as cli_package
 from harness.cli.app import app
-from tests.command_line import Cli
+from tests.command_line import ONE_ROW, Cli, Write, only_run
 
 HEAVY = {"torch", "diffusers", "transformers", "accelerate", "numpy", "pandas", "skimage"}
 
@@ -89,3 +90,31 @@ def test_what_the_parser_refuses_ends_with_a_box(cli: Cli, arguments: list[str],
     assert "Usage:" in done.err
     assert words in " ".join(re.sub(r"[│╭╮╰╯─]", " ", done.err).split())
     assert "Traceback" not in done.err
+
+
+class TestReaderThatHasGone:
+    def ended(self, tmp_path: Path, *arguments: object) -> tuple[int, str]:
+        """Run a command whose standard output nobody reads: its exit code, and what it prints to standard error."""
+        reader, writer = os.pipe()
+        os.close(reader)
+        command = [sys.executable, "-m", "harness.cli", *map(str, arguments)]
+        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120)
+        os.close(writer)
+        return done.returncode, done.stderr
+
+    @pytest.mark.parametrize("command", [["ls"], ["plan", "720x720"], ["plan", "720x720", "--json"]], ids=" ".join)
+    def test_ends_a_command_as_it_ends_cat(self, tmp_path: Path, command: list[str]) -> None:
+        assert self.ended(tmp_path, *command) == (141, "")
+
+    def test_does_not_end_a_run(self, tmp_path: Path, write: Write) -> None:
+        assert self.ended(tmp_path, "run", write(ONE_ROW), "--out", tmp_path / "out") == (0, "")
+        assert (only_run(tmp_path / "out") / "index.html").is_file()
+
+
+def test_a_terminal_of_few_characters_gets_no_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "harness.cli", "ls", str(tmp_path / "\u00fc\x1b[31m\udcff\n.toml")]
+    done = subprocess.run(command, capture_output=True, timeout=60, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"sp-harness: ")
+    assert rb"\xfc\x1b[31m\udcff .toml: cannot be read" in done.stderr
+    assert done.stderr.count(b"\n") == 1

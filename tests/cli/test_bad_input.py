@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command_line import CASE, HEAD, OFF, VARIANT, Cli, Write, one_line
+from tests.command_line import CASE, HEAD, OFF, ONE_ROW, VARIANT, Cli, Write, one_line
 
 LONG = [[*command, "x" * 5000] for command in (["compare"], ["report"], ["run", "--resume"], ["history"], ["ls"])]
 
@@ -116,6 +116,14 @@ def test_a_matrix_that_is_no_text_is_one_line(cli: Cli, write: Write) -> None:
     matrix.write_bytes(b"\xff\xfe\x00")
     one_line(cli("run", matrix), str(matrix), "no UTF-8 text")
     one_line(cli("run", matrix.parent), str(matrix.parent), "cannot be read")
+
+
+def test_a_matrix_as_windows_writes_it_is_read(cli: Cli, write: Write) -> None:
+    matrix = write(ONE_ROW)
+    plain = cli("ls", matrix)
+    matrix.write_bytes(b"\xef\xbb\xbf" + ONE_ROW.replace("\n", "\r\n").encode())
+    assert cli("ls", matrix) == plain
+    assert plain.code == 0
 
 
 def test_a_model_folder_that_lacks_a_part_is_named(cli: Cli, write: Write, tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
+from harness.cli._options import echo
 from harness.cli.console import LiveProgress, make_console, name_of, print_report
 from harness.execution.events import Finished, Holding, Started, Stepped, Waiting
 from harness.planning.cut import cut
@@ -138,6 +140,20 @@ class TestReport:
         assert lines[-1] == "report: reports/x/index.html"
         assert "Goldens are off" in text
 
+    @pytest.mark.parametrize("width", [80, 40])
+    def test_on_a_narrow_terminal_each_row_is_a_paragraph(self, bench: Any, width: int) -> None:
+        report = steps.conclude(bench.drawn(golden="off"))
+        console, text = screen(terminal=True, width=width)
+        print_report(console, report, {})
+        lines = text.getvalue().splitlines()
+        assert max(map(len, lines)) <= width
+        words = " ".join(text.getvalue().split())
+        assert len(report.rows) == words.count("verdict pass")
+        for row in report.rows:
+            assert row.plan is not None
+            shards = f"{row.plan.axis} {'+'.join(map(str, row.plan.shard_tokens))}"
+            assert f"case {row.case.name}, variant {row.variant.label}, shards {shards}, pads" in words
+
     def test_what_is_wrong_is_said_in_words(self, bench: Any, repaint: Any) -> None:
         report = steps.conclude(bench.drawn(golden="off", edit=repaint("candidate", 0.01)))
         text = self.printed(report)
@@ -181,6 +197,16 @@ class TestReport:
         text = self.printed(replace(report, rows=(broken,), notes=("[red]a note",)))
         assert "[/] said [bold]x[/bold]" in text
         assert "[red]a note" in text
+
+
+def test_control_characters_are_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
+    console = make_console()
+    console.print(Text("failed: \x1b]0;title\x07\x9b31m\u202etxet\ttab\nnext"))
+    echo("a/\x1b[2J\x7f")
+    out, _ = capsys.readouterr()
+    assert [line.split() for line in out.splitlines()] == [
+        ["failed:", r"\x1b]0;title\x9b31m\u202etxet", "tab"], ["next"], [r"a/\x1b[2J\x7f"]
+    ]  # fmt: skip
 
 
 def test_a_log_is_wide_enough_for_the_table(capsys: pytest.CaptureFixture[str]) -> None:
