@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,6 +26,13 @@ def echo(message: object, nl: bool = True, err: bool = False) -> None:
     """Print text whose control characters are shown and not obeyed: names and paths are others' choice."""
     text = printable(str(message))
     print(text, end="\n" if nl else "", file=sys.stderr if err else sys.stdout, flush=True)
+
+
+def echo_json(value: Any) -> None:
+    """Print a dataclass, or plain data that may hold some, as JSON."""
+    from harness import codec
+
+    echo(json.dumps(codec.encode(value), indent=2))
 
 
 def check_known(option: str, value: str, known: Iterable[str]) -> None:

@@ -28,7 +28,9 @@ from harness.cli import (
     pack,
     plan,
     report,
+    rerun,
     run,
+    show,
     table,
 )
 from harness.cli._options import echo
@@ -42,7 +44,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for command in (run, merge, plan, compare, explain, approve, report, history, issue, table, pack, ls, fuzz):
+for command in (
+    run,
+    rerun,
+    merge,
+    plan,
+    compare,
+    explain,
+    approve,
+    report,
+    show,
+    history,
+    issue,
+    table,
+    pack,
+    ls,
+    fuzz,
+):
     app.add_typer(command.app)
 for group in (golden, models, matrix, faults, engines):
     app.add_typer(group.app)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli._options import RunPath, check_known, echo
+from harness.cli._options import Json, RunPath, check_known, echo, echo_json
 
 if TYPE_CHECKING:
     from harness.plugins import Engine
@@ -24,7 +24,7 @@ app.add_typer(group)
 
 
 @group.callback()
-def engines(context: typer.Context) -> None:
+def engines(context: typer.Context, as_json: Json = False) -> None:
     """List the engines with their axes, layouts and caches; one that cannot be imported with the reason."""
     from harness import plugins
     from harness.errors import UsageError
@@ -33,19 +33,28 @@ def engines(context: typer.Context) -> None:
         return
     names = plugins.names("engines")
     width = max(map(len, names))
+    found: dict[str, dict[str, Any]] = {}
     for name in names:
         try:
             engine = plugins.load("engines", name)
         except UsageError as error:
-            echo(f"{name:<{width}}  {error}")
+            found[name] = {"problem": str(error)}
         else:
             origin = plugins.distribution_of("engines", name) or "sp-harness"
-            axes, caches = ", ".join(engine.axes), ", ".join(engine.caches)
-            echo(f"{name:<{width}}  axes {axes:<10}  caches {caches:<15}  from {origin}")
+            found[name] = {"axes": engine.axes, "layouts": engine.layouts, "caches": engine.caches, "from": origin}
+    if as_json:
+        echo_json(found)
+        return
+    for name, engine in found.items():
+        if "problem" in engine:
+            echo(f"{name:<{width}}  {engine['problem']}")
+            continue
+        axes, caches = ", ".join(engine["axes"]), ", ".join(engine["caches"])
+        echo(f"{name:<{width}}  axes {axes:<10}  caches {caches:<15}  from {engine['from']}")
 
 
 @group.command(epilog="Examples: `sp-harness engines show spatial` | `sp-harness engines show cache-dit`")
-def show(name: Annotated[str, typer.Argument(metavar="NAME", help="Engine.")]) -> None:
+def show(name: Annotated[str, typer.Argument(metavar="NAME", help="Engine.")], as_json: Json = False) -> None:
     """Show an engine's axes, layouts, caches and options, each option with its values, default and help."""
     import inspect
 
@@ -65,6 +74,13 @@ def show(name: Annotated[str, typer.Argument(metavar="NAME", help="Engine.")]) -
         "arithmetic": _arithmetic(engine),
         "planted bugs": str(len(plugins.ask(engine, "faults"))),
     }
+    if as_json:
+        options = {
+            option: {"values": declared.values(), "default": declared.default, "help": declared.help}
+            for option, declared in engine.options.items()
+        }
+        echo_json({**lines, "options": options})
+        return
     for label, text in lines.items():
         echo(f"{label:<{WIDTH}}{text}")
     for option, declared in engine.options.items():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli._options import Json, echo
+from harness.cli._options import Json, echo, echo_json
 from harness.cli.run import created, resumed
 from harness.errors import EXIT_INTERRUPTED, EXIT_OK, UsageError
 
@@ -116,9 +116,13 @@ def _drawn(folder: RunFolder) -> Report:
 
 
 @app.command(epilog="Example: `sp-harness faults ls`")
-def ls() -> None:
+def ls(as_json: Json = False) -> None:
     """List the planted bugs: cause, what a row needs to show it, public thread."""
     from harness import plugins
 
+    if as_json:
+        known = plugins.load_all("faults")
+        echo_json([{"name": f.name, "cause": f.cause, "needs": f.needs, "source": f.source} for f in known])
+        return
     for fault in plugins.load_all("faults"):
         echo(f"{fault.name}: {fault.cause}; needs {', '.join(fault.needs) or 'nothing'}; {fault.source}")

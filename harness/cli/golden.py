@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli._options import echo
+from harness.cli._options import Json, echo, echo_json
 from harness.errors import EXIT_OK, EXIT_VERDICT, UsageError
 
 app = typer.Typer(name="golden", no_args_is_help=True, help="Look after the approved pictures.")
@@ -16,6 +16,7 @@ app = typer.Typer(name="golden", no_args_is_help=True, help="Look after the appr
 @app.command(epilog="Example: `sp-harness golden verify matrices/pr.toml matrices/smoke.toml`")
 def verify(
     matrices: Annotated[list[Path] | None, typer.Argument(metavar="[MATRIX]...", help="All of matrices/.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Find goldens that are missing, altered, or, where no matrix is named, unused; exit 1 if there are any."""
     from harness.goldens import verify as verifying
@@ -25,7 +26,10 @@ def verify(
     if not paths:
         raise UsageError("matrices/ holds no matrix; name one: sp-harness golden verify matrices/pr.toml")
     asked, problems = verifying.verify([read_matrix(path) for path in paths], is_all=not matrices)
-    for problem in problems:
-        echo(problem)
-    echo(f"{asked} goldens asked for, {len(problems)} problems")
+    if as_json:
+        echo_json({"asked": asked, "problems": problems})
+    else:
+        for problem in problems:
+            echo(problem)
+        echo(f"{asked} goldens asked for, {len(problems)} problems")
     raise typer.Exit(EXIT_VERDICT if problems else EXIT_OK)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli._options import echo
+from harness.cli._options import Json, echo, echo_json
 
 app = typer.Typer(name="models", no_args_is_help=True, help="Look after checkpoints.")
 
@@ -24,9 +24,12 @@ def build(
 
 
 @app.command(epilog="Example: `sp-harness models ls`")
-def ls() -> None:
+def ls(as_json: Json = False) -> None:
     """List the built-in models."""
     from harness import models
 
+    if as_json:
+        echo_json(models.names())
+        return
     for name in models.names():
         echo(name)

@@ -130,11 +130,10 @@ def resumed(path: Path, python: Sequence[str] = ()) -> RunFolder:
     python
         Interpreters of engines, ``ENGINE[@NAME]=PYTHON``, instead of those planned.
     """
-    from harness.environments import table
     from harness.execution import locks
     from harness.goldens import for_run
     from harness.goldens.pin import known_digests
-    from harness.matrix.loader import current_pin, with_interpreters
+    from harness.matrix.loader import current_pin, known_interpreters, with_interpreters
     from harness.runs.folder import RunFolder
     from harness.session import steps
 
@@ -146,8 +145,7 @@ def resumed(path: Path, python: Sequence[str] = ()) -> RunFolder:
         for_run.fetch(matrix, known_digests(folder, current_pin(matrix)))
     with locks.claimed(path, "planning"):
         whole = (folder.plan.whole or folder.plan).matrix
-        known = table.known(Path(whole.path).parent) | dict(whole.interpreters) | table.named(python)
-        folder.replan(steps.plan(with_interpreters(whole, known, python)))
+        folder.replan(steps.plan(with_interpreters(whole, known_interpreters(whole, python), python)))
     return folder
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli._options import RunPath, echo
+from harness.cli._options import Json, RunPath, echo, echo_json
 
 app = typer.Typer()
 
@@ -19,6 +19,7 @@ app = typer.Typer()
 def table(
     run_folder: RunPath,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Print what splitting costs, a line for each cut: pads, fidelity, seconds a step, peak memory."""
     from rich.table import Table
@@ -29,6 +30,9 @@ def table(
 
     report = read_report(run_folder)
     lines = cost_table.lines(report)
+    if as_json:
+        echo_json(lines)
+        return
     if as_markdown:
         echo(cost_table.markdown(lines), nl=False)
         return

@@ -84,6 +84,20 @@ def with_interpreters(matrix: Matrix, known: Mapping[str, str], python: Sequence
     return replace(matrix, interpreters={place: known[place] for place in needed if place in known})
 
 
+def known_interpreters(matrix: Matrix, python: Sequence[str] = ()) -> dict[str, str]:
+    """Return the interpreters of engines by address: those recorded with a matrix, else of environments.toml.
+
+    Parameters
+    ----------
+    matrix
+        The matrix of a run.
+    python
+        Words of the command line, which come before both.
+    """
+    of_files = table_of_environments.known(Path(matrix.path).parent)
+    return of_files | dict(matrix.interpreters) | table_of_environments.named(python)
+
+
 def current_pin(matrix: Matrix) -> str | None:
     """Return the present pin of a matrix's file, which may be newer than the run; ``None`` if it cannot be read."""
     try:

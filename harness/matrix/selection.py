@@ -57,16 +57,30 @@ def alone(matrix: Matrix, name: str) -> Matrix:
     UsageError
         If there is no such row.
     """
+    return rows_named(matrix, [name])
+
+
+def rows_named(matrix: Matrix, names: Iterable[str]) -> Matrix:
+    """Restrict a matrix to some rows, ``CASE/VARIANT``, and the earlier requests of their sequences.
+
+    Raises
+    ------
+    UsageError
+        If there is no such row.
+    """
     rows = {f"{case}/{label}": (case, label) for case, label in matrix.pairs}
-    if name not in rows:
-        raise UsageError(f"{matrix.path}: there is no row {name!r}; {did_you_mean(name, rows)}")
     cases = {case.name: case for case in matrix.cases}
-    wanted, label = rows[name]
-    sequence = cases[wanted].sequence
-    of_variant = [case for case, variant in matrix.pairs if variant == label]
-    earlier = of_variant[: of_variant.index(wanted)]
-    kept = [case for case in earlier if sequence is not None and cases[case].sequence == sequence]
-    return narrowed(matrix, [(case, label) for case in (*kept, wanted)])
+    kept: set[tuple[str, str]] = set()
+    for name in names:
+        if name not in rows:
+            raise UsageError(f"{matrix.path}: there is no row {name!r}; {did_you_mean(name, rows)}")
+        wanted, label = rows[name]
+        sequence = cases[wanted].sequence
+        of_variant = [case for case, variant in matrix.pairs if variant == label]
+        earlier = of_variant[: of_variant.index(wanted)]
+        kept |= {(case, label) for case in earlier if sequence is not None and cases[case].sequence == sequence}
+        kept.add((wanted, label))
+    return narrowed(matrix, [pair for pair in matrix.pairs if pair in kept])
 
 
 def narrowed(matrix: Matrix, pairs: Iterable[tuple[str, str]]) -> Matrix:

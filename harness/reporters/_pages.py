@@ -43,12 +43,9 @@ from harness.reporters._words import (
     state_of,
 )
 from harness.reporting.difference_index import SHOWN_IMAGES, Difference, DifferenceIndex
-from harness.reporting.golden_copies import slug
+from harness.reporting.row_pages import names_of, page_of
 from harness.types import Failure, Relation, Report, Row, Run
 
-ROWS = "rows"
-"""Folder of the rows' pages."""
-LONGEST_ANCHOR = 150
 ROLES = ("baseline", "replay", "control", "candidate")
 
 
@@ -149,7 +146,6 @@ class PageBuilder:
     report: Report
     folder: Path
     users: Counter[str] = field(init=False)
-    anchors: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.users = Counter(digest for row in self.report.rows for digest in set(row.runs.values()))
@@ -160,7 +156,8 @@ class PageBuilder:
         Baselines go side by side: reading, drawing and packing pictures is nearly all there is to do, and leaves
         the interpreter free. Rows that share a baseline share pictures, and go one after the other.
         """
-        named = [(row, self._anchor(row)) for row in rows]
+        anchors = dict(zip(map(id, self.report.rows), names_of(self.report.rows), strict=True))
+        named = [(row, anchors[id(row)]) for row in rows]
         groups: dict[str, list[tuple[Row, str]]] = {}
         for row, anchor in named:
             groups.setdefault(row.runs.get("baseline", row.case.name), []).append((row, anchor))
@@ -190,7 +187,7 @@ class PageBuilder:
         return RowView(
             row=row,
             anchor=anchor,
-            page=f"{ROWS}/{anchor}.html",
+            page=page_of(anchor),
             outcome=outcome_word(outcome),
             style=outcome_word(outcome).replace(" ", "-"),
             sentence=sentence_of(row),
@@ -221,16 +218,6 @@ class PageBuilder:
     def _thumbnail(self, card: Card | None) -> str | None:
         found = thumbnail(self.folder, unquote(card.file)) if card and card.file else None
         return quote(found) if found else None
-
-    def _anchor(self, row: Row) -> str:
-        """Make a file name and an address on the overview from the row's name, unique over all rows."""
-        wanted = slug(row.name)[:LONGEST_ANCHOR]
-        anchor, number = wanted, 1
-        while anchor.lower() in self.anchors:  # some file systems take both cases for one
-            number += 1
-            anchor = f"{wanted}_{number}"
-        self.anchors.add(anchor.lower())
-        return anchor
 
     def _role(self, row: Row, role: str) -> RoleView:
         digest = row.runs[role]

@@ -18,7 +18,8 @@ from harness.reporters import _layouts as sides
 from harness.reporters import _steps as steps
 from harness.reporters import _story as story
 from harness.reporters import _words as words
-from harness.reporters._pages import ROWS, PageBuilder, RowView
+from harness.reporters._pages import PageBuilder, RowView
+from harness.reporting import row_pages
 from harness.types import Report
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -92,7 +93,7 @@ def _templates() -> Environment:
 
 def _write_rows(rows: Sequence[RowView], folder: Path, shared: dict[str, Any]) -> None:
     """Write the rows' pages anew, each with links to its neighbours; pages of earlier versions are removed."""
-    shutil.rmtree(folder / ROWS, ignore_errors=True)
+    shutil.rmtree(folder / row_pages.FOLDER, ignore_errors=True)
     for axis in AXIS_WORDS:
         (folder / f"{axis}.html").unlink(missing_ok=True)
     template = _templates().get_template("row.html.j2")
