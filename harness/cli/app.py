@@ -14,6 +14,7 @@ from harness.cli import (
     _bisect,
     approve,
     compare,
+    doctor,
     engines,
     explain,
     faults,
@@ -60,6 +61,7 @@ for command in (
     pack,
     ls,
     fuzz,
+    doctor,
 ):
     app.add_typer(command.app)
 for group in (golden, models, matrix, faults, engines):

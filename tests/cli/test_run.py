@@ -114,7 +114,7 @@ def test_prompts_are_any_text(cli: Cli, write: Write, tmp_path: Path) -> None:
     run = only_run(tmp_path / "out")
     report = json.loads((run / "report.json").read_text(encoding="utf-8"))
     assert [row["case"]["prompts"] for row in report["rows"]] == [[prompt] for prompt in prompts]
-    pages = "".join(page.read_text(encoding="utf-8") for page in run.glob("*.html"))
+    pages = "".join(page.read_text(encoding="utf-8") for page in run.rglob("*.html"))
     assert "<script>alert" not in pages
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in pages
     assert "🦊" in pages
