@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import doctest
 import importlib
+import json
 import pkgutil
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import types
+from harness import codec, types
 from harness.planning.cut import cut
 from harness.types import (
     Bound,
@@ -24,6 +26,7 @@ from harness.types import (
     Figure,
     Relation,
     Row,
+    Run,
     RunSpec,
     Size,
     Variant,
@@ -174,6 +177,12 @@ class TestDigest:
     )
     def test_everything_else_does(self, change: dict[str, Any]) -> None:
         assert replace(SPEC, **change).digest != SPEC.digest
+
+    def test_runs_of_earlier_versions_keep_theirs(self) -> None:
+        """A run folder is read by newer versions: a new field must not change the digest of what does without it."""
+        report = Path(__file__).parents[1] / "docs" / "nightly-example" / "report" / "report.json"
+        runs = json.loads(report.read_text(encoding="utf-8"))["runs"]
+        assert {digest: codec.decode(Run, run).spec.digest for digest, run in runs.items()} == {d: d for d in runs}
 
     def test_is_an_address(self) -> None:
         assert re.fullmatch(r"[0-9a-f]{16}", SPEC.digest)

@@ -69,6 +69,8 @@ class RunSpec:
         fields["case"] = self.case.identity()
         if not self.probe:  # a run without a probe is what it was before there were probes
             del fields["probe"]
+        if not self.environment:  # nor is one in the environment of the harness changed by there being others
+            del fields["environment"]
         return digest_of(fields)[:16]
 
 
