@@ -215,6 +215,7 @@ def test_only_raising_and_hanging_are_the_engines_fault() -> None:
         FailureKind.OUT_OF_MEMORY,
         FailureKind.DISK_FULL,
         FailureKind.LAUNCH,
+        FailureKind.STOPPED,
     }
 
 

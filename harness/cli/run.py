@@ -60,6 +60,10 @@ def run(
         typer.Option(metavar="ROW", help="Only this row; exit codes for git bisect run: 0 passes, 1 fails, 125 else."),
     ] = None,
     bad_error: Annotated[bool, typer.Option("--bad-error", help="With --bisect: an error fails too.")] = False,
+    changed_since: Annotated[
+        str | None,
+        typer.Option(metavar="REF", help="Only rows that files changed since this commit can touch; says why."),
+    ] = None,
     executor: Annotated[str, typer.Option(help="Where runs are computed: local, or ray for a Ray cluster.")] = "local",
     ray_address: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="The Ray cluster; found as ray finds it, or started here.")
@@ -75,9 +79,10 @@ def run(
     from harness.runs.folder import read_report
     from harness.session import steps
 
-    if resume and (case or size or axis or engine or shard or golden != "required"):
+    if resume and (case or size or axis or engine or shard or changed_since or golden != "required"):
         raise UsageError(
-            "--resume finishes what was planned; leave out --case, --size, --axis, --engine, --shard and --golden"
+            "--resume finishes what was planned; leave out --case, --size, --axis, --engine, --shard, --changed-since "
+            "and --golden"
         )
     for name in axis or ():
         check_known("--axis", name, get_args(Axis))
@@ -99,6 +104,7 @@ def run(
         wanted = Selection(case or (), size or (), axis or (), engine or ())
         selected = select(read_matrix(matrix, python or ()), wanted)
         selected = alone(selected, bisect) if bisect else selected
+        selected = _touched(selected, changed_since) if changed_since else selected
         if golden == "required":
             for_run.fetch(selected)
         folder = created(out, selected, steps.plan(selected), cast(GoldenPolicy, golden), part)
@@ -107,6 +113,19 @@ def run(
         (row,) = (row for row in read_report(folder.path).rows if row.name == bisect)
         code = _bisect.exit_code(row, bad_error)
     raise typer.Exit(code)
+
+
+def _touched(matrix: Matrix, ref: str) -> Matrix:
+    """Restrict a matrix to the rows that changes since a commit can touch, and say why; ends where there are none."""
+    from harness.matrix.selection import rows_named
+    from harness.session import changed
+
+    reasons = changed.since(matrix, ref)
+    for line in changed.sentences(reasons, len(matrix.pairs), ref):
+        echo(line)
+    if not reasons:
+        raise typer.Exit(EXIT_OK)
+    return rows_named(matrix, reasons)
 
 
 def created(out: Path, matrix: Matrix, graph: Graph, golden: GoldenPolicy, shard: Shard | None) -> RunFolder | None:
