@@ -32,7 +32,7 @@ def main() -> None:
     local_rank, rank, world_size = (int(os.environ[name]) for name in ("LOCAL_RANK", "RANK", "WORLD_SIZE"))
     case = specs[0].case
     worker = Worker(rank, world_size, case.device, specs[0].model_path, case.dtype)
-    names = dict.fromkeys(job.get("engine") or spec.engine for spec in specs)
+    names = dict.fromkeys(spec.engine for spec in specs)
     engines: dict[str, Engine] = {name: plugins.load("engines", name)() for name in names}
     for engine in engines.values():
         worker.configuration = {**worker.configuration, **engine.configuration(specs[0])}
@@ -45,11 +45,11 @@ def main() -> None:
     reply["loaded_bytes"] = _memory_bytes(case.device)
     if job.get("warm") is not None:
         first = specs[job["warm"]]
-        engines[job.get("engine") or first.engine].draw(first)
+        engines[first.engine].draw(first)
         _give_back_memory()
     for number, spec in enumerate(specs):
         if world_size > 1 or _claim(Path(job["folder"], f"taken-{number}")):
-            reply["runs"].append(_drawn(engines[job.get("engine") or spec.engine], spec, worker, job.get("latents")))
+            reply["runs"].append(_drawn(engines[spec.engine], spec, worker))
     if job.get("weights"):
         reply |= _weights(worker)
     Path(job["folder"], f"{local_rank}.json").write_text(json.dumps(reply), encoding="utf-8")
@@ -80,16 +80,12 @@ def _claim(file: Path) -> bool:
     return True
 
 
-def _drawn(engine: Engine, spec: RunSpec, worker: Worker, latents: str | None) -> dict[str, Any]:
+def _drawn(engine: Engine, spec: RunSpec, worker: Worker) -> dict[str, Any]:
     reset_peak_memory(spec.case.device)
     worker.counters.clear()
     started = time.perf_counter()
     drawing = engine.draw(spec)
     draw_s = time.perf_counter() - started
-    if drawing is not None and latents and worker.rank == 0:
-        from safetensors.numpy import save_file
-
-        save_file({"latents": drawing.latents}, Path(latents, f"{spec.digest}.safetensors"))
     return {
         "digest": spec.digest,
         "draw_s": draw_s,

@@ -77,8 +77,8 @@ def draw(
     side_by_side
         Processes for runs on one device; as many as the harness takes where 0.
     job
-        More for ``_draw.py``: ``latents`` (folder), ``weights`` (count copies), ``engine`` (another one), ``warm``
-        (number of the run that is drawn once before, unmeasured).
+        More for ``_draw.py``: ``weights`` (count copies), ``warm`` (number of the run that is drawn once before,
+        unmeasured).
 
     Raises
     ------

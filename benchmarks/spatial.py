@@ -1,17 +1,17 @@
-"""Layouts side by side, and beside diffusers' own context parallelism: pads, bytes, seconds a step, and the floor.
+"""Layouts side by side, and beside other engines: pads, bytes, seconds a step, and the floor.
 
 Prints one table from one run of ``benchmarks/spatial.toml``, or of another matrix. Runs are drawn one at a time.
 Times are medians over the denoise steps of a run (the first is left out: it warms caches), as ratios to the
 single device of the same case, which is diffusers' stock pipeline. Variants with ``graph`` replay their steps, and
-``spatial`` alone on the single device does so too, for fairness. ``diffusers-cp`` is the engine of that name. The
-floor is what a step's operations and bytes take at rates measured on this device, before and after (``_floor.py``).
-Fidelity is latents PSNR to the single device.
+``spatial`` alone on the single device does so too, for fairness. Other engines of the matrix stand beside it, an
+engine whose environment is not set up is named and left out. The floor is what a step's operations and bytes take
+at rates measured on this device, before and after (``_floor.py``). Fidelity is latents PSNR to the single device.
 
 On a CPU every rank computes with one thread, and so does the single device: "of single" is two cores against one.
 "MB sent" is counted where it is sent, of all ranks in all steps, with the trajectory that layouts gather once at
 the end of a run for the report; what enters the floor of a step is without it.
 
-    python benchmarks/spatial.py [MATRIX] [--size WIDTHxHEIGHT ...]
+    python benchmarks/spatial.py [MATRIX] [--size WIDTHxHEIGHT ...] [--python sglang=~/sglang/.venv/bin/python]
     python benchmarks/spatial.py --device cuda --dtype bfloat16 --model z-image-random     # two GPUs, NCCL
 """
 
@@ -21,26 +21,22 @@ import argparse
 import functools
 import statistics
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import _floor
 from _common import add_model, drawable, finish, parser, positive, retargeted, start, table
-from _launch import draw
 
 from harness import models
 from harness.diagnose.sentence import describe
 from harness.errors import UsageError
 from harness.execution.events import Finished
 from harness.execution.pool import Pool
-from harness.judging import measure as measuring
 from harness.judging.comparisons import Measurer
 from harness.matrix.selection import Selection
-from harness.plugins import Context, load
 from harness.runs.folder import RunFolder
-from harness.runs.sample import Sample
 from harness.session import steps
 from harness.types import Matrix, Relation, Row, Run, ShardPlan
 from harness.worker import traffic
@@ -61,6 +57,7 @@ def main() -> int:
     add_model(made)
     made.add_argument("matrix", nargs="?", type=Path, default=Path(__file__).with_suffix(".toml"))
     made.add_argument("--size", action="append", default=[], help="only this size")
+    made.add_argument("--python", action="append", default=[], metavar="ENGINE=PYTHON", help="interpreter of an engine")
     made.add_argument("--steps", type=positive, help="instead of the matrix' own number")
     made.add_argument("--quick", action="store_true", help="measure rates on small arrays")
     arguments = made.parse_args()
@@ -70,7 +67,7 @@ def main() -> int:
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Draw everything, then put each run beside its single device and its floor."""
-    matrix, _ = steps.prepare(arguments.matrix, Selection(sizes=arguments.size))
+    matrix, _ = steps.prepare(arguments.matrix, Selection(sizes=arguments.size), arguments.python)
     _check(matrix)
     if arguments.steps:
         matrix = replace(matrix, cases=tuple(replace(case, steps=arguments.steps) for case in matrix.cases))
@@ -82,10 +79,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as out:
         folder = RunFolder.create(Path(out), matrix, graph, "off")
         runs = _drawn(folder, rows)
-        others = _context_parallel(folder, dict.fromkeys(row.runs["baseline"] for row in rows), runs, ranks)
         yardstick = _Yardstick(arguments, ranks, _floor.best(before, speed()))
-        lines = _lines(folder, rows, runs, others, yardstick)
-    return {"rates": {name: asdict(rate) for name, rate in yardstick.rates.items()}, "lines": lines}
+        lines = _lines(folder, rows, runs, yardstick)
+    skipped = {f"{row.variant.label}: {row.skip}": None for row in graph.rows if row.skip}
+    rates = {name: asdict(rate) for name, rate in yardstick.rates.items()}
+    return {"rates": rates, "lines": lines, "skipped": list(skipped)}
 
 
 def _check(matrix: Matrix) -> None:
@@ -94,19 +92,13 @@ def _check(matrix: Matrix) -> None:
         if case.num_images > 1 or case.guidance_scale > 0:
             raise UsageError(f"{matrix.path}: {case.name}: floors are of one picture without guidance; leave it out")
     for variant in matrix.variants:
-        if variant.engine != "spatial" or variant.degree < 2 or variant.ring > 1 or variant.cache != "none":
-            known = 'engine = "spatial" on two ranks or more, without ring and cache'
+        if variant.degree < 2 or variant.ring > 1 or variant.cache != "none":
+            known = "Ulysses on two ranks or more, without a cache"
             raise UsageError(f"{matrix.path}: {variant.label}: floors are of {known}; leave it out")
 
 
-def _lines(
-    folder: RunFolder,
-    rows: Sequence[Row],
-    runs: dict[str, Run],
-    others: dict[str, tuple[Run, str]],
-    yardstick: _Yardstick,
-) -> list[dict[str, Any]]:
-    """Case by case the single device, its cut runs, and diffusers' own."""
+def _lines(folder: RunFolder, rows: Sequence[Row], runs: dict[str, Run], yardstick: _Yardstick) -> list[dict[str, Any]]:
+    """Case by case the single device, then its cut runs."""
     measurer = Measurer(folder)
     for run in runs.values():
         measurer.add_run(run)
@@ -118,16 +110,18 @@ def _lines(
         for digest in dict.fromkeys(row.runs["control"] for row in of_case if _recorded(row)):
             own.append(_line(first, runs[digest], single, yardstick.single(runs[digest])))
         for row in of_case:
-            assert row.plan is not None
             split = runs[row.runs["candidate"]]
             fidelity = describe(measurer.measure(Relation.PAIR, baseline, row.runs["candidate"]))
-            named = {"axis": row.plan.axis, "layout": row.variant.layout, "fidelity": fidelity}
-            own.append(_line(row, split, single, yardstick.spatial(split)) | named)
-        other, fidelity = others[baseline]
-        named = {"layout": "diffusers-cp", "fidelity": fidelity}
-        own.append(_line(first, other, single, yardstick.even(other)) | named)
+            own.append(_line(row, split, single, yardstick.split(split)) | _named(row) | {"fidelity": fidelity})
         lines = own + lines
     return lines
+
+
+def _named(row: Row) -> dict[str, str]:
+    """Axis and layout of a row of ``spatial``, the engine of another."""
+    axis = row.plan.axis if row.plan else None
+    spatial = row.variant.engine == "spatial"
+    return {"axis": axis or "", "layout": row.variant.layout if spatial else row.variant.label.partition("-u")[0]}
 
 
 def _drawn(folder: RunFolder, rows: Sequence[Row]) -> dict[str, Run]:
@@ -148,35 +142,6 @@ def _recorded(row: Row) -> bool:
     return bool(row.variant.options.get("graph"))
 
 
-def _context_parallel(
-    folder: RunFolder, baselines: Iterable[str], runs: dict[str, Run], ranks: int
-) -> dict[str, tuple[Run, str]]:
-    """Draw baselines by diffusers' own context parallelism; by the baseline's digest the run and its fidelity."""
-    specs = {digest: replace(runs[digest].spec, ulysses=ranks) for digest in baselines}
-    place = folder.path / "context-parallel"
-    place.mkdir()
-    launch = draw(list(specs.values()), engine="diffusers-cp", latents=str(place))
-    found = {}
-    for (digest, spec), drawn in zip(specs.items(), launch.replies[0]["runs"], strict=True):
-        single = runs[digest]
-        times = replace(single.times, steps_s=tuple(drawn["steps_s"]))
-        peaks = tuple(reply["runs"][len(found)]["peak_memory_bytes"] for reply in launch.replies)
-        sent = sum(reply["runs"][len(found)]["counters"][traffic.COUNTER] for reply in launch.replies)
-        counters = {"exchanged_bytes": sent}
-        run = replace(single, spec=spec, times=times, counters=counters, peak_memory_bytes=peaks)
-        found[digest] = (run, _fidelity(folder, single, place / f"{spec.digest}.safetensors"))
-    return found
-
-
-def _fidelity(folder: RunFolder, single: Run, file: Path) -> str:
-    from safetensors.numpy import load_file
-
-    theirs = Sample("diffusers-cp", None, load_file(file)["latents"])
-    return describe(
-        measuring.measure(Relation.PAIR, folder.sample(single), theirs, [load("metrics", "psnr")()], Context())
-    )
-
-
 class _Yardstick:
     """Floors of runs, from the model's shapes and this device's rates."""
 
@@ -190,25 +155,24 @@ class _Yardstick:
         """Floor of a run on one device."""
         return self._figures("single", _floor.single(self.shapes, run.spec.case.size.tokens, run.caption_tokens[0]))
 
-    def spatial(self, run: Run) -> dict[str, float]:
-        """Floor of a cut run; what it sent is divided over ranks and steps, the trajectory taken off."""
-        assert run.spec.plan is not None
-        sent = _sent_bytes(run) / run.spec.case.steps - trajectory_bytes(run.spec.plan)
-        return self._figures("split", _floor.spatial(self.shapes, run.spec.plan, run.caption_tokens[0], sent))
-
-    def even(self, run: Run) -> dict[str, float]:
-        """Floor of a run whose sequence is cut into equal parts."""
-        tokens, sent = run.spec.case.size.tokens, _sent_bytes(run) / run.spec.case.steps
-        return self._figures("split", _floor.even(self.shapes, tokens, run.caption_tokens[0], self.ranks, sent))
+    def split(self, run: Run) -> dict[str, float]:
+        """Floor of a run whose picture is cut by a plan, or whose sequence is cut into equal parts without one."""
+        sent = _sent_bytes(run) / run.spec.world_size / run.spec.case.steps
+        tokens, caption = run.spec.case.size.tokens, run.caption_tokens[0]
+        if run.spec.plan is None or run.spec.plan.axis is None:
+            return self._figures("split", _floor.even(self.shapes, tokens, caption, self.ranks, sent))
+        if run.spec.engine == "spatial":
+            sent -= trajectory_bytes(run.spec.plan)
+        return self._figures("split", _floor.spatial(self.shapes, run.spec.plan, caption, sent))
 
     def _figures(self, which: str, work: _floor.Work) -> dict[str, float]:
         floor_s = self.rates[which].floor_s(work, self.shapes.weight_bytes(self.element_bytes))
         return {"operations": work.operations, "sent_bytes": work.sent_bytes, "floor_s": floor_s}
 
 
-def _sent_bytes(run: Run) -> float:
-    """Bytes that a rank sent in all steps; ranks of different shards send different amounts, here their mean."""
-    return run.counters.get("exchanged_bytes", 0) / run.spec.world_size
+def _sent_bytes(run: Run) -> int:
+    """Bytes that all ranks sent in all steps: by the engine's count, which knows of replays, else by torch's."""
+    return run.counters.get("exchanged_bytes", run.counters.get(traffic.COUNTER, 0))
 
 
 def trajectory_bytes(plan: ShardPlan) -> int:
@@ -238,7 +202,7 @@ def _line(row: Row, run: Run, single: Run, floor: dict[str, float]) -> dict[str,
         "step_s": seconds,
         "of_single": seconds / step_s(single),
         "of_floor": seconds / floor["floor_s"],
-        "sent_in_all_bytes": run.counters.get("exchanged_bytes", 0),
+        "sent_in_all_bytes": _sent_bytes(run),
         "peak_memory_bytes": list(run.peak_memory_bytes),
         "fidelity": "",
         **floor,
@@ -259,6 +223,7 @@ def _tables(figures: dict[str, Any], arguments: argparse.Namespace) -> list[Any]
         f"rates of a rank: {rates['operations_per_s'] / 1e12:.3g} TFLOP/s ({arguments.dtype} product), "
         f"{rates['read_bytes_per_s'] / 1e9:.3g} GB/s memory, {rates['sent_bytes_per_s'] / 1e9:.3g} GB/s all-to-all",
         table(f"{arguments.model}, {arguments.dtype}; MB sent by all ranks in all steps", COLUMNS, rows, num_names=5),
+        *figures["skipped"],
     ]
 
 

@@ -55,6 +55,15 @@ axis = "h"
 layout = "exact"
 options = { graph = true }
 """
+OTHERS = """
+[[variant]]
+engine = "diffusers-cp"
+ulysses = 2
+
+[[variant]]
+engine = "sglang"
+ulysses = 2
+"""
 
 
 Bench = Callable[..., tuple[dict[str, Any], str]]
@@ -151,7 +160,7 @@ def test_metrics_equal_scikit_image_and_a_run_says_what_they_cost(matrix: Path, 
 @pytest.mark.usefixtures("forked")
 def test_spatial_stands_beside_diffusers_and_the_floor(tmp_path: Path, measured: Bench) -> None:
     matrix = tmp_path / "quick.toml"
-    matrix.write_text(NANO + RECORDED, encoding="utf-8")
+    matrix.write_text(NANO + RECORDED + OTHERS, encoding="utf-8")
     figures, printed = measured("spatial.py", matrix, "--quick")
     lines = figures["lines"]
     ways = [f"{line['layout']} {line['steps']}".strip() for line in lines]
@@ -179,6 +188,7 @@ def test_spatial_stands_beside_diffusers_and_the_floor(tmp_path: Path, measured:
     # The token order of one device, cut once: nothing may differ from the single device.
     assert other["fidelity"] == "exact"
     assert "TFLOP/s" in printed
+    assert re.search(r"^sglang-u2-auto: .*--python sglang=PYTHON$", printed, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
