@@ -45,6 +45,10 @@ test-engines: $(READY)  ## set up releases of engines in environments of their o
 	@for version in $(SGLANG); do $(BIN)/sp-harness engines setup sglang --version $$version --cpu; done
 	@$(BIN)/python -m pytest tests/engines/releases.py $(ARGS)
 
+.PHONY: surfaces
+surfaces: $(READY)  ## fuzz matrix files, run folders, goldens and command lines with 3,000 inputs (tests: 20)
+	@SP_SURFACES_INPUTS=$${SP_SURFACES_INPUTS:-3000} $(BIN)/python -m pytest -s tests/cli/test_surfaces.py $(ARGS)
+
 .PHONY: check
 check: $(READY)  ## lint, formatting, imports, types
 	@$(BIN)/ruff check

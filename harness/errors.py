@@ -32,7 +32,16 @@ EXIT_BROKEN_PIPE = 141
 EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS, errno.EIO)
 """Numbers of system errors that say what a machine lacks or has broken, wherever they occur."""
 
-UNUSABLE = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM)
+UNUSABLE = (
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.ENOTEMPTY,
+    errno.EEXIST,
+)
 """Numbers of system errors that say that a path cannot be used by this user, whatever it holds."""
 
 
@@ -86,11 +95,12 @@ def user_error(error: Exception) -> HarnessError | None:
     if isinstance(error, MemoryError):
         return InfrastructureError("this process is out of memory; use a machine with more, or close other programs")
     if isinstance(error, OSError):
-        place = f"{error.filename}: " if error.filename else ""
+        name = error.filename2 or error.filename  # of a file that is renamed, that which it replaces
+        place = f"{name}: " if name else ""
         if error.errno in EXHAUSTED:
             return InfrastructureError(f"{place}{error.strerror}")
         if error.errno in UNUSABLE:
-            return UsageError(f"{place}{error.strerror}; name another")
+            return UsageError(f"{place}{error.strerror}; name another, or remove what is there")
     return None
 
 
