@@ -148,6 +148,7 @@ class TestDigest:
         "change",
         [
             {"model_path": "/elsewhere/nano"},
+            {"interpreter": "/elsewhere/python"},
             {"case": replace(CASE, name="x", timeout_s=1.0, golden="off")},
         ],
     )
@@ -173,6 +174,7 @@ class TestDigest:
             {"image_pad_tokens": 87},
             {"sequence": "one"},
             {"after": "0123456789abcdef"},
+            {"environment": "0.5.9"},
         ],
     )
     def test_everything_else_does(self, change: dict[str, Any]) -> None:
