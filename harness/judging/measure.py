@@ -98,7 +98,7 @@ def _equal(first: Array, second: Array) -> bool:
 
 
 def _fixed(array: Array) -> Array:
-    """Return a read-only view: no metric can change it for the next, and metrics may cache by identity."""
+    """Return a read-only view: no metric can change it for the next."""
     view = array.view()
     view.flags.writeable = False
     return view

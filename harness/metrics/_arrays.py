@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import math
-import threading
-import weakref
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -38,32 +34,6 @@ def finite(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def kept(function: Callable[..., Array]) -> Callable[..., Array]:
-    """Keep the last result of a function of two arrays that nobody can write to, for the next metric that asks.
-
-    Metrics of one pair ask for the same differences one after the other. The arrays themselves are not held; what
-    is returned cannot be written to either.
-    """
-    latest = threading.local()
-
-    @functools.wraps(function)
-    def asked(reference: Array, candidate: Array, *rest: Any) -> Array:
-        # Identity tells arrays apart: a weak reference to one that is gone is no array, whatever lies there now.
-        pair = reference, candidate
-        if any(array.flags.writeable for array in pair):
-            return function(*pair, *rest)
-        known, known_rest, result = getattr(latest, "known", ((), (), None))
-        if result is None or known_rest != rest or any(a() is not b for a, b in zip(known, pair, strict=True)):
-            result = function(*pair, *rest)
-            result.flags.writeable = False
-            latest.known = tuple(map(weakref.ref, pair)), rest, result
-        found: Array = result
-        return found
-
-    return asked
-
-
-@kept
 def absolute_difference(reference: Any, candidate: Any) -> Array:
     """Compute ``abs(candidate - reference)``, so that neither uint8 wraps nor float32 rounds.
 
@@ -73,55 +43,45 @@ def absolute_difference(reference: Any, candidate: Any) -> Array:
         uint8 for two uint8 arrays, which is exact; else float64.
     """
     if reference.dtype == candidate.dtype == np.uint8:
-        larger: Array = np.maximum(reference, candidate)
-        larger -= np.minimum(reference, candidate)
-        return larger
-    return np.abs(_difference(reference, candidate))
+        levels: Array = np.maximum(reference, candidate) - np.minimum(reference, candidate)
+        return levels
+    values: Array = np.abs(np.subtract(candidate, reference, dtype=np.float64))
+    return values
 
 
-@kept
-def strip_sums(reference: Any, candidate: Any, domain: Domain) -> Array:
+def strip_sums(reference: Any, candidate: Any, domain: Domain) -> FloatArray:
     """Add up squared differences from top to bottom over strips between :func:`strip_edges`.
 
-    One token high, strips are what the worst tile, the seam and the PSNR of pictures need.
+    One token high, strips are what the worst tile and the seam need.
 
     Returns
     -------
     array
-        ``strips,W*n``, the ``n`` values of a place side by side: exact integers and three channels for uint8
-        pictures; else float64 and one, the mean over channels.
+        ``strips,W*n``, the ``n`` values of a place side by side: three channels of pictures, whose sums are exact;
+        else one, the mean over channels.
     """
-    squares: Array
-    if reference.dtype == candidate.dtype == np.uint8:
-        squares = np.square(absolute_difference(reference, candidate), dtype=np.uint16)  # 255 squared just fits
-        squares = over_plane(squares, domain)
-        squares = squares.reshape(len(squares), -1)
+    plane = over_plane(absolute_difference(reference, candidate), domain)
+    if domain == "image":
+        squares = _squares(plane).reshape(len(plane), -1)
     else:
-        difference = over_plane(_difference(reference, candidate), domain)
-        squares = np.einsum("hwc,hwc->hw", difference, difference)  # adds up as it squares: nothing is written between
-        squares /= difference.shape[-1]
-    strip = PIXELS_PER_TOKEN // pixels_per_cell(domain)
-    if len(squares) % strip == 0:  # numpy adds up equal parts ten times faster
-        return add_up(squares.reshape(-1, strip, squares.shape[1]), axis=1)
-    return add_up(squares, axis=0, starts=strip_edges(len(squares), domain)[:-1])
+        squares = np.einsum("hwc,hwc->hw", plane, plane) / plane.shape[-1]
+    sums: FloatArray = np.add.reduceat(squares, strip_edges(len(squares), domain)[:-1], axis=0, dtype=np.float64)
+    return sums
 
 
-def mean_square(reference: Any, candidate: Any, domain: Domain) -> float:
-    """Compute the mean of squared differences over all places and channels."""
-    if reference.dtype == candidate.dtype == np.uint8:
-        sums = strip_sums(reference, candidate, domain)
-        return float(add_up(sums, axis=0).sum() / (over_plane(reference, domain).shape[0] * sums.shape[1]))
-    # Of a step nothing but this is asked for, and in the order of memory it is quicker than strips are.
-    difference = _difference(reference, candidate).ravel("K")
-    return float(np.einsum("i,i->", difference, difference) / difference.size)
+def mean_square(reference: Any, candidate: Any) -> float:
+    """Compute the mean of squared differences over all elements."""
+    flat = absolute_difference(reference, candidate).ravel("K")
+    if flat.dtype == np.uint8:
+        return float(_squares(flat).sum(dtype=np.uint64) / flat.size)
+    return float(np.einsum("i,i->", flat, flat) / flat.size)
 
 
-@kept
-def _difference(reference: Any, candidate: Any) -> Array:
-    """Compute ``candidate - reference`` in float64; numpy is slower at widening while it subtracts."""
-    difference: FloatArray = candidate.astype(np.float64)
-    difference -= reference
-    return difference
+def _squares(differences: Array) -> Array:
+    squares: Array = np.square(
+        differences, dtype=np.uint16 if differences.dtype == np.uint8 else None
+    )  # 255 squared fits
+    return squares
 
 
 def strip_edges(length: int, domain: Domain) -> npt.NDArray[np.intp]:
@@ -132,23 +92,6 @@ def strip_edges(length: int, domain: Domain) -> npt.NDArray[np.intp]:
     token = PIXELS_PER_TOKEN // pixels_per_cell(domain)
     from_start, from_end = np.arange(0, length, token), np.arange(length % token, length + 1, token)
     return np.union1d(from_start, np.append(from_end, length))
-
-
-def add_up(squares: Array, axis: int, starts: npt.NDArray[np.intp] | None = None) -> Array:
-    """Add up squared errors along one axis, or from each start to the next, as ``numpy.add.reduceat`` does.
-
-    Integers stay integers, in the narrowest type that holds the largest sum there could be of these: numpy adds up
-    uint16 as it is in a third of the time of widening it to uint32, and that in half the time of uint64.
-    """
-    exact = np.issubdtype(squares.dtype, np.integer)
-    largest = np.min_scalar_type(int(squares.max()) * squares.shape[axis]) if exact else squares.dtype
-    dtype = np.promote_types(largest, squares.dtype)
-    sums: Array
-    if starts is None:
-        sums = np.add.reduce(squares, axis=axis, dtype=dtype)
-    else:
-        sums = np.add.reduceat(squares, starts, axis=axis, dtype=dtype)
-    return sums
 
 
 def over_plane(values: Array, domain: Domain) -> Array:

@@ -28,10 +28,7 @@ class MaxAbs(Metric):
             In grey levels ("of 255") or in the latents' own unit ("abs"), with the box of the 16x16 px
             token where the largest difference lies; both are ``None`` where a value is not finite.
         """
-        difference = absolute_difference(reference, candidate)
-        if domain == "latents":
-            difference = difference.max(axis=0, keepdims=True)  # else argmax would copy it in another order
-        plane = over_plane(difference, domain)
+        plane = over_plane(absolute_difference(reference, candidate), domain)
         row, column, _ = np.unravel_index(int(np.argmax(plane)), plane.shape)
         value = finite(plane.max())
         unit = "of 255" if domain == "image" else "abs"

@@ -43,6 +43,6 @@ class Psnr(Metric):
         # In float64, where scikit-image squares float32 in float32: a difference of 1e-7 would then carry
         # only half of its digits into a figure above 140 dB.
         with np.errstate(divide="ignore", invalid="ignore"):
-            error = mean_square(reference, candidate, domain)
+            error = mean_square(reference, candidate)
             value = 10 * np.log10(np.float64(data_range(reference, domain)) ** 2 / error)
         return Figure(self.name, f"skimage, {range_name(domain)}", domain, finite(value), self.unit)

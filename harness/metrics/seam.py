@@ -9,7 +9,6 @@ import numpy as np
 from harness.metrics._arrays import (
     Box,
     FloatArray,
-    add_up,
     finite,
     over_plane,
     pixels_per_cell,
@@ -60,9 +59,9 @@ class Seam(Metric):
         sums = strip_sums(reference, candidate, domain)
         if plan.axis == "h":
             heights = np.diff(strip_edges(height, domain))  # a strip lies on one side of where a seam ends
-            lines = np.repeat(add_up(sums, axis=1) / (heights * sums.shape[1]), heights)
+            lines = np.repeat(sums.sum(axis=1) / (heights * sums.shape[1]), heights)
         else:
-            lines = add_up(sums, axis=0).reshape(width, -1).mean(axis=1) / height
+            lines = sums.sum(axis=0).reshape(width, -1).mean(axis=1) / height
         with np.errstate(divide="ignore", invalid="ignore"):
             value = finite(10 * np.log10(lines[near].mean() / lines[~near].mean()))
         box = _worst_border(lines, starts, reach, plan, (height, width), scale) if value is not None else None

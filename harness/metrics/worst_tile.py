@@ -10,7 +10,6 @@ import numpy.typing as npt
 from harness.metrics._arrays import (
     Array,
     Box,
-    add_up,
     data_range,
     finite,
     over_plane,
@@ -79,7 +78,7 @@ def _between(values: Array, starts: npt.NDArray[np.intp], ends: npt.NDArray[np.i
     # reduceat sums from each index to the next and the last to the end, so starts and ends in
     # turn, of which every other sum is a tile's; unlike a running sum it does not cancel.
     edges = np.stack((starts, ends), axis=1).ravel()[:-1]
-    sums = add_up(values, axis, edges)
+    sums = np.add.reduceat(values, edges, axis=axis)
     return sums[::2] if axis == 0 else sums[:, ::2]
 
 
