@@ -171,6 +171,8 @@ def _start_torch(order: Start) -> None:
             known = f"torch sees {torch.cuda.device_count()} GPUs here"
             raise RuntimeError(f"{known}: none is left for rank {order.rank} of {order.world_size}")
         torch.cuda.set_device(order.device_index)
+        # In cuDNN it is on by default: what is asked for in float32 would be computed with ten bits.
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     if order.world_size == 1:
         return
     # Who limits the time is the harness: NCCL's own watch would end a rank that hangs before its stacks are asked for.
@@ -195,6 +197,7 @@ def _versions(packages: tuple[str, ...], device: Device) -> dict[str, str]:
         import torch
 
         versions["device"] = torch.cuda.get_device_name()
+        versions["TF32"] = "on" if torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32 else "off"
         if driver := _driver():
             versions["driver"] = driver
     return versions
