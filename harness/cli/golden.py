@@ -25,11 +25,16 @@ def verify(
     paths = matrices or sorted(Path("matrices").glob("*.toml"))
     if not paths:
         raise UsageError("matrices/ holds no matrix; name one: sp-harness golden verify matrices/pr.toml")
-    asked, problems = verifying.verify([read_matrix(path) for path in paths], is_all=not matrices)
+    found = [read_matrix(path) for path in paths]
+    asked, problems = verifying.verify(found, is_all=not matrices)
+    empty = verifying.empty_stores(found)
     if as_json:
-        echo_json({"asked": asked, "problems": problems})
+        echo_json({"asked": asked, "problems": problems, "empty": empty})
     else:
         for problem in problems:
             echo(problem)
+        for place in empty:
+            said = "is empty: it holds no golden of what is verified; approve a run with sp-harness approve"
+            echo(f"golden_store {place} {said}")
         echo(f"{asked} goldens asked for, {len(problems)} problems")
     raise typer.Exit(EXIT_VERDICT if problems else EXIT_OK)

@@ -15,6 +15,7 @@
 ``cache``                 the cache decided otherwise than on one device, served something else, or never served
 ``decode``                latents are right, the picture is not
 ``golden drift``          the baseline itself no longer draws the approved picture
+``golden unusable``       the golden is altered, or was approved for other weights: nothing is held to it
 ``environment``           out of memory, a full disk, killed from outside, did not start, drawn on different machines
 ``engine``                already wrong on one device (control), and nothing inside says why
 ``split``                 wrong when split (exchange), and nothing inside says why: not explained yet, or an
@@ -117,6 +118,10 @@ def of_judgements(row: Row, judgements: Sequence[Judgement]) -> str | None:
         exchange = row.comparison(relation)
         resized = exchange is not None and exchange.problem is not None and "sizes differ" in exchange.problem
         return "cut/gather" if resized else "split"
+    if relation == Relation.GOLDEN_BASELINE and row.comparison(Relation.GOLDEN_CANDIDATE) is None:
+        of_golden = row.comparison(relation)
+        if of_golden is not None and of_golden.problem is not None:
+            return "golden unusable"
     causes = {
         Relation.REPEAT: "non-determinism",
         Relation.CACHE: "cache",

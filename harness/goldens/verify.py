@@ -48,6 +48,15 @@ def verify(matrices: Sequence[Matrix], is_all: bool = True) -> tuple[int, list[s
     return asked, lines
 
 
+def empty_stores(matrices: Sequence[Matrix]) -> list[str]:
+    """List the golden stores in which matrices that are held to goldens have none."""
+    stores = {matrix.golden_store: matrix for matrix in matrices if matrix.golden_keys}
+    found = {place: store_of(matrix) for place, matrix in stores.items()}
+    held = [matrix for matrix in matrices if found.get(matrix.golden_store)]
+    filled = {m.golden_store for m in held if found[m.golden_store].look(m.golden_keys, fresh=False).descriptions}
+    return [place for place in found if place not in filled]
+
+
 def _problems(store: Store, wanted: set[str], found: set[str], is_all: bool) -> Iterator[str]:
     """Yield a line for each golden that is missing, unused, or altered.
 

@@ -19,6 +19,8 @@ JUDGED = FAILING | {Outcome.PASS.value}
 RUNS_IN_TIME_MEDIAN = 7
 MIN_RUNS_FOR_TIMES = 3
 """Steps bound by kernel launches vary by half from run to run."""
+RUNS_IN_DRIFT, RUNS_IN_DRIFT_MEDIAN = 30, 3
+"""Runs that a drift is looked for in, and how many at each end are taken together."""
 EXACT = float("inf")
 """Value in dB columns for two sides that are equal to the last bit."""
 
@@ -64,9 +66,13 @@ class Changes:
     before: Entry | None
     newly_failing: tuple[Failing, ...] = ()
     still_failing: tuple[Failing, ...] = ()
+    failing_after_gap: tuple[Failing, ...] = ()
+    """Rows that the run before did not judge, or left no report of: since when they fail is not known."""
     mended: tuple[str, ...] = ()
     slower: tuple[Moved, ...] = ()
     figures: tuple[Moved, ...] = ()
+    drifting: tuple[Moved, ...] = ()
+    """Figures that fall from run to run, each time by less than counts as a change: before and now are medians."""
     appeared: tuple[str, ...] = ()
     """Rows that no run before had."""
     gone: tuple[str, ...] = ()
@@ -78,7 +84,7 @@ class Changes:
     @property
     def failing(self) -> tuple[Failing, ...]:
         """All rows that fail, those that are new to it first."""
-        return (*self.newly_failing, *self.still_failing)
+        return (*self.newly_failing, *self.failing_after_gap, *self.still_failing)
 
 
 def table(entries: Sequence[Entry]) -> pd.DataFrame:
@@ -126,14 +132,19 @@ def changes(entries: Sequence[Entry], limits: Limits = Limits()) -> Changes:
     now = frame[frame.entry == number].set_index("row")
     known = set(frame[frame.entry < number].row)
     fresh = [found for found in failing if old.get(found.row) not in FAILING]
+    judged = frame[(frame.entry == number - 1) & frame.outcome.isin(JUDGED)].row
+    gap = [found for found in fresh if found.row in old and found.row not in set(judged)]
+    moved = _moved(frame, number, limits)
     return Changes(
         last,
         before,
-        newly_failing=tuple(fresh),
+        newly_failing=tuple(found for found in fresh if found not in gap),
         still_failing=tuple(found for found in failing if found not in fresh),
+        failing_after_gap=tuple(gap),
         mended=tuple(name for name in _names(frame, number, {Outcome.PASS.value}) if old.get(name) in FAILING),
         slower=tuple(_slower(frame, number, limits)),
-        figures=tuple(_moved(frame, number, limits)),
+        figures=tuple(moved),
+        drifting=tuple(_drifting(frame, number, limits, {(one.row, one.what) for one in moved})),
         appeared=tuple(name for name in now.index if before and name not in known),
         gone=tuple(name for name in (before.rows if before else ()) if name not in last.rows),
         environment=tuple(_differences(before, last)) if before else (),
@@ -193,6 +204,25 @@ def _moved(frame: pd.DataFrame, number: int, limits: Limits) -> list[Moved]:
             distance = (both.now - both.before).abs()
         both = both[distance > limits.moved_db]
         found += [Moved(str(name), what, line.before, line.now) for name, line in both.iterrows()]
+    return found
+
+
+def _drifting(frame: pd.DataFrame, number: int, limits: Limits, told: set[tuple[str, str]]) -> list[Moved]:
+    """Compare the medians of a figure's first and last runs in this environment; what moved at once is told already."""
+    now, alike = _earlier(frame, number)
+    present = frame[frame.entry == number]
+    found = []
+    for what in FIGURES:
+        series = pd.concat([alike, present]).dropna(subset=what)
+        series = series[series[what] != EXACT].sort_values("entry")
+        by_row: dict[Any, Any] = dict(iter(series.groupby("row")[what]))
+        for name in now.index.intersection(list(by_row)):
+            values = by_row[name].tail(RUNS_IN_DRIFT)
+            if len(values) < 2 * RUNS_IN_DRIFT_MEDIAN or (name, what) in told:
+                continue
+            first, last = values.head(RUNS_IN_DRIFT_MEDIAN).median(), values.tail(RUNS_IN_DRIFT_MEDIAN).median()
+            if first - last > limits.moved_db:
+                found.append(Moved(str(name), what, first, last))
     return found
 
 

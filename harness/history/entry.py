@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.errors import EXIT_INFRASTRUCTURE
 from harness.types import Comparison, Domain, Outcome, Relation, Report, Row, Run
 
 SCHEMA = 1
@@ -56,6 +57,11 @@ class Entry:
     schema: int = SCHEMA
 
     @property
+    def has_report(self) -> bool:
+        """Whether the run left a report."""
+        return bool(self.rows or self.environment)
+
+    @property
     def key(self) -> tuple[str, str]:
         """Identity of a run; runs of two machines may share a name."""
         return self.run, self.started_at
@@ -64,6 +70,11 @@ class Entry:
     def comparable_environment(self) -> tuple[tuple[str, str], ...]:
         """Devices, driver, libraries and weights: figures and times are comparable only where these are equal."""
         return tuple(sorted((name, value) for name, value in self.environment.items() if name != OURSELVES))
+
+
+def unreported(run: str, matrix: str, started_at: str) -> Entry:
+    """Make the entry of a run that was planned and left no report: it has no rows and no environment."""
+    return Entry(run, matrix, started_at, EXIT_INFRASTRUCTURE, False, 0.0, "", {}, {})
 
 
 def entry_of(report: Report) -> Entry:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from harness import codec
 from harness.errors import FileError, UsageError
 from harness.history.entry import SCHEMA as ENTRY_SCHEMA
-from harness.history.entry import Entry, entry_of
+from harness.history.entry import Entry, entry_of, unreported
 from harness.types import SCHEMA, Report
 
 HISTORY = "history.jsonl"
@@ -51,7 +52,11 @@ def read(paths: Sequence[Path], kept: Path) -> tuple[list[Entry], list[str]]:
     if not entries:
         reason = f" ({'; '.join(problems)})" if problems else ""
         raise UsageError(f"{', '.join(map(str, paths))}: no judged run is there{reason}; make one with: sp-harness run")
-    return sorted(entries.values(), key=lambda entry: (entry.started_at, entry.run)), problems
+    judged = {(entry.matrix, entry.run) for entry in entries.values() if entry.has_report}
+    lost = [_unreported(folder) for path in paths if path.is_dir() for folder in _planned(path)]
+    entries = {entry.key: entry for entry in lost if entry is not None} | entries
+    found = [entry for entry in entries.values() if entry.has_report or (entry.matrix, entry.run) not in judged]
+    return sorted(found, key=lambda entry: (entry.started_at, entry.run)), problems
 
 
 def keep(kept: Path, entries: Iterable[Entry]) -> int:
@@ -112,6 +117,21 @@ def _reports(path: Path) -> Iterator[Path]:
         names[:] = sorted(set(names) - NO_REPORTS_IN) if "report.json" in files else sorted(names)
         if "report.json" in files:
             yield Path(folder) / "report.json"
+
+
+def _planned(path: Path) -> Iterator[Path]:
+    """Yield the run folders right below a folder that hold a plan and no report."""
+    yield from (plan.parent for plan in sorted(path.glob("*/plan.json")) if not plan.with_name("report.json").exists())
+
+
+def _unreported(run: Path) -> Entry | None:
+    """Return the entry of a run without a report, at the time in its name; ``None`` where there is none."""
+    try:
+        plan = json.loads((run / "plan.json").read_text(encoding="utf-8"))
+        started = datetime.strptime("-".join(run.name.split("-")[-2:]), "%Y%m%d-%H%M%S").replace(tzinfo=UTC)
+        return unreported(run.name, str(plan["matrix"]["name"]), started.isoformat(timespec="seconds"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _report(path: Path) -> tuple[list[Entry], list[str]]:

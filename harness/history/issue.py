@@ -8,6 +8,7 @@ from harness import codec, plugins
 from harness.errors import FileError
 from harness.history import files, words
 from harness.history.changes import changes
+from harness.history.nights import comparable
 from harness.reporting.escape import escape
 from harness.types import SCHEMA, Report
 
@@ -50,7 +51,7 @@ def _past(run: Path, past: Path | None) -> list[str]:
         return []
     entries, _ = files.read([run], past / files.HISTORY)
     (own,) = [entry for entry in entries if entry.run == run.name][-1:] or [entries[-1]]
-    its = [entry for entry in entries if entry.matrix == own.matrix and entry.started_at <= own.started_at]
+    its = comparable([e for e in entries if e.matrix == own.matrix and e.started_at <= own.started_at])
     told = [
         line
         for head, lines in words.sections(changes(its))

@@ -10,6 +10,7 @@ from harness.files import write_text, writing
 from harness.history import files, page, words
 from harness.history.changes import Changes, Limits, changes
 from harness.history.entry import Entry
+from harness.history.nights import comparable
 
 
 @dataclass(frozen=True)
@@ -59,4 +60,4 @@ def _by_matrix(entries: Sequence[Entry]) -> list[list[Entry]]:
     matrices: dict[str, list[Entry]] = {}
     for entry in entries:
         matrices.setdefault(entry.matrix, []).append(entry)
-    return list(matrices.values())
+    return [comparable(its) for its in matrices.values()]

@@ -56,15 +56,19 @@ def headline(changes: Changes) -> str:
         f"{len(rows)} {words}"
         for rows, words in (
             (changes.newly_failing, "newly failing"),
+            (changes.failing_after_gap, "failing, not judged in the run before"),
             (changes.still_failing, "still failing"),
             (changes.mended, "mended"),
             (changes.slower, "slower"),
             (changes.figures, "figures moved"),
+            (changes.drifting, "drifting"),
             (changes.appeared, "new rows"),
             (changes.gone, "rows gone"),
         )
         if rows
     ]
+    if not changes.last.has_report or not changes.last.rows:
+        return f"{changes.last.matrix}, {day(changes.last.started_at)}: the run left no report"
     well = "all well" if changes.last.exit_code == 0 else f"exit code {changes.last.exit_code}"
     told = ", ".join(parts) or (f"{well}, nothing changed" if changes.before else f"{well}, the first run")
     return f"{changes.last.matrix}, {day(changes.last.started_at)}: {told}"
@@ -74,10 +78,12 @@ def sections(changes: Changes) -> list[tuple[str, list[str]]]:
     """List the changes by kind: a heading and a sentence for each row; empty kinds are left out."""
     found = [
         ("Newly failing", _failing(changes.newly_failing)),
+        ("Failing, and not judged in the run before", _failing(changes.failing_after_gap)),
         ("Still failing", _failing(changes.still_failing)),
         ("Mended", list(changes.mended)),
         ("Slower", [_moved(moved) for moved in changes.slower]),
         ("Figures moved", [_moved(moved) for moved in changes.figures]),
+        ("Drifting from run to run, within the bounds so far", [_moved(moved) for moved in changes.drifting]),
         ("The environment changed, so figures and times are not compared", list(changes.environment)),
         ("New rows", _cut(list(changes.appeared), MAX_NAMES)),
         ("Rows of the run before that are missing", _cut(list(changes.gone), MAX_NAMES)),

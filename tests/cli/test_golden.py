@@ -39,6 +39,7 @@ def test_goldens_from_missing_to_tampered(cli: Cli, write: Write, tmp_path: Path
     verified = cli("golden", "verify", matrix)
     assert verified.code == 1
     assert verified.out.startswith(f"missing: {store}")
+    assert f"golden_store {store} is empty: it holds no golden" in verified.out
 
     missing = cli("run", matrix, "--out", out)
     run = only_run(out)
@@ -86,7 +87,7 @@ def test_goldens_from_missing_to_tampered(cli: Cli, write: Write, tmp_path: Path
     tampered = cli("run", "--resume", run)
     assert tampered.code == 1
     assert f"{picture}: does not match its digest" in tampered.out
-    assert "golden drift" in (run / "report.json").read_text()
+    assert "golden unusable" in (run / "report.json").read_text()
     verified = cli("golden", "verify", matrix)
     assert verified.code == 1
     assert f"altered: {picture}: does not match its digest" in verified.out

@@ -14,7 +14,7 @@ import pytest
 from harness.errors import InfrastructureError
 from harness.goldens import golden
 from harness.goldens.open_store import open_store, store_of
-from harness.goldens.verify import verify
+from harness.goldens.verify import empty_stores, verify
 from harness.matrix.loader import read_matrix
 
 from .remote import BOTH, Remote
@@ -41,6 +41,10 @@ class TestFolder:
     def test_an_empty_store_lacks_everything(self, bench: Any) -> None:
         count, lines = self.verify(bench)
         assert (count, [line.split(":")[0] for line in lines]) == (2, ["missing", "missing"])
+        assert empty_stores([read_matrix(bench.matrix_file())]) == [str(bench.store)]
+
+    def test_a_store_that_holds_something_is_not_empty(self, bench: Any, goldens: dict[str, Path]) -> None:
+        assert empty_stores([read_matrix(bench.matrix_file())]) == []
 
     def test_unused_unless_another_matrix_may_need_it(self, bench: Any, goldens: dict[str, Path]) -> None:
         assert self.verify(bench, '"144x144"') == (1, [f"unused: {goldens['128x128']}"])

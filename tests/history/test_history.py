@@ -16,6 +16,7 @@ from harness.history import files, page, words
 from harness.history.changes import EXACT, Changes, Limits, changes, table
 from harness.history.entry import Entry, EntryRow, entry_of
 from harness.history.issue import issue
+from harness.history.nights import comparable
 from harness.history.update import update
 from harness.session import steps
 from harness.types import Report
@@ -71,6 +72,13 @@ class TestFailing:
         assert (failing.since_run, failing.num_runs) == ("nightly-2", 2)
         assert changes(series(BROKEN, between, WELL)).mended == (ROW,)
 
+    @pytest.mark.parametrize("between", [None, EntryRow("skip"), EntryRow(None)], ids=["absent", "skip", "unjudged"])
+    def test_after_a_night_without_a_verdict_nothing_is_newly_failing(self, between: EntryRow | None) -> None:
+        found = changes(series(WELL, between, BROKEN))
+        assert (found.newly_failing, [failing.row for failing in found.failing_after_gap]) == ((), [ROW])
+        assert found.failing == found.failing_after_gap
+        assert ": 1 failing, not judged in the run before" in words.headline(found)
+
     def test_mended(self) -> None:
         found = changes(series(BROKEN, WELL))
         assert (found.mended, found.failing) == ((ROW,), ())
@@ -89,6 +97,69 @@ class TestFailing:
         found = changes(series(WELL))
         assert found == Changes(found.last, None)
         assert words.headline(found) == "nightly, 2026-01-01 02:17: all well, the first run"
+
+
+class TestDrift:
+    def drifting(self, *values: float | None) -> list[tuple[float, float]]:
+        rows = [replace(WELL, figures_db={"exchange_db": value, "pair_db": 26.0}) for value in values]
+        return [(moved.before, moved.now) for moved in changes(series(*rows)).drifting]
+
+    def test_a_figure_that_falls_a_little_every_night(self) -> None:
+        assert self.drifting(60.0, 59.7, 59.4, 59.1, 58.8, 58.7) == [], "less than counts as a change"
+        assert self.drifting(60.0, 59.5, 59.0, 58.5, 58.0, 57.5) == [(59.5, 58.0)]
+        assert self.drifting(60.0, 59.5, 59.0, 58.5, 58.0) == [], "too few nights"
+
+    def test_what_scatters_rises_or_is_exact_does_not_drift(self) -> None:
+        assert self.drifting(60.0, 59.5, 60.2, 59.4, 60.1, 59.6) == []
+        assert self.drifting(57.5, 58.0, 58.5, 59.0, 59.5, 60.0) == []
+        assert self.drifting(*[None] * 8) == []
+
+    def test_it_is_said_and_what_moved_at_once_is_not_said_twice(self) -> None:
+        rows = [replace(WELL, figures_db={"pair_db": 60 - 0.5 * number}) for number in range(6)]
+        assert ("Drifting from run to run, within the bounds so far", [f"{ROW}: pair 59.5 dB -> 58.0 dB"]) in (
+            words.sections(changes(series(*rows)))
+        )
+        rows.append(replace(WELL, figures_db={"pair_db": 50.0}))
+        found = changes(series(*rows))
+        assert ([moved.now for moved in found.figures], found.drifting) == ([50.0], ())
+
+
+class TestNights:
+    def shard(self, index: int, rows: Mapping[str, EntryRow], hour: int = 2, **changed: Any) -> Entry:
+        run = f"nightly-{index}of2-20260101-0{hour}0000"
+        return entry(1, rows, run=run, started_at=f"2026-01-01T0{hour}:00:00+00:00", **changed)
+
+    def test_the_shards_of_one_night_count_once(self) -> None:
+        shards = [self.shard(1, {"a": WELL}), self.shard(2, {"b": BROKEN}, hour=3)]
+        (one,) = comparable(shards)
+        assert (one.rows, one.exit_code, one.complete) == ({"a": WELL, "b": BROKEN}, 1, True)
+        assert one.run == "nightly (2 of 2 shards)"
+        assert one.comparable_environment == shards[0].comparable_environment
+        (half,) = comparable(shards[:1])
+        assert not half.complete
+
+    def test_shards_of_two_nights_are_two(self) -> None:
+        again = replace(self.shard(1, {"a": WELL}), started_at="2026-01-02T02:00:00+00:00")
+        found = comparable([self.shard(1, {"a": WELL}), self.shard(2, {"b": WELL}), again])
+        assert [sorted(one.rows) for one in found] == [["a", "b"], ["a"]]
+
+    def test_a_merged_run_counts_and_its_shards_do_not(self) -> None:
+        shards = [self.shard(1, {"a": WELL}), self.shard(2, {"b": WELL})]
+        merged = entry(1, {"a": WELL, "b": WELL}, run="nightly-merged-20260101-040000")
+        assert comparable([*shards, merged]) == [merged]
+
+    def test_a_run_without_a_report_is_a_night_in_which_nothing_was_judged(self, bench: Any, tmp_path: Path) -> None:
+        folder = bench.plan()
+        report = steps.conclude(bench.drawn())
+        codec.write_json(tmp_path / "reports" / "other" / "report.json", report)
+        folder.path.rename(tmp_path / "reports" / "bench-20991231-020000")
+        entries, problems = files.read([tmp_path / "reports"], tmp_path / "none.jsonl")
+        assert (problems, [one.has_report for one in entries]) == ([], [True, False])
+        found = changes(comparable(entries))
+        assert words.headline(found) == "bench, 2099-12-31 02:00: the run left no report"
+        assert (found.environment, found.failing) == ((), ())
+        files.keep(tmp_path / "kept.jsonl", entries)
+        assert files.lines(tmp_path / "kept.jsonl")[0] == entries
 
 
 class TestMoved:
