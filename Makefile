@@ -43,6 +43,7 @@ SGLANG := 0.5.9 0.5.10.post1 0.5.12.post1 0.5.23
 .PHONY: test-engines
 test-engines: $(READY)  ## set up releases of engines in environments of their own, then run their tests
 	@for version in $(SGLANG); do $(BIN)/sp-harness engines setup sglang --version $$version --cpu; done
+	@$(BIN)/sp-harness engines setup xfuser --version 0.7.0 --cpu
 	@$(BIN)/python -m pytest tests/engines/releases.py $(ARGS)
 
 .PHONY: surfaces

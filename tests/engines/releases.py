@@ -22,7 +22,7 @@ CACHED = "auto-cache-dit-cache_mask=110101"
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
-    matrix, graph = steps.prepare(MATRIX, Selection(engines=["sglang"]))
+    matrix, graph = steps.prepare(MATRIX, Selection(engines=["sglang", "xfuser"]))
     run = RunFolder.create(tmp_path_factory.mktemp("releases"), matrix, graph, "off")
     with Pool(run.path / "logs") as workers:
         steps.record(run, workers)
@@ -65,3 +65,18 @@ def test_the_cache_raises_before_its_fix_and_passes_after(report: Report) -> Non
 @pytest.mark.parametrize("row", ["guided/sglang@0.5.23-u2-auto", "guided/sglang@0.5.23-u3-auto"])
 def test_guidance_with_captions_in_two_buckets_passes_in_the_newest(report: Report, row: str) -> None:
     assert verdict_of(report, row).outcome == Outcome.PASS
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_xfuser_is_exact_where_its_ranks_divide_the_sequence_and_attends_to_zeros_elsewhere(
+    report: Report, size: str
+) -> None:
+    assert verdict_of(report, f"{size}/xfuser@0.7.0-u2").outcome == Outcome.PASS
+    assert verdict_of(report, f"{size}/xfuser@0.7.0-u3").outcome == Outcome.FAIL
+
+
+@pytest.mark.parametrize("case", ["guided", "batch"])
+def test_xfuser_drops_masks_on_one_device_already(report: Report, case: str) -> None:
+    verdict = verdict_of(report, f"{case}/xfuser@0.7.0-u2")
+    assert (verdict.outcome, verdict.cause) == (Outcome.FAIL, "mask")
+    assert any(judgement.relation == Relation.CONTROL and judgement.ok is False for judgement in verdict.judgements)

@@ -105,7 +105,7 @@ def test_their_versions_and_decisions_are_recorded(report: Report) -> None:
 
 def test_what_they_cannot_do_is_a_skip_with_a_reason() -> None:
     matrix = read_matrix(ROOT / "matrices" / "engines.toml")
-    assert {variant.engine for variant in matrix.variants} == {"diffusers-cp", "cache-dit", "sglang"}
+    assert {variant.engine for variant in matrix.variants} == {"diffusers-cp", "cache-dit", "sglang", "xfuser"}
     case, _ = matrix.cases[0], None
     model = steps.models.resolve("nano", None)
     for name in ("diffusers-cp", "cache-dit"):
