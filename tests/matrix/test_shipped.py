@@ -141,6 +141,22 @@ def test_the_night_draws_the_sizes_of_the_report_and_many_others_full_size() -> 
     assert max(spec.world_size for spec in graph.specs.values()) == 2
 
 
+@pytest.mark.parametrize(
+    ("gpus", "grids"),
+    [
+        (4, {(3, 1), (2, 2), (1, 3), (1, 4)}),
+        (8, {(5, 1), (6, 1), (2, 2), (3, 2), (2, 3), (2, 4), (1, 5), (1, 8)}),
+    ],
+)
+def test_nights_on_more_gpus_cut_unevenly_at_every_degree(gpus: int, grids: set[tuple[int, int]]) -> None:
+    matrix, graph = steps.prepare(MATRICES / f"nightly-{gpus}gpu.toml")
+    assert {(row.variant.ulysses, row.variant.ring) for row in graph.rows} == grids
+    assert {case.dtype for case in matrix.cases} == {"bfloat16", "float32"}
+    assert max(spec.world_size for spec in graph.specs.values()) == gpus
+    plans = [row.plan for row in graph.rows if row.plan and str(row.case.size) in ("752x1168", "1072x1072")]
+    assert all(len(set(plan.shard_tokens)) > 1 for plan in plans)
+
+
 def test_goldens_of_the_night_lie_outside_the_checkout() -> None:
     """A runner empties it before every night."""
     store = Path(steps.prepare(MATRICES / "nightly.toml")[0].golden_store)
