@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import signal
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
-from harness import bug
+from harness import __version__, bug
 from harness.cli import (
     _bisect,
     approve,
@@ -66,6 +66,21 @@ for command in (
     app.add_typer(command.app)
 for group in (golden, models, matrix, faults, engines):
     app.add_typer(group.app)
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(__version__)
+        raise typer.Exit(EXIT_OK)
+
+
+@app.callback()
+def _of_all(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Take the options that belong to no command."""
 
 
 def _terminated(number: int, frame: Any) -> None:

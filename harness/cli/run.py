@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from harness import bug
+from harness import bug, files
 from harness.cli import _bisect
 from harness.cli._options import Python, check_known, echo, parse_size
 from harness.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, BugError, InfrastructureError, UsageError, user_error
@@ -64,6 +64,9 @@ def run(
         str | None,
         typer.Option(metavar="REF", help="Only rows that files changed since this commit can touch; says why."),
     ] = None,
+    summary: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Copy the run's summary.md to this fixed path.")
+    ] = None,
     executor: Annotated[str, typer.Option(help="Where runs are computed: local, or ray for a Ray cluster.")] = "local",
     ray_address: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="The Ray cluster; found as ray finds it, or started here.")
@@ -109,10 +112,20 @@ def run(
             for_run.fetch(selected)
         folder = created(out, selected, steps.plan(selected), cast(GoldenPolicy, golden), part)
     code = compute(folder, make, judge, explain and not bisect) if folder else EXIT_OK
+    if summary and folder:
+        _copy_summary(folder.path, summary)
     if bisect and folder and code not in (EXIT_INTERRUPTED, EXIT_BUG):
         (row,) = (row for row in read_report(folder.path).rows if row.name == bisect)
         code = _bisect.exit_code(row, bad_error)
     raise typer.Exit(code)
+
+
+def _copy_summary(run: Path, to: Path) -> None:
+    """Copy ``summary.md`` of a run that was judged to a path that is known before it begins."""
+    written = run / "summary.md"
+    if written.is_file():
+        with files.writing(to.parent, "name another file with --summary"):
+            files.write_text(to, written.read_text(encoding="utf-8"))
 
 
 def _touched(matrix: Matrix, ref: str) -> Matrix:

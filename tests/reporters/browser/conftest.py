@@ -18,6 +18,7 @@ from harness.plugins import load
 from harness.types import Row
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+ABORTED = ("net::ERR_ABORTED", None)
 Open = Callable[..., Page]
 
 
@@ -46,7 +47,8 @@ def visit(browser: Browser) -> Iterator[Open]:
         page.on("pageerror", lambda error: said.append(f"raised: {error}"))
         page.on("dialog", lambda dialog: (said.append(f"dialog: {dialog.message}"), dialog.dismiss()))
         page.on("request", lambda request: request.url.startswith("file:") or said.append(f"request: {request.url}"))
-        page.on("requestfailed", lambda request: said.append(f"failed: {request.url}"))
+        # what is still loading when a test goes elsewhere is aborted
+        page.on("requestfailed", lambda request: request.failure in ABORTED or said.append(f"failed: {request.url}"))
         page.goto(f"{path.as_uri()}{hash}")
         return page
 

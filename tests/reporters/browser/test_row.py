@@ -92,10 +92,10 @@ def test_the_slider_moves_the_line_the_opacity_and_the_brightness(failing: Path,
 
 def test_blinking_shows_the_two_in_turn_and_can_be_held(failing: Path, visit: Any) -> None:
     page = visit(row(failing, DAMAGED), "#mode=blink&slider=0")
-    turned = page.locator(".stage.turned")
-    turned.wait_for(state="attached")
-    assert style(page, ".layer.a", "visibility") == "hidden" or turned.count() == 0
-    page.locator(".stage:not(.turned)").wait_for(state="attached")
+    seen = """hidden => document.querySelector(".stage").classList.contains("turned") === (hidden === "a")
+      && getComputedStyle(document.querySelector(`.layer.${hidden}`)).visibility === "hidden" """
+    for hidden in ("a", "b", "a"):
+        page.wait_for_function(seen, arg=hidden)
     page.click("[data-pause]")
     assert page.locator("[data-pause]").inner_text() == "Go on"
     page.locator(".stage").focus()
