@@ -16,8 +16,9 @@ from tests.command_line import CASE, HEAD, OFF, VARIANT
 
 ROOT = Path(__file__).resolve().parent.parent
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
-RUN, POST = ROOT / ".github" / "gate" / "run.sh", ROOT / "comment" / "post.sh"
-COMMENT = yaml.safe_load((ROOT / "comment" / "action.yml").read_text(encoding="utf-8"))
+BESIDE = ROOT / ".github" / "actions" / "comment"
+RUN, POST = ROOT / ".github" / "gate" / "run.sh", BESIDE / "post.sh"
+COMMENT = yaml.safe_load((BESIDE / "action.yml").read_text(encoding="utf-8"))
 
 
 class Repository:

@@ -120,9 +120,14 @@ def current_store(matrix: Matrix) -> str:
 
 
 def _golden_store(path: Path, table: MatrixTables) -> str:
-    """Return a URL, or the absolute path of a folder; by default ``golden/`` beside the folder of the matrix."""
+    """Return a URL, or the absolute path of a folder; by default ``golden/`` beside the folder of the matrix.
+
+    Where that lies outside the repository of the matrix, as for one at its top, it is ``golden/`` of the repository.
+    """
     if table.golden_store is None:
-        return str(path.absolute().parent.parent / "golden")
+        folder = path.absolute().parent
+        root = next((place for place in (folder, *folder.parents) if (place / ".git").exists()), None)
+        return str((folder if root == folder else folder.parent) / "golden")
     if is_url(table.golden_store):
         try:
             check_protocol(table.golden_store)

@@ -184,6 +184,10 @@ class TestExpansion:
 class TestGoldenStore:
     def test_lies_beside_the_folder_of_matrices(self, read: Read, tmp_path: Path) -> None:
         assert Path(read(GOOD).golden_store) == tmp_path / "golden"
+        folder = Path(read(GOOD).path).absolute().parent
+        for place, store in ((tmp_path, tmp_path), (folder, folder)):
+            (place / ".git").mkdir()
+            assert Path(read(GOOD).golden_store) == store / "golden", "inside the repository of the matrix"
 
     def test_is_relative_to_the_file_not_to_where_one_stands(
         self, read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
