@@ -85,6 +85,23 @@ class BugError(HarnessError):
     exit_code = EXIT_BUG
 
 
+_REMEDIES = {
+    errno.ENOSPC: "make room on that disk",
+    errno.EDQUOT: "make room on that disk",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "raise the limit of open files of the system (fs.file-max)",
+    errno.EAGAIN: "raise the limit of processes (ulimit -u)",
+    errno.ENOMEM: "use a machine with more memory, or close other programs",
+    errno.EROFS: "name a folder on a disk that can be written",
+    errno.EIO: "see what the system says of that disk",
+}
+
+
+def remedy_of(error: OSError) -> str:
+    """Name the remedy for a system error, in a few words."""
+    return _REMEDIES.get(error.errno or 0, "mend that")
+
+
 def user_error(error: Exception) -> HarnessError | None:
     """Return an exception as one that a user may see, or ``None`` for a bug of the harness.
 
@@ -94,11 +111,13 @@ def user_error(error: Exception) -> HarnessError | None:
         return error
     if isinstance(error, MemoryError):
         return InfrastructureError("this process is out of memory; use a machine with more, or close other programs")
+    if isinstance(error, BlockingIOError) or (isinstance(error, RuntimeError) and "start new thread" in str(error)):
+        return InfrastructureError(f"no process or thread can be started; {_REMEDIES[errno.EAGAIN]}")
     if isinstance(error, OSError):
         name = error.filename2 or error.filename  # of a file that is renamed, that which it replaces
         place = f"{name}: " if name else ""
         if error.errno in EXHAUSTED:
-            return InfrastructureError(f"{place}{error.strerror}")
+            return InfrastructureError(f"{place}{error.strerror}; {remedy_of(error)}")
         if error.errno in UNUSABLE:
             return UsageError(f"{place}{error.strerror}; name another, or remove what is there")
     return None

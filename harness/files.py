@@ -13,6 +13,9 @@ from pathlib import Path
 
 from harness.errors import HarnessError, UsageError
 
+TEMPORARY = ".*.*." + "[0-9a-f]" * 8
+"""Shell pattern of the temporary names of files that are replaced."""
+
 
 def write_text(path: Path, text: str, mode: int | None = None, durable: bool = False) -> Path:
     """Replace a file by UTF-8 text, and return its path; see :func:`write_bytes`.

@@ -216,6 +216,8 @@ def test_only_raising_and_hanging_are_the_engines_fault() -> None:
         FailureKind.KILLED,
         FailureKind.OUT_OF_MEMORY,
         FailureKind.DISK_FULL,
+        FailureKind.EXHAUSTED,
+        FailureKind.STOPPED,
         FailureKind.LAUNCH,
         FailureKind.STOPPED,
     }

@@ -9,6 +9,8 @@ from __future__ import annotations
 import ctypes
 import errno
 import hashlib
+import os
+import resource
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -27,7 +29,7 @@ CHANNELS = 4
 CELLS_PER_TOKEN = 2
 PIXELS_PER_CELL = 8
 
-_WAITING_FAULTS = ("crash", "hang", "out-of-memory", "nccl-out-of-memory", "disk-full")
+_WAITING_FAULTS = ("crash", "hang", "out-of-memory", "nccl-out-of-memory", "disk-full", "descriptors")
 """Of the last rank: the others wait for it, as in a collective."""
 
 
@@ -90,6 +92,13 @@ class FakeEngine(Engine):
             raise MemoryError("the fake engine was told to run out of memory")
         if fault == "disk-full" and last:
             raise OSError(errno.ENOSPC, "the fake engine was told to find no space", "/its/own/cache")
+        if fault == "descriptors" and last:
+            limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))  # of which all are in use
+            try:
+                os.dup(0)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         if fault == "nccl-out-of-memory" and last:
             ctypes.CDLL(None).puts(b"host:1:1 [1] enqueue.cc:1 NCCL WARN Cuda failure 2 'out of memory'")
             raise RuntimeError("NCCL Error 1: unhandled cuda error (run with NCCL_DEBUG=INFO for details)")

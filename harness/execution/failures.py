@@ -23,12 +23,19 @@ CRASHED = {
     FailureKind.RAISED: "crashed",
     FailureKind.OUT_OF_MEMORY: "ran out of memory and crashed",
     FailureKind.DISK_FULL: "found a disk full and crashed",
+    FailureKind.EXHAUSTED: "ran out of descriptors or processes and crashed",
 }
 REMEDIES = {
-    FailureKind.DISK_FULL: "; make room on that disk, then finish with: sp-harness run --resume RUN",
-    FailureKind.STOPPED: "; see what stopped it, then finish with: sp-harness run --resume RUN",
+    kind: f"; {words}, then finish with: sp-harness run --resume RUN"
+    for kind, words in {
+        FailureKind.OUT_OF_MEMORY: "free memory or take a machine with more",
+        FailureKind.DISK_FULL: "make room on that disk",
+        FailureKind.EXHAUSTED: "raise the limits of open files and processes (ulimit -n, ulimit -u)",
+        FailureKind.KILLED: "see what killed it",
+        FailureKind.STOPPED: "see what stopped it",
+    }.items()
 }
-"""Remedy of a failure, where there is one."""
+"""Remedy of a failure of the machine, with which its message ends."""
 
 
 class Unwritable(Exception):
@@ -74,7 +81,8 @@ def ended(ranks: Sequence[Rank], index: int) -> Failure:
     code = 0 if rank.lost else rank.wait()
     printed = rank.log_since()[-8000:]
     if rank.lost:
-        return Failure(FailureKind.KILLED, f"rank {index} was lost: {rank.lost}", index, printed)
+        message = f"rank {index} was lost: {rank.lost}{REMEDIES[FailureKind.KILLED]}"
+        return Failure(FailureKind.KILLED, message, index, printed)
     # Nobody but a user, the kernel's out-of-memory killer or a batch system sends these two.
     if code in (-signal.SIGKILL, -signal.SIGTERM):
         kind, verb = FailureKind.KILLED, "was killed from outside"

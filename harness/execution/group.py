@@ -8,8 +8,6 @@ collective for ever) and started anew for the next run.
 from __future__ import annotations
 
 import selectors
-import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
@@ -19,11 +17,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from harness import codec, files
-from harness.errors import InfrastructureError
+from harness.errors import InfrastructureError, remedy_of
 from harness.execution import failures
 from harness.execution.group_key import GroupKey
 from harness.execution.rank import Rank, fork_ranks
 from harness.execution.time_limit import LOOK_S, TimeLimit
+from harness.scratch import Scratch
 from harness.types import Failure, FailureKind, Recorded, Run, RunSpec
 from harness.worker import protocol
 from harness.worker.protocol import Done, Message, Order, Raised, Ready, Start, Step
@@ -31,7 +30,13 @@ from harness.worker.protocol import Done, Message, Order, Raised, Ready, Start, 
 START_TIMEOUT_S = 600.0
 """Loading a full-size checkpoint from a slow disk takes minutes."""
 
-OF_THE_MACHINE = (FailureKind.OUT_OF_MEMORY, FailureKind.DISK_FULL, FailureKind.KILLED, FailureKind.STOPPED)
+OF_THE_MACHINE = (
+    FailureKind.OUT_OF_MEMORY,
+    FailureKind.DISK_FULL,
+    FailureKind.KILLED,
+    FailureKind.STOPPED,
+    FailureKind.EXHAUSTED,
+)
 """Kinds of failure that are recorded as such in the middle of a launch too."""
 INTERRUPTED = Failure(FailureKind.KILLED, "the harness was interrupted")
 
@@ -84,7 +89,7 @@ class WorkerGroup:
         self.devices = devices or range(key.world_size)
         self._modules = modules
         self._start_ranks = start
-        self._meeting = ""
+        self._meeting: Scratch | None = None
         """Folder of the file through which ranks on this machine find each other."""
         self._ranks: list[Rank] = []
         self._versions: dict[str, Mapping[str, str]] = {}
@@ -185,7 +190,8 @@ class WorkerGroup:
                 rank.close()
             self._ranks, self._versions = [], {}
             if self._meeting:
-                shutil.rmtree(self._meeting, ignore_errors=True)
+                self._meeting.remove()
+                self._meeting = None
 
     def abort(self) -> None:
         """End the ranks from another thread; a run under way raises :class:`Aborted`."""
@@ -203,16 +209,18 @@ class WorkerGroup:
     def _start(self) -> None:
         try:
             self._logs.mkdir(parents=True, exist_ok=True)
-            self._meeting = tempfile.mkdtemp(prefix="sp-harness-")
+            self._meeting = Scratch("sp-harness-run-")
             for rank in self._start_ranks(self._logs, self._modules, self.devices, self.key.python):
                 self._ranks.append(rank)
         except OSError as error:  # no descriptor, no process or no room on the disk is left
             place = f": {error.filename}" if error.filename else ""
-            message = f"ranks cannot be started ({error.strerror or error}{place})"
+            remedy = f"{remedy_of(error)}; then finish with: sp-harness run --resume RUN"
+            message = f"ranks cannot be started ({error.strerror or error}{place}); {remedy}"
             raise GroupFailed(Failure(FailureKind.LAUNCH, message)) from None
         if self._aborted:  # asked after the ranks are known: either we see it here, or abort() sees the ranks
             raise GroupFailed(INTERRUPTED)
-        rendezvous = next((rank.rendezvous for rank in self._ranks if rank.rendezvous), f"{self._meeting}/store")
+        assert self._meeting is not None
+        rendezvous = next((rank.rendezvous for rank in self._ranks if rank.rendezvous), f"{self._meeting.path}/store")
         for index, rank in enumerate(self._ranks):
             rank.send(
                 Start(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from harness.execution.pool import Pool
 from harness.files import write_text
 from harness.fuzz.space import Space
 from harness.runs.folder import Plan, RunFolder
+from harness.scratch import scratch
 from harness.session import steps
 from harness.types import Outcome, Report, digest_of
 
@@ -126,8 +126,8 @@ def fuzz(space: Space, out: Path, tally: Tally, seed: int, on_example: OnExample
     from harness.fuzz.strategies import examples
 
     configuration.set_hypothesis_home_dir(models.cache_dir() / "hypothesis")  # never the working directory
-    with tempfile.TemporaryDirectory(prefix=".fuzz-", dir=out) as folder, Pool(Path(folder, "logs"), keep=True) as pool:
-        bench = _Bench(Path(folder), pool, tally, on_example, space.python)
+    with scratch(".fuzz-", out) as folder, Pool(folder / "logs", keep=True) as pool:
+        bench = _Bench(folder, pool, tally, on_example, space.python)
 
         @seeded(seed)
         @settings(

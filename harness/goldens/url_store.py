@@ -19,6 +19,7 @@ from harness.goldens import golden
 from harness.goldens.golden import DESCRIPTION, REMEDY, Golden, sha256
 from harness.goldens.store import Look, Make
 from harness.matrix.golden_store import check_protocol
+from harness.scratch import scratch
 
 AT_ONCE = 8
 """Number of files read concurrently."""
@@ -141,9 +142,9 @@ class UrlStore:
         """Provide an empty temporary folder on the cache's file system."""
         with (
             self._caching(),
-            tempfile.TemporaryDirectory(dir=self._cache, prefix=".", ignore_cleanup_errors=True) as scratch,
+            scratch(".scratch-", self._cache) as folder,
         ):
-            yield Path(scratch)
+            yield folder
 
     @contextmanager
     def _caching(self) -> Iterator[None]:

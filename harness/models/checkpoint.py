@@ -7,13 +7,13 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from harness.codec import write_json
 from harness.errors import ConfigError, UsageError
+from harness.scratch import scratch
 from harness.types import ModelSpec
 
 PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.jinja")
@@ -188,11 +188,11 @@ def publish(
         raise UsageError(f"{target} exists and holds something else; choose an empty or a new folder")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as temporary:
-            fresh = Path(temporary) / "new"
+        with scratch(f".{target.name}-", target.parent) as temporary:
+            fresh = temporary / "new"
             fresh.mkdir()
             write(fresh)
-            _swap(fresh, target, Path(temporary) / "old", is_current)
+            _swap(fresh, target, temporary / "old", is_current)
     except OSError as error:
         raise UsageError(f"{target}: the model cannot be written there ({error.strerror or error})") from None
     return target

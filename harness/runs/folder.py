@@ -222,6 +222,13 @@ class RunFolder:
             self._check_here(run)
             check_recorded(self.path, run)
 
+    def clear_scratch(self) -> None:
+        """Remove what a process that was killed while it wrote has left; for the one process that records."""
+        for path in (self.path / "runs").glob(files.building(Path("*")).name):
+            shutil.rmtree(path, ignore_errors=True)
+        for path in self.path.glob(files.TEMPORARY):
+            path.unlink(missing_ok=True)
+
     def set_damaged_aside(self) -> None:
         """Remove finished runs with damaged or missing files, and damaged lines of the journal, which says so.
 

@@ -102,6 +102,7 @@ def record(
         If another process records into this folder.
     """
     with locks.claimed(folder.path, "recording"):
+        folder.clear_scratch()
         missing = folder.missing(rows)
         folder.note("begun", missing=len(missing))
         for event in executor.execute(missing, folder.folder_of):

@@ -84,6 +84,7 @@ class FailureKind(StrEnum):
     DISK_FULL = "disk full"
     LAUNCH = "launch"
     STOPPED = "stopped"
+    EXHAUSTED = "exhausted"
 
     @property
     def infrastructure(self) -> bool:

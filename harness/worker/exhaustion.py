@@ -1,4 +1,4 @@
-"""Classification of exceptions and output by the resource that ran out: memory or disk space."""
+"""Classification of exceptions and output by what ran out: memory, disk space, descriptors, processes."""
 
 from __future__ import annotations
 
@@ -20,6 +20,14 @@ WORDS = {
         "no space left on device",  # the system; NCCL prints it of shared memory
         "disk quota exceeded",
     ),
+    FailureKind.EXHAUSTED: (
+        "too many open files",
+        "can't start new thread",  # Python
+        "thread creation failed",  # OpenMP
+        "pthread_create failed",
+        "fork: resource temporarily unavailable",  # shells
+        "fork: retry: resource temporarily unavailable",
+    ),
 }
 
 _LAST_LINES = 8
@@ -33,6 +41,8 @@ def raised_by(error: BaseException) -> FailureKind | None:
         return FailureKind.OUT_OF_MEMORY
     if number in (errno.ENOSPC, errno.EDQUOT):
         return FailureKind.DISK_FULL
+    if number in (errno.EMFILE, errno.ENFILE, errno.EAGAIN):  # the last as a process is started
+        return FailureKind.EXHAUSTED
     if isinstance(error, RuntimeError | OSError) and (kind := told_in(str(error))):
         return kind
     earlier = error.__cause__ or (None if error.__suppress_context__ else error.__context__)

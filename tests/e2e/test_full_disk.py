@@ -94,5 +94,5 @@ def test_a_disk_without_room_for_a_report_is_named(tmp_path: Path, bench: Any) -
     lines = mounted(FILLED, place, sys.executable, folder.path).splitlines()
     for said, code in (lines[:2], lines[2:]):
         assert said.startswith(f"sp-harness: {place}/run")
-        assert said.endswith(": No space left on device")
+        assert said.endswith(": No space left on device; make room on that disk")
         assert code == "ended with 3"

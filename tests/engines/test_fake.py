@@ -112,5 +112,5 @@ def test_limits_say_why() -> None:
     assert "does not divide the 6 heads" in (FakeEngine.limits(case, Variant("fake", ulysses=4), MODEL) or "")
     other = ModelSpec("nano", "", "x", num_heads=6)
     assert "not 'nano'" in (FakeEngine.limits(case, Variant("fake"), other) or "")
-    waiting = {"crash", "disk-full", "hang", "out-of-memory", "nccl-out-of-memory"}
+    waiting = {"crash", "descriptors", "disk-full", "hang", "out-of-memory", "nccl-out-of-memory"}
     assert {*PICTURE_FAULTS, *waiting, "nan", "wrong-size"} == set(FakeEngine.faults())

@@ -29,7 +29,9 @@ from tests.waiting import until
 OnStep = Callable[[int], None]
 
 
-MAKE_ROOM = "; make room on that disk, then finish with: sp-harness run --resume RUN"
+FINISH = ", then finish with: sp-harness run --resume RUN"
+MORE_MEMORY = f"; free memory or take a machine with more{FINISH}"
+MAKE_ROOM = f"; make room on that disk{FINISH}"
 
 
 def spec(world_size: int = 2, fault: str | None = None, step_s: float = 0.0, **case: Any) -> RunSpec:
@@ -109,6 +111,7 @@ def test_ranks_lead_sessions_of_their_own_and_stay_between_runs(group: WorkerGro
         ("crash", FailureKind.RAISED, False),
         ("out-of-memory", FailureKind.OUT_OF_MEMORY, True),
         ("disk-full", FailureKind.DISK_FULL, True),
+        ("descriptors", FailureKind.EXHAUSTED, True),
     ],
 )
 def test_a_rank_that_raises_is_named_and_the_group_goes_on(
@@ -120,7 +123,7 @@ def test_a_rank_that_raises_is_named_and_the_group_goes_on(
     assert (run.outcome, run.failure.kind, run.failure.rank) == ("error", kind, 1)
     assert run.failure.kind.infrastructure is infrastructure
     assert run.failure.message.startswith("rank 1 raised ")
-    assert run.failure.message.endswith(MAKE_ROOM) is (kind == FailureKind.DISK_FULL)
+    assert run.failure.message.endswith(FINISH) is infrastructure
     assert "Traceback" in run.failure.detail
     assert "_misbehave" in run.failure.detail
     assert [path.name for path in folder.iterdir()] == ["run.json"]
@@ -141,7 +144,7 @@ def test_memory_that_runs_out_inside_nccl_is_known_by_what_nccl_printed(group: W
 @pytest.mark.parametrize(
     ("words", "kind", "remedy"),
     [
-        ("enqueue.cc:1 NCCL WARN Cuda failure 2 'out of memory'", FailureKind.OUT_OF_MEMORY, ""),
+        ("enqueue.cc:1 NCCL WARN Cuda failure 2 'out of memory'", FailureKind.OUT_OF_MEMORY, MORE_MEMORY),
         ("shmutils.cc:7 NCCL WARN posix_fallocate failed : No space left on device", FailureKind.DISK_FULL, MAKE_ROOM),
     ],
 )
@@ -218,8 +221,8 @@ def test_a_forkserver_that_is_stopped_is_named_and_replaced(
 @pytest.mark.parametrize(
     ("number", "kind", "message"),
     [
-        (signal.SIGKILL, FailureKind.KILLED, "rank 1 was killed from outside (SIGKILL)"),
-        (signal.SIGTERM, FailureKind.KILLED, "rank 1 was killed from outside (SIGTERM)"),
+        (signal.SIGKILL, FailureKind.KILLED, f"rank 1 was killed from outside (SIGKILL); see what killed it{FINISH}"),
+        (signal.SIGTERM, FailureKind.KILLED, f"rank 1 was killed from outside (SIGTERM); see what killed it{FINISH}"),
         (signal.SIGSEGV, FailureKind.RAISED, "rank 1 crashed (SIGSEGV)"),
     ],
     ids=lambda value: getattr(value, "name", None),
@@ -241,7 +244,7 @@ def test_a_rank_that_dies_is_told_from_one_that_was_killed(
 @pytest.mark.parametrize(
     ("words", "kind", "message"),
     [
-        ("std::bad_alloc", FailureKind.OUT_OF_MEMORY, "rank 1 ran out of memory and crashed (SIGABRT)"),
+        ("std::bad_alloc", FailureKind.OUT_OF_MEMORY, f"rank 1 ran out of memory and crashed (SIGABRT){MORE_MEMORY}"),
         (
             "write failed: No space left on device",
             FailureKind.DISK_FULL,
@@ -302,6 +305,7 @@ def test_ranks_for_which_nothing_is_left_are_a_failed_launch(group: WorkerGroup,
     assert run.failure is not None
     assert (run.failure.kind, run.failure.kind.infrastructure) == (FailureKind.LAUNCH, True)
     assert run.failure.message.startswith("fake did not start: ranks cannot be started (Too many open files")
+    assert "raise the limit of open files (ulimit -n)" in run.failure.message
     assert len(os.listdir("/proc/self/fd")) == before
     assert group.run(spec(), tmp_path / "third").outcome == "ok"
 
@@ -450,7 +454,7 @@ def test_a_hang_of_a_node_that_cannot_be_reached_is_not_the_engines(tmp_path: Pa
     run = group.run(spec(fault="hang", timeout_s=0.5), tmp_path / "run")
     assert run.failure is not None
     assert (run.outcome, run.failure.kind, run.failure.rank) == ("error", FailureKind.KILLED, 1)
-    assert run.failure.message == "rank 1 was lost: node b does not answer any more"
+    assert run.failure.message == f"rank 1 was lost: node b does not answer any more; see what killed it{FINISH}"
 
 
 class OnGpu(ForkedRank):

@@ -156,6 +156,23 @@ class TestConclude:
         assert all(path.is_file() and path.is_relative_to(folder.path) for path in files.values())
 
 
+def test_recording_removes_what_a_killed_process_has_left_half_written(bench: Any) -> None:
+    class Draws:
+        def execute(self, specs: Any, place: Any) -> Any:
+            assert not (folder.path / "runs" / ".abc.building").exists()
+            yield from ()
+
+    folder = bench.plan(golden="off")
+    half = folder.path / "runs" / ".abc.building" / "image-0.png"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"half")
+    (folder.path / ".report.json.0123abcd").write_text("half")
+    steps.record(folder, Draws())  # type: ignore[arg-type]
+    assert not half.parent.exists()
+    assert not list(folder.path.glob(".report*"))
+    assert (folder.path / "plan.json").is_file()
+
+
 def test_what_was_drawn_on_two_kinds_of_machine_is_not_compared(bench: Any) -> None:
     """A run that was interrupted on one GPU and finished on another."""
     folder = bench.drawn(golden="off")

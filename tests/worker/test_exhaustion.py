@@ -48,6 +48,10 @@ def out_of_words(error: type[BaseException], words: str, cause: BaseException | 
         (RuntimeError("NCCL error\nfailed to extend /dev/shm/nccl-X to 9637892 bytes: No space left on device"), DISK),
         (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), DISK),
         (out_of_words(RuntimeError, "generation failed", OSError(errno.ENOSPC, "no room")), DISK),
+        (OSError(errno.EMFILE, os.strerror(errno.EMFILE), "weights"), FailureKind.EXHAUSTED),
+        (OSError(errno.ENFILE, os.strerror(errno.ENFILE)), FailureKind.EXHAUSTED),
+        (BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)), FailureKind.EXHAUSTED),  # of fork
+        (RuntimeError("can't start new thread"), FailureKind.EXHAUSTED),
         (ValueError("write 'No space left on device' in a prompt"), None),
         (RuntimeError("the size of tensor a (3) must match the size of tensor b (4)"), None),
         (ValueError("write 'out of memory' in a prompt"), None),

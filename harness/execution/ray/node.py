@@ -10,7 +10,6 @@ import os
 import platform
 import select
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from harness.errors import HarnessError, InfrastructureError
 from harness.execution import gpus
 from harness.execution.rank import ForkedRank
 from harness.planning.fingerprint import source_of
+from harness.scratch import Scratch
 from harness.types import RunSpec
 from harness.worker import protocol
 from harness.worker.protocol import Done, Order, Start, Unwritable
@@ -102,7 +102,8 @@ class Node:
     """Actor that starts the ranks of one node; each is known by its number in the group, over all nodes."""
 
     def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="sp-harness-ray-"))
+        self._scratch = Scratch("sp-harness-ray-")
+        self._folder = self._scratch.path
         self._processes: dict[int, ForkedRank] = {}
         self._digests: dict[int, str] = {}
         self._models: dict[str, str] = {}
@@ -165,7 +166,7 @@ class Node:
             process.kill()
         if self._lease:
             self._lease.release()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._scratch.remove()
 
     def _log(self, rank: int) -> Path:
         return self._folder / f"rank-{rank}.log"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from harness.execution.events import Event, Finished, Holding, Waiting
 from harness.execution.pool import Pool
 from harness.execution.ray.node import Piece, found_here, named, pieces
 from harness.execution.ray.spread import Nodes
+from harness.scratch import scratch
 from harness.types import RunSpec
 
 
@@ -58,8 +58,7 @@ def work(encoded: Sequence[Any], bundles: Sequence[Mapping[str, float]]) -> Iter
         specs = found_here(encoded)
     shares = [int(bundle.get("GPU") or bundle["CPU"]) for bundle in bundles]
     num_cpus = int(bundles[0].get("CPU", 0))
-    with tempfile.TemporaryDirectory(prefix="sp-harness-ray-") as name, closing(Nodes(shares)) as nodes:
-        place = Path(name)
+    with scratch("sp-harness-ray-") as place, closing(Nodes(shares)) as nodes:
         for message in nodes.prepare(codec.encode(specs), f"Ray task of process {os.getpid()} on {node}"):
             yield Waiting(message)
         keep = num_cpus > 0 and len(shares) == 1
