@@ -41,7 +41,6 @@ app = typer.Typer(
     name="sp-harness",
     help="Does a diffusion engine draw the same picture when its sequence is split over devices?",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )

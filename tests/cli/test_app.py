@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
+from harness import __version__
 from harness import cli as cli_package
 from harness.cli.app import app
 from tests.command_line import ONE_ROW, Cli, Write, only_run
@@ -118,3 +119,14 @@ def test_a_terminal_of_few_characters_gets_no_traceback(tmp_path: Path) -> None:
     assert done.stderr.startswith(b"sp-harness: ")
     assert rb"\xfc\x1b[31m\udcff .toml: cannot be read" in done.stderr
     assert done.stderr.count(b"\n") == 1
+
+
+def test_the_version(cli: Cli) -> None:
+    done = cli("--version")
+    assert (done.code, done.out) == (0, f"{__version__}\n")
+
+
+def test_a_shell_completes_commands(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"COMPLETE": "complete_bash", "COMP_WORDS": "sp-harness re", "COMP_CWORD": "1"}.items():
+        monkeypatch.setenv(f"_SP_HARNESS_{name}" if name == "COMPLETE" else name, value)
+    assert cli().out.split() == ["rerun", "report"]
