@@ -13,6 +13,7 @@ from harness import __version__, bug
 from harness.cli import (
     _bisect,
     approve,
+    benign,
     compare,
     doctor,
     engines,
@@ -61,6 +62,7 @@ for command in (
     ls,
     fuzz,
     doctor,
+    benign,
 ):
     app.add_typer(command.app)
 for group in (golden, models, matrix, faults, engines):

@@ -9,6 +9,10 @@
 ``exchange``              ranks miss image tokens, or what attention found is lost on its way back
 ``position``              a token has the right value and stands at a wrong position
 ``not engaged``           the ranks exchanged nothing: one device drew, whatever was asked for
+``weights``               ranks compute with different weights, or with other pad tokens than were learned
+``modulation``            blocks scale and gate by other channels
+``guidance``              predictions with and without the prompt are combined wrongly, or where they should not be
+``schedule``              other time steps or sigmas
 ``pads``                  another number of pads than the layout has, or something else in their place
 ``caption``               caption tokens are missing, met twice, or wrong
 ``mask``                  masked keys are met, or met keys are masked
@@ -103,8 +107,9 @@ def find(row: Row, judgements: Sequence[Judgement], runs: Mapping[str, Run] | No
         error_db=figure.value if figure else None,
         cached=candidate.cache_decisions[0] if candidate and candidate.cache_decisions else (),
         split=candidate.spec.world_size > 1 if candidate else row.variant.degree > 1,
+        guided=row.case.guidance_scale > 0,
     )
-    settled = word in ("cut/gather", "decode")  # these two the comparison tells for certain
+    settled = word in ("cut/gather", "decode", "noise")  # these the comparison tells for certain
     seen = found.seen if found.cause else ""
     return Finding(word if settled else found.cause or word, (*said, *found.evidence), seen)
 
@@ -114,6 +119,9 @@ def of_judgements(row: Row, judgements: Sequence[Judgement]) -> str | None:
     relation = first_failing(judgements)
     if relation in (*EXCHANGES, Relation.CONTROL) and _decoded_wrongly(relation, judgements):
         return "decode"
+    comparison = row.comparison(relation) if relation else None
+    if relation in (Relation.EXCHANGE, Relation.CONTROL) and comparison is not None and comparison.narrowed:
+        return "noise"
     if relation in EXCHANGES:
         exchange = row.comparison(relation)
         resized = exchange is not None and exchange.problem is not None and "sizes differ" in exchange.problem
@@ -137,5 +145,5 @@ def of_judgements(row: Row, judgements: Sequence[Judgement]) -> str | None:
 
 def _decoded_wrongly(relation: Relation, judgements: Sequence[Judgement]) -> bool:
     """Whether the latents hold and the picture alone does not."""
-    held = {j.bound.domain: j.ok for j in judgements if j.relation == relation and j.bound is not None}
-    return held.get("latents") is True and held.get("image") is False
+    held = [(j.bound.domain, j.ok) for j in judgements if j.relation == relation and j.bound is not None]
+    return ("latents", True) in held and ("latents", False) not in held and ("image", False) in held

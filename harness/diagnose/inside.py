@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.diagnose.divergence import EMBEDDER
-from harness.diagnose.token_ledger import module_key
-from harness.types import BlockError, Explanation, LedgerLine
+from harness.diagnose.inputs import CAPTION_BLOCK
+from harness.diagnose.token_ledger import FIRST_BLOCK, module_key
+from harness.types import BlockError, Explanation, Judgement, LedgerLine
 
 REPEAT_MARGIN_DB = 10.0
 """A repetition that comes as near to the first draw as this beyond the error in question explains it."""
@@ -39,7 +40,11 @@ class Finding:
 
 
 def of_explanation(
-    explanation: Explanation, error_db: float | None = None, cached: Sequence[bool] = (), split: bool = True
+    explanation: Explanation,
+    error_db: float | None = None,
+    cached: Sequence[bool] = (),
+    split: bool = True,
+    guided: bool = False,
 ) -> Finding:
     """Name the cause of a difference from what the probe showed; ``cause`` is ``None`` where nothing tells.
 
@@ -53,6 +58,8 @@ def of_explanation(
         For each step, whether a cache served it.
     split
         Whether several ranks drew the candidate.
+    guided
+        Whether predictions with and without the prompt are combined.
     """
     first = explanation.first_divergence
     unclean = first_unclean(explanation.ledger)
@@ -62,6 +69,13 @@ def of_explanation(
     place = unclean[0] if attention else first
     if _repetition_explains(explanation, error_db):
         return Finding("non-determinism", evidence, evidence[-1])
+    if (given := _of_inputs(explanation, unclean, place)) is not None:
+        return Finding(given[0], (*evidence, given[1]), given[1])
+    if place is None and not explanation.displaced and split:
+        place = _slight(explanation)
+        if place is not None:
+            seen = f"step 1, {place.module}: relative error {place.error:.2g}, beyond what rounding reaches so early"
+            return Finding(_of_block(place, split), (*evidence, seen), seen)
     if place is None:
         if not split or not explanation.blocks:
             return Finding(None, evidence)
@@ -70,9 +84,30 @@ def of_explanation(
     if first is not None and first.step == 1 and first.module.startswith(EMBEDDER):
         return Finding("cut/gather" if explanation.out_of_place else "noise", evidence, trace[0])
     seen = ledger[0] if attention else trace[0]
+    if not attention and first is not None and first.module.startswith(EMBEDDER) and not explanation.out_of_place:
+        return _of_update(first, cached, guided, evidence, seen)
+    if attention and _modulated_wrongly(explanation, unclean):
+        return Finding("modulation", evidence, seen)
     if cached and _under_the_cache(place, cached):
         return Finding("cache", (*evidence, "blocks that the cache never serves are right"), seen)
     return Finding(_of_attention(unclean, split) if attention else _of_block(place, split), evidence, seen)
+
+
+def contradiction(explanation: Explanation | None) -> Judgement | None:
+    """Judge a passing comparison by the tokens that attention meets: what is missing, foreign or masked fails it.
+
+    Only at the first step, where both sides are given the same: later ones carry the rounding of those before. The
+    first block over the caption is given the caption alone, so that there a doubtful key fails it as well.
+    """
+    if explanation is None:
+        return None
+    for line in explanation.ledger:
+        lost = line.image_missing + line.caption_missing + line.masked_away
+        lost += line.doubtful if line.module == CAPTION_BLOCK else 0
+        if line.step == 1 and lost + line.masked_met + line.foreign:
+            said = f"its figures pass, and step {line.step}, {line.module}: {line.sentence}"
+            return Judgement(explanation.relation, False, said)
+    return None
 
 
 def first_unclean(ledger: Sequence[LedgerLine]) -> list[LedgerLine]:
@@ -81,6 +116,59 @@ def first_unclean(ledger: Sequence[LedgerLine]) -> list[LedgerLine]:
     if first is None:
         return []
     return [line for line in ledger if (line.step, line.module) == (first.step, first.module) and not line.clean]
+
+
+def _of_inputs(
+    explanation: Explanation, unclean: Sequence[LedgerLine], place: LedgerLine | BlockError | None
+) -> tuple[str, str] | None:
+    """Cause and evidence where blocks are given something else than image tokens that is wrong."""
+    if explanation.weights_off:
+        return "weights", "other weights at " + ", ".join(explanation.weights_off[:SHOWN_LINES])
+    expected, found = explanation.batches
+    if expected and found > expected:
+        return "guidance", f"a forward call computes {found} predictions instead of {expected}"
+    if explanation.times_off and (place is None or explanation.times_off[0] <= place.step):
+        steps = ", ".join(map(str, explanation.times_off))
+        return "schedule", f"the model is told another time than its reference is, at step {steps}"
+    expected, found = explanation.caption_keys
+    if expected and found > expected:
+        moved = any(line.wrong_position for line in unclean)
+        return "caption" if moved else "pads", f"the caption has {found} keys instead of {expected}, pads included"
+    return None
+
+
+def _slight(explanation: Explanation) -> BlockError | None:
+    """Return the first block of the first step beyond a sixth of the tolerance, which no rounding reaches there."""
+    early = (block for block in explanation.blocks if block.step == 1)
+    return next((block for block in early if (block.error or 0.0) > explanation.tolerance / 6), None)
+
+
+def _of_update(
+    first: BlockError, cached: Sequence[bool], guided: bool, evidence: tuple[str, ...], seen: str
+) -> Finding:
+    """Cause of a step that begins with other latents, though the blocks of the step before it are right."""
+    if any(cached[: first.step - 1]):
+        return Finding("cache", (*evidence, "blocks of the steps that were computed are right"), seen)
+    return Finding("guidance" if guided else "noise", evidence, seen)
+
+
+def _modulated_wrongly(explanation: Explanation, unclean: Sequence[LedgerLine]) -> bool:
+    """Whether no key of the first block is known, nor any value, though what it was given is right."""
+    embedded = [block for block in explanation.blocks if block.step == 1 and block.module.startswith(EMBEDDER)]
+    right = all(block.error is not None and block.error <= explanation.tolerance for block in embedded)
+    unknown = all(
+        not line.image_met + line.wrong_position + line.image_copied
+        and line.foreign + line.doubtful >= line.image_tokens
+        for line in unclean
+    )
+    ranks = {line.rank for line in explanation.ledger if line.module == FIRST_BLOCK}
+    return (
+        bool(embedded)
+        and right
+        and unknown
+        and unclean[0].module == FIRST_BLOCK
+        and {line.rank for line in unclean} == ranks
+    )
 
 
 def _place(of: LedgerLine | BlockError) -> tuple[int, tuple[int, int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,10 @@ class Probe:
     values: Mapping[Call, Array]
     masks: Mapping[Call, Array]
     rows: Mapping[Call, Array]
+    times: Mapping[int, Array] = field(default_factory=dict)
+    """Sketch of the first picture's time embedding, by step."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Checksum of the weights that a block used at the first step, by block."""
     left_out: tuple[str, ...] = ()
 
 
@@ -39,10 +43,12 @@ def read(folder: Path, num_ranks: int) -> tuple[Probe, ...]:
 
 
 def _read_one(path: Path) -> Probe:
-    found: dict[str, dict[Call, Array]] = {what: {} for what in ("key", "value", "mask", "rows")}
+    found: dict[str, dict[Call, Array]] = {what: {} for what in ("key", "value", "mask", "rows", "time", "weight")}
     with safe_open(path, "np") as file:
         left_out = tuple(json.loads((file.metadata() or {}).get("left_out", "[]")))
         for name in file.keys():  # noqa: SIM118 - this is no dictionary
             what, step, module = name.split("/", 2)
             found[what][int(step), module] = file.get_tensor(name)
-    return Probe(found["key"], found["value"], found["mask"], found["rows"], left_out)
+    times = {step: tensor for (step, _), tensor in found["time"].items()}
+    weights = {module: float(tensor[0]) for (_, module), tensor in found["weight"].items()}
+    return Probe(found["key"], found["value"], found["mask"], found["rows"], times, weights, left_out)

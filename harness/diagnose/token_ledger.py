@@ -26,6 +26,10 @@ MET = {"float32": 1e-3, "bfloat16": 3e-2, "float16": 3e-3}
 FOREIGN = 0.5
 """Relative distance from which on a key is another one; what lies between is doubtful and said so."""
 
+LATE = 0.2
+"""Behind the first step a token differs by the rounding of those before: it is met within this distance of its key,
+where its value is nearest to the same token's."""
+
 HEAD_SAMPLE = 64
 """Keys from which is told which of the reference's heads a rank holds."""
 
@@ -129,7 +133,7 @@ def _lines(
         layout = layout_of(call[1], reference.masks[call][item], tokens, pads)
         by_key = nearest(_flat(probe.keys[call][item]), _flat(keys[item, heads]))
         by_value = nearest(_flat(probe.values[call][item]), _flat(values[item, heads]))
-        counts = _count(layout, by_key, by_value, probe.masks[call][item], met)
+        counts = _count(layout, by_key, by_value, probe.masks[call][item], met, call[0] > 1)
         line = LedgerLine(call[0], call[1], rank, item, **counts)
         lines.append(replace(line, sentence=sentence_of(line)))
     return lines
@@ -186,10 +190,13 @@ def nearest(rows: Array, reference: Array) -> tuple[Array, Array]:
 
 
 def _count(
-    layout: Layout, by_key: tuple[Array, Array], by_value: tuple[Array, Array], mask: Array, met: float
+    layout: Layout, by_key: tuple[Array, Array], by_value: tuple[Array, Array], mask: Array, met: float, late: bool
 ) -> dict[str, Any]:
     index, distance = by_key
-    same, near = distance <= met, (distance > met) & (distance < FOREIGN)
+    same = distance <= met
+    if late:
+        same |= (index == by_value[0]) & (distance <= LATE)
+    near = ~same & (distance < FOREIGN)
     kinds = layout.classes[index]
     times = np.bincount(index[same & mask], minlength=len(layout.classes))
     known = ~same & (by_value[1] <= met) & (layout.classes[by_value[0]] != MASKED)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from harness.types import TokenOrder
+
 
 @contextmanager
 def padded_image_sequence(transformer: Any, num_pads: int | None) -> Iterator[None]:
@@ -54,33 +56,57 @@ def _with_image_pads(stock: Callable[..., Any], num_pads: int) -> Callable[..., 
 
 
 @contextmanager
-def reversed_image_sequence(transformer: Any) -> Iterator[None]:
-    """Make the transformer compute with its image tokens in reverse order, pads included.
+def reordered_image_sequence(transformer: Any, order: TokenOrder) -> Iterator[None]:
+    """Make the transformer compute with its image tokens in another order, pads included.
 
     Every token keeps its position and attention does not care for order, so the mathematics is the same;
-    sums are taken in another order. What comes out is turned round again before it becomes a picture.
-    """
-    pad, unpatchify = transformer._pad_with_ids, transformer.unpatchify
-    lengths: list[int] = []
+    sums are taken in another order. What comes out is put back into its own order before it becomes a picture.
 
-    def pad_reversed(feat: Any, pos_grid_size: Any, pos_start: Any, device: Any, noise_mask_val: Any = None) -> Any:
+    Parameters
+    ----------
+    transformer
+        The stock transformer.
+    order
+        See :data:`harness.types.TokenOrder`.
+    """
+    if order == "native":
+        yield
+        return
+    pad, unpatchify = transformer._pad_with_ids, transformer.unpatchify
+    orders: list[Any] = []
+
+    def pad_reordered(feat: Any, pos_grid_size: Any, pos_start: Any, device: Any, noise_mask_val: Any = None) -> Any:
         padded = pad(feat, pos_grid_size, pos_start, device, noise_mask_val)
         if _is_caption(pos_start):
             return padded
         feat, positions, pad_mask, total, noise_mask = padded
-        lengths.append(total)
-        return feat.flip(0), positions.flip(0), pad_mask.flip(0), total, noise_mask
+        places = _places(order, total, pos_grid_size[-2:]).to(feat.device)
+        orders.append(places.argsort())
+        return feat[places], positions[places], pad_mask[places], total, noise_mask
 
-    def unpatchify_reversed(x: Any, size: Any, patch_size: Any, f_patch_size: Any, x_pos_offsets: Any = None) -> Any:
-        turned = [tokens[:length].flip(0) for tokens, length in zip(x, lengths, strict=True)]
-        lengths.clear()
-        return unpatchify(turned, size, patch_size, f_patch_size, x_pos_offsets)
+    def unpatchify_ordered(x: Any, size: Any, patch_size: Any, f_patch_size: Any, x_pos_offsets: Any = None) -> Any:
+        ordered = [tokens[: len(places)][places] for tokens, places in zip(x, orders, strict=True)]
+        orders.clear()
+        return unpatchify(ordered, size, patch_size, f_patch_size, x_pos_offsets)
 
     with (
-        _overridden(transformer, "_pad_with_ids", pad_reversed),
-        _overridden(transformer, "unpatchify", unpatchify_reversed),
+        _overridden(transformer, "_pad_with_ids", pad_reordered),
+        _overridden(transformer, "unpatchify", unpatchify_ordered),
     ):
         yield
+
+
+def _places(order: TokenOrder, total: int, grid: tuple[int, int]) -> Any:
+    """Return the place in the native sequence of each token of an order: image tokens row by row, then pads."""
+    import torch
+
+    places = torch.arange(total)
+    if order == "reversed":
+        return places.flip(0)
+    if order == "columns":
+        image = places[: grid[0] * grid[1]]
+        return torch.cat([image.view(grid).T.flatten(), places[len(image) :]])
+    return torch.randperm(total, generator=torch.Generator().manual_seed(int(order.removeprefix("shuffled-"))))
 
 
 @contextmanager

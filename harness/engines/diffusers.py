@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from harness.engines import _cache
-from harness.engines._overrides import padded_image_sequence, reversed_image_sequence
+from harness.engines._overrides import padded_image_sequence, reordered_image_sequence
 from harness.models.pipeline import call_pipeline
 from harness.models.z_image import PRELOAD, load_pipeline
 from harness.plugins import Drawing, Engine, Worker
@@ -48,8 +48,7 @@ class DiffusersEngine(Engine):
         transformer = self.pipeline.transformer
         with ExitStack() as stack:
             stack.enter_context(padded_image_sequence(transformer, spec.image_pad_tokens))
-            if spec.token_order == "reversed":
-                stack.enter_context(reversed_image_sequence(transformer))
+            stack.enter_context(reordered_image_sequence(transformer, spec.token_order))
             log = None
             if spec.cache != "none":
                 settings = _cache.CacheSettings.of(spec.options, spec.case.steps)

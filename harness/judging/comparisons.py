@@ -18,6 +18,7 @@ from functools import cached_property
 from harness import plugins
 from harness.judging import own_arithmetic
 from harness.judging.measure import compare_decisions, measure
+from harness.planning.graph import DRAWS
 from harness.plugins import Context, Metric
 from harness.runs.folder import RunFolder
 from harness.runs.sample import Sample
@@ -28,12 +29,11 @@ EDGES = {
     Relation.CONTROL: ("baseline", "control"),
     Relation.LAYOUT: ("baseline", "replay"),
     Relation.PAIR: ("baseline", "candidate"),
-    Relation.FLOOR: ("baseline", "reordered"),
     Relation.REPEAT: ("baseline", "repeat"),
 }
 """Relation to the roles it compares: reference, candidate."""
-JUDGED_METRICS = ("psnr", "max-abs")
-"""Metrics that bounds refer to; measured whatever a matrix selects."""
+JUDGED_METRICS = ("psnr", "worst-tile")
+"""Metrics that bounds refer to; measured whatever a matrix selects, and of draws of the floor nothing else."""
 KEPT_BYTES = 512 << 20
 """Bytes of cached samples, beyond the two that are compared."""
 MOST_THREADS = 8
@@ -92,9 +92,8 @@ class Measurer:
         for row in rows:
             for digest in row.runs.values():
                 self.add_run(runs[digest])
-            for relation, (reference, candidate) in EDGES.items():
-                if candidate in row.runs:
-                    pairs.setdefault((row.runs[reference], row.runs[candidate]), relation)
+            for relation, reference, candidate in _edges(row):
+                pairs.setdefault((row.runs[reference], row.runs[candidate]), relation)
         with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
             deque(pool.map(lambda pair: self.measure(pairs[pair], *pair), pairs), maxlen=0)
 
@@ -104,8 +103,7 @@ class Measurer:
             self.add_run(runs[row.runs[role]])
         figures = [
             self.measure(relation, row.runs[reference], row.runs[candidate])
-            for relation, (reference, candidate) in _edges(row).items()
-            if candidate in row.runs
+            for relation, reference, candidate in _edges(row)
         ]
         if row.variant.cache == "none":
             return figures
@@ -137,13 +135,15 @@ class Measurer:
     def _compared(self, relation: Relation, reference: str, candidate: str) -> Comparison:
         plan = self._plans.get(candidate)
         borders = (plan.axis, plan.origins) if plan and len(plan.origins) > 1 else None
-        key = (self._content(reference), self._content(candidate), borders)
+        of_floor = relation == Relation.FLOOR
+        key = (self._content(reference), self._content(candidate), borders, of_floor)
         with_steps = {reference, candidate} <= self._with_steps
         found, had_steps = self._measured.get(key, (None, False))
         # A golden has no trajectory: its figures hold for a run of the same content, but for the steps.
         if found is None or (with_steps and not had_steps):
             pair = self.sample(reference), self.sample(candidate)
-            found = measure(relation, *pair, self._metrics, Context(plan if borders else None))
+            metrics = [metric for metric in self._metrics if not of_floor or metric.name in JUDGED_METRICS]
+            found = measure(relation, *pair, metrics, Context(plan if borders else None))
             self._measured[key] = found, with_steps
         return found
 
@@ -156,13 +156,14 @@ class Measurer:
         return self._contents[key]
 
 
-def _edges(row: Row) -> Mapping[Relation, tuple[str, str]]:
-    """Return :data:`EDGES`, and the comparisons with the engine's own control where its arithmetic is its own."""
+def _edges(row: Row) -> list[tuple[Relation, str, str]]:
+    """List relation, reference and candidate: :data:`EDGES`, the draws of the noise floor, and own arithmetic's."""
+    edges = [(relation, *roles) for relation, roles in EDGES.items()]
+    edges += [(Relation.FLOOR, "baseline", role) for role in DRAWS]
     reference = own_arithmetic.reference_role(row) if row.own else None
-    if reference is None:
-        return EDGES
-    own = {Relation.OWN_EXCHANGE: (reference, "candidate"), Relation.PADDED_CONTROL: ("replay", "padded")}
-    return {**EDGES, **own}
+    if reference is not None:
+        edges += [(Relation.OWN_EXCHANGE, reference, "candidate"), (Relation.PADDED_CONTROL, "replay", "padded")]
+    return [(relation, reference, candidate) for relation, reference, candidate in edges if candidate in row.runs]
 
 
 def _num_bytes(sample: Sample) -> int:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from harness.diagnose import cause, noise_floor, sentence
+from harness.diagnose import cause, inside, noise_floor, sentence
+from harness.diagnose.calibration import Calibration
+from harness.diagnose.noise_floor import Floor
 from harness.judging import engaged, own_arithmetic
+from harness.planning.graph import DRAWS
 from harness.types import Bound, Comparison, Judgement, Outcome, Relation, Row, Run, Verdict
 
 MARGIN_DB = 1.0
@@ -22,6 +25,8 @@ SHOWN = {
     Relation.OWN_EXCHANGE: "shown, not judged: the control reaches the noise floor, so exchange is judged",
 }
 
+NARROWED = "its latents hold no more than bfloat16 can, and those of its reference do"
+
 Approved = Mapping[str, float | None]
 """Latents PSNR in dB approved for one variant, by relation (``pair``, ``layout``); ``None`` means exact."""
 
@@ -33,6 +38,7 @@ def judge(
     approved: Approved | None = None,
     golden_missing: bool = False,
     mixed: str = "",
+    calibration: Calibration | None = None,
 ) -> Verdict:
     """Judge a row whose comparisons are made.
 
@@ -50,14 +56,17 @@ def judge(
         Whether a golden is required and there is none.
     mixed
         Difference between the machines that drew the row's runs; not empty makes the row an error.
+    calibration
+        Scatter of healthy rows on this platform, where it is known.
     """
     unjudged = _unjudged(row, runs, mixed)
     if unjudged is not None:
         return unjudged
+    floor = noise_floor.of(row, calibration)
     judgements = tuple(
         judgement
         for comparison in row.comparisons
-        for judgement in _judge_one(comparison, row, tuple(declared), approved or {})
+        for judgement in _judge_one(comparison, row, tuple(declared), approved or {}, floor)
     )
     if row.own:
         judgements = (*judgements, *own_arithmetic.beyond_control(row, judgements))
@@ -68,6 +77,10 @@ def judge(
         outcome = Outcome.FAIL
     if (idle := engaged.problem(row, runs)) is not None:
         return Verdict(Outcome.FAIL, idle, cause="not engaged", judgements=judgements, evidence=(idle,))
+    suspicious = outcome == Outcome.PASS and bool(noise_floor.suspicious(judgements))
+    if suspicious and (contradiction := inside.contradiction(row.explanation)) is not None:
+        outcome, suspicious = Outcome.FAIL, False
+        judgements = (*judgements, Judgement(contradiction.relation, False, contradiction.sentence))
     found = cause.find(row, judgements, runs)
     return Verdict(
         outcome,
@@ -75,6 +88,7 @@ def judge(
         cause=found.cause,
         judgements=judgements,
         evidence=found.evidence,
+        suspicious=suspicious,
     )
 
 
@@ -105,7 +119,7 @@ def _unjudged(row: Row, runs: Mapping[str, Run], mixed: str) -> Verdict | None:
 
 def _failed_run(row: Row, runs: Mapping[str, Run]) -> Verdict | None:
     """Judge a row of which a run has no picture: the candidate's own failure is named first; else ``None``."""
-    for role in ("candidate", "control", "padded", "baseline", "replay", "reordered", "repeat"):
+    for role in ("candidate", "control", "padded", "baseline", "replay", *DRAWS, "repeat"):
         if role not in row.runs:
             continue
         run = runs.get(row.runs[role])
@@ -123,7 +137,11 @@ def _failed_run(row: Row, runs: Mapping[str, Run]) -> Verdict | None:
 
 
 def _judge_one(
-    comparison: Comparison, row: Row, declared: Sequence[tuple[Relation, Bound]], approved: Approved
+    comparison: Comparison,
+    row: Row,
+    declared: Sequence[tuple[Relation, Bound]],
+    approved: Approved,
+    floor: Floor | None,
 ) -> Iterator[Judgement]:
     relation = comparison.relation
     if comparison.problem:
@@ -132,19 +150,29 @@ def _judge_one(
     if relation == Relation.CACHE:
         yield Judgement(relation, True, f"{comparison.note}, decided alike on every rank and on one device")
         return
+    if relation == Relation.FLOOR:
+        return
     bounds = [bound for wanted, bound in declared if wanted == relation]
     held_to_floor = relation in HELD_TO_FLOOR
     if row.own and relation in OF_OWN_ARITHMETIC:
-        bounds += own_arithmetic.bounds(row, comparison)
-        held_to_floor = not noise_floor.bounds(row.comparison(Relation.FLOOR))
+        others = own_arithmetic.bounds(row, comparison, floor)
+        held_to_floor = others is None or floor is None
+        bounds += others or []
     else:
-        bounds += _own_bounds(relation, row, approved)
-    if relation == Relation.FLOOR:
-        return
-    if not bounds and held_to_floor and not comparison.exact:
+        bounds += _approved_bounds(relation, approved, floor)
+        if comparison.narrowed and relation in (Relation.EXCHANGE, Relation.CONTROL):
+            yield Judgement(relation, False, NARROWED)
+    if held_to_floor and floor is not None:
+        yield from floor.judge(comparison)
+    elif held_to_floor and not bounds and not comparison.exact:
         yield Judgement(relation, False, "there is no noise floor to hold it to")
     elif not bounds:
         yield Judgement(relation, None, SHOWN.get(relation, "shown, not judged: nothing is approved for this variant"))
+    yield from _held(comparison, bounds)
+
+
+def _held(comparison: Comparison, bounds: Sequence[Bound]) -> Iterator[Judgement]:
+    """Hold a comparison to bounds of single figures."""
     for bound in bounds:
         ok = own_arithmetic.holds(comparison, bound)
         if ok is None:
@@ -152,24 +180,20 @@ def _judge_one(
         figure = comparison.figure(bound.metric, bound.domain)
         if figure is None or figure.value is None:
             unknown = f"{bound.metric} of {bound.domain} could not be measured"
-            yield Judgement(relation, ok, "equal to the last bit" if ok else unknown, bound)
+            yield Judgement(comparison.relation, ok, "equal to the last bit" if ok else unknown, bound)
             continue
         text = f"{figure.value:.4g} {figure.unit} of {bound.domain}, asked for {bound}"
-        yield Judgement(relation, ok, text, bound, figure.value)
+        yield Judgement(comparison.relation, ok, text, bound, figure.value)
 
 
-def _own_bounds(relation: Relation, row: Row, approved: Approved) -> list[Bound]:
-    """List the bounds that hold without being declared (``docs/words.md`` gives the reasons)."""
-    floor = noise_floor.bounds(row.comparison(Relation.FLOOR))
-    if relation in HELD_TO_FLOOR:
-        return floor
+def _approved_bounds(relation: Relation, approved: Approved, floor: Floor | None) -> list[Bound]:
+    """List the bounds of figures that were approved (``docs/words.md`` gives the reasons)."""
     # A candidate is as far from the golden as from the baseline, which the golden once was.
     name = "pair" if relation == Relation.GOLDEN_CANDIDATE else relation.value
-    if name not in approved:
+    if relation in HELD_TO_FLOOR or name not in approved:
         return []
-    figure = approved[name]
-    latents = [bound for bound in floor if bound.domain == "latents"]
+    figure, lowest = approved[name], floor.latents_db() if floor else None
     # An approved figure at the floor is noise, which may move: the floor itself is the bound then.
-    if figure is None or any(bound.metric == "psnr" and figure - MARGIN_DB > bound.value for bound in latents):
-        return latents
+    if figure is None or (lowest is not None and figure - MARGIN_DB > lowest.value):
+        return [lowest] if lowest else []
     return [Bound("psnr", "latents", round(figure - MARGIN_DB, 2), "dB", "approved", MARGIN_DB)]

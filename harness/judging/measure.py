@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,9 @@ from harness.types import Comparison, Domain, Figure, Relation, Run
 
 Array = np.ndarray[Any, Any]
 Pair = tuple[Array, Array]
+
+CELLS_PER_TOKEN = 2
+"""Along one side of a token of latents."""
 
 FIRST_VALUES = 4096
 """Compared first: arrays that differ mostly differ there already."""
@@ -55,6 +59,9 @@ def measure(
         exact_latents=exact["latents"],
         figures=tuple(figures),
         steps_db=_steps_db(reference, candidate, metrics, context),
+        steps_worst_db=_tokens_db(reference, candidate, np.max),
+        steps_median_db=_tokens_db(reference, candidate, np.median),
+        narrowed=_narrowed(reference, candidate),
     )
 
 
@@ -129,6 +136,38 @@ def _steps_db(
         return ()
     steps = (_figures(psnr, "latents", _unequal(a, b), context) for a, b in zip(left, right, strict=True))
     return tuple(figures[0].value if figures else None for figures in steps)
+
+
+def _tokens_db(
+    reference: Sample, candidate: Sample, chosen: Callable[[Array], np.floating[Any]]
+) -> tuple[float | None, ...]:
+    """PSNR of one image token after each step, the worst or the median, where both sides recorded them."""
+    left, right = reference.trajectory, candidate.trajectory
+    if left is None or right is None or left.shape != right.shape or any(n % CELLS_PER_TOKEN for n in left.shape[-2:]):
+        return ()
+    steps = (max(float(chosen(each)) for each in _token_errors(a, b)) for a, b in zip(left, right, strict=True))
+    return tuple(round(-10 * math.log10(error), 4) if error > 0 else None for error in steps)
+
+
+def _token_errors(reference: Array, candidate: Array) -> list[Array]:
+    """Mean squared error of each image token over the squared span, picture by picture."""
+    side = CELLS_PER_TOKEN
+    errors = []
+    for before, after in zip(reference, candidate, strict=True):
+        channels, height, width = before.shape
+        squares = np.square(after.astype(np.float64) - before)
+        tokens = squares.reshape(channels, height // side, side, width // side, side).mean(axis=(0, 2, 4))
+        span = float(before.max()) - float(before.min())
+        errors.append(tokens / span**2 if span else tokens)
+    return errors
+
+
+def _narrowed(reference: Sample, candidate: Sample) -> bool:
+    """Whether the candidate's latents alone hold nothing below bfloat16's last place."""
+    if reference.latents is None or candidate.latents is None:
+        return False
+    fine, coarse = (bool((side.view(np.uint32) & 0xFFFF).any()) for side in (reference.latents, candidate.latents))
+    return fine and not coarse and bool(candidate.latents.any())
 
 
 def _worst(figures: list[Figure], higher_is_better: bool) -> Figure:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from harness.diagnose import noise_floor
+from harness.diagnose.noise_floor import Floor
 from harness.types import Bound, Comparison, Domain, Judgement, Outcome, Relation, Row
 
 MARGIN_DB = 1.0
@@ -29,26 +29,29 @@ def reference_role(row: Row) -> str | None:
     return None if row.surplus_pads else "control"
 
 
-def bounds(row: Row, comparison: Comparison) -> list[Bound]:
-    """List the bounds of a comparison of exchange or control; none where it is only shown."""
-    floor = noise_floor.bounds(row.comparison(Relation.FLOOR))
+def bounds(row: Row, comparison: Comparison, floor: Floor | None) -> list[Bound] | None:
+    """List the bounds of a comparison of exchange or control; none where it is only shown.
+
+    ``None`` where it is held to the noise floor.
+    """
     if comparison.relation in CONTROLS:
-        return floor if keeps(comparison, floor) else _declared(row, comparison) or floor
+        return None if keeps(comparison, floor) else _declared(row, comparison) or None
     control = row.comparison(Relation.CONTROL)
     at_floor = control is not None and keeps(control, floor)
     if comparison.relation == Relation.OWN_EXCHANGE:
-        return [] if at_floor else floor
+        return [] if at_floor else None
     if at_floor:
-        return floor
+        return None
     return [] if reference_role(row) else _of_control(control)
 
 
-def keeps(comparison: Comparison, floor: Sequence[Bound]) -> bool:
-    """Whether a comparison keeps every bound on what both sides have."""
+def keeps(comparison: Comparison, floor: Floor | None) -> bool:
+    """Whether a comparison is within the noise floor in all that both sides have."""
     if comparison.exact:
         return True
-    verdicts = [holds(comparison, bound) for bound in floor]
-    return comparison.problem is None and bool(floor) and False not in verdicts
+    if comparison.problem is not None or floor is None:
+        return False
+    return all(judgement.ok for judgement in floor.judge(comparison))
 
 
 def holds(comparison: Comparison, bound: Bound) -> bool | None:

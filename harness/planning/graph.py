@@ -20,17 +20,27 @@ from harness.types import (
     PIXELS_PER_TOKEN,
     AxisChoice,
     Case,
+    DType,
     Matrix,
     ModelSpec,
     OwnArithmetic,
     Pads,
     Row,
     RunSpec,
+    TokenOrder,
     Variant,
     digest_of,
 )
 
-ROLES = ("baseline", "replay", "control", "padded", "candidate", "reordered", "repeat")
+DRAWS: Mapping[str, TokenOrder] = {
+    "reordered": "reversed",
+    "reordered-2": "columns",
+    "reordered-3": "shuffled-1",
+    "reordered-4": "shuffled-2",
+}
+"""Draws of the noise floor: role to the order of the baseline's image tokens."""
+
+ROLES = ("baseline", "replay", "control", "padded", "candidate", *DRAWS, "repeat")
 
 
 @dataclass(frozen=True)
@@ -114,6 +124,12 @@ def build(matrix: Matrix, resolve: Callable[[Case], ModelSpec]) -> Graph:
         for spec in runs.values():
             specs.setdefault(spec.digest, spec)
     return _with_repeats(Graph(tuple(rows), specs))
+
+
+def draws_of(dtype: DType) -> tuple[str, ...]:
+    """List the draws that measure the noise floor: one in float32, where it scatters little, else all of them."""
+    roles = tuple(DRAWS)
+    return roles[:1] if dtype == "float32" else roles
 
 
 def _with_repeats(graph: Graph) -> Graph:
@@ -232,7 +248,7 @@ def _runs(row: Row, model: ModelSpec, interpreter: str) -> dict[str, RunSpec]:
     )
     total = plan.pad_tokens if plan else row.pads.total if row.pads else None
     replay = replace(baseline, image_pad_tokens=total) if row.surplus_pads else baseline
-    neutral = {"reordered": replace(baseline, token_order="reversed")}
+    neutral = {role: replace(baseline, token_order=DRAWS[role]) for role in draws_of(case.dtype)}
     if variant.engine == engine.baseline and engine.axes == ("none",) and not interpreter:
         return {"baseline": baseline, "replay": baseline, "control": baseline, "candidate": baseline, **neutral}
     whole = None if engine.axes == ("none",) else cut(case.size, 1, "h", model.pad_multiple)

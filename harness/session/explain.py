@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from harness import codec, plugins
-from harness.diagnose import divergence, records, token_ledger
+from harness.diagnose import divergence, inputs, noise_floor, records, token_ledger
 from harness.diagnose.cause import first_failing
 from harness.errors import UsageError, did_you_mean
 from harness.execution import locks
@@ -54,6 +54,9 @@ def select(rows: Sequence[Row], names: Sequence[str] = ()) -> list[Row]:
 def subject(row: Row, named: bool = False) -> Comparison | None:
     """Return the comparison of a row to explain; of a named row without a failure, its exchange comparison."""
     relation = first_failing(row.verdict.judgements) if row.verdict else None
+    if row.verdict and row.verdict.suspicious:
+        near = noise_floor.suspicious(row.verdict.judgements)
+        relation = next((judgement.relation for judgement in near if judgement.relation in EXPLAINED), None)
     if relation not in EXPLAINED and named:
         relation = Relation.EXCHANGE
     comparison = row.comparison(relation) if relation in EXPLAINED else None
@@ -145,6 +148,13 @@ def _read_off(
     )
     if len(known) != 1 or not known[0].keys:
         return replace(result, left_out=(*left_out, "the reference shows no attention that is known here"))
+    result = replace(
+        result,
+        times_off=inputs.times_off(known[0], found, dtype),
+        weights_off=inputs.weights_off(known[0], found),
+        batches=(inputs.batch(known[0]), max(map(inputs.batch, found))),
+        caption_keys=(inputs.caption_keys(known[0]), max(map(inputs.caption_keys, found))),
+    )
     result = replace(result, ledger=token_ledger.telling(token_ledger.ledger(known[0], found, size.tokens, dtype)))
     plan = candidate.spec.plan
     if plan is None:

@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness import __version__, files, models, plugins
+from harness.diagnose import calibration
+from harness.diagnose.calibration import Calibration
 from harness.errors import (
     EXIT_INFRASTRUCTURE,
     EXIT_OK,
@@ -232,8 +234,18 @@ def _concluded(
         approved=goldens.approved(row),
         golden_missing=row.variant.cache == "none" and goldens.is_missing(row.case),
         mixed=next((apart[digest] for digest in row.runs.values() if digest in apart), ""),
+        calibration=_calibration(row, runs),
     )
     return replace(row, verdict=verdict)
+
+
+def _calibration(row: Row, runs: Mapping[str, Run]) -> Calibration | None:
+    """Find the calibration of a row's platform: of the package, or written here by ``sp-harness benign``."""
+    baseline = runs.get(row.runs.get("baseline", ""))
+    if baseline is None:
+        return None
+    folders = (calibration.SHIPPED, models.cache_dir() / "calibrations")
+    return calibration.stored(baseline.spec.weights, row.case.device, row.case.dtype, folders)
 
 
 def _is_comparable(row: Row, runs: Mapping[str, Run], apart: Mapping[str, str]) -> bool:

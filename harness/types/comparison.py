@@ -55,6 +55,12 @@ class Comparison:
     """What there is to say beyond figures, such as how many steps a cache served."""
     steps_db: tuple[float | None, ...] = ()
     """Latents PSNR after each denoise step, of the worst picture; ``None`` where equal."""
+    steps_worst_db: tuple[float | None, ...] = ()
+    """The same of the image token that differs most."""
+    steps_median_db: tuple[float | None, ...] = ()
+    """The same of the median image token: rounding that flips in a few tokens does not move it."""
+    narrowed: bool = False
+    """The candidate's latents hold no more than bfloat16 can, the reference's do."""
 
     @property
     def exact(self) -> bool:
@@ -78,6 +84,8 @@ class Bound:
     source: Literal["floor", "approved", "declared", "control"]
     margin: float = 0.0
     direction: Literal["at least", "at most"] = "at least"
+    basis: str = ""
+    """What a bound of source ``floor`` was computed from."""
 
     def holds(self, value: float) -> bool:
         """Whether a figure keeps the bound."""

@@ -107,6 +107,14 @@ class Explanation:
     out_of_place: int = 0
     """Tokens that a rank has embedded before the first block, and that belong elsewhere in the picture."""
     displaced: tuple[Displaced, ...] = ()
+    times_off: tuple[int, ...] = ()
+    """Steps at which the time embedding is another than the reference's."""
+    weights_off: tuple[str, ...] = ()
+    """Rank and module whose weights are others than those of the first rank, or pad tokens than the reference's."""
+    batches: tuple[int, int] = (0, 0)
+    """Pictures that one forward call computes in the reference and in the candidate."""
+    caption_keys: tuple[int, int] = (0, 0)
+    """Keys of the first attention over the caption, pads included, likewise."""
     left_out: tuple[str, ...] = ()
     """What was not recorded or could not be compared, and why."""
     schema: int = SCHEMA

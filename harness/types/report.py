@@ -36,6 +36,8 @@ class Verdict:
     judgements: tuple[Judgement, ...] = ()
     evidence: tuple[str, ...] = ()
     """What led to the cause, line by line."""
+    suspicious: bool = False
+    """Passes, and lies so near a bound that it is drawn once more with a probe."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ class Row:
     own: OwnArithmetic | None = None
     skip: str | None = None
     runs: Mapping[str, str] = field(default_factory=dict, hash=False)
-    """Role (``baseline``, ``replay``, ``control``, ``padded``, ``candidate``, ``reordered``, ``repeat``) to digest."""
+    """Role to digest: ``baseline``, ``replay``, ``control``, ``padded``, ``candidate``, ``repeat``, and the draws
+    ``reordered`` and ``reordered-2`` to ``reordered-4``."""
     shares_with: str | None = None
     """Label of the variant whose candidate run this row uses."""
     comparisons: tuple[Comparison, ...] = ()

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from harness.types.plan import ShardPlan
 from harness.types.request import Case
-from harness.types.values import SCHEMA, Cache, Layout, check_plain_name, digest_of
+from harness.types.values import SCHEMA, Cache, Layout, TokenOrder, check_plain_name, digest_of
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class RunSpec:
     plan: ShardPlan | None = None
     image_pad_tokens: int | None = None
     """Replay and padded control: pads in all of the image sequence on one device; ``None`` leaves it alone."""
-    token_order: Literal["native", "reversed"] = "native"
-    """Noise floor: the baseline with its image tokens in reverse order, which is the same mathematics."""
+    token_order: TokenOrder = "native"
+    """Noise floor: the baseline with its image tokens in another order, which is the same mathematics."""
     repeat: int = 0
     """Counts the same run over: a second one shows whether the machine computes the same twice."""
     sequence: str = ""

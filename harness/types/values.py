@@ -25,6 +25,11 @@ Device = Literal["cpu", "cuda"]
 DType = Literal["float32", "bfloat16", "float16"]
 GoldenPolicy = Literal["required", "off"]
 Domain = Literal["image", "latents"]
+TokenOrder = Literal[
+    "native", "reversed", "columns", "shuffled-1", "shuffled-2", "shuffled-3", "shuffled-4", "shuffled-5", "shuffled-6"
+]
+"""Order of the image tokens on one device: row by row with pads behind; all of them turned round; the picture's columns
+one after the other, as an axis ``w`` has them; or a permutation of all by a seed."""
 
 
 def digest_of(value: Any) -> str:

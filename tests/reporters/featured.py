@@ -11,7 +11,7 @@ from harness.judging.judge import judge
 from harness.judging.measure import compare_decisions
 from harness.planning.cut import choose_axis
 from harness.plugins import load
-from harness.types import Case, Comparison, Relation, Row, Run, Size, Times, Variant
+from harness.types import Case, Relation, Row, Run, Size, Times, Variant
 
 from .conftest import FIGURED, edge, scene
 
@@ -35,7 +35,7 @@ def add_row(sample: Any, case: Case, layout: Literal["aligned", "exact"], **how:
     runs = {"baseline": baseline, "replay": replay, "control": control, "candidate": candidate}
     split, pads = (None, None) if layout == "exact" else (141.0, 24.5 if surplus else None)
     levels = dict(zip(FIGURED[:4], (split, None, pads, pads or split), strict=True))
-    comparisons = [settled(edge(relation, runs, db)) for relation, db in levels.items()]
+    comparisons = [edge(relation, runs, db) for relation, db in levels.items()]
     reordered = draw(sample, case, token_order="reversed", **cached)
     runs["reordered"] = reordered
     comparisons.append(replace(edge(Relation.PAIR, runs, 138.0), relation=Relation.FLOOR, candidate=reordered))
@@ -44,13 +44,6 @@ def add_row(sample: Any, case: Case, layout: Literal["aligned", "exact"], **how:
     row = Row(case, variant, choice, plan, runs=runs, comparisons=tuple(comparisons))
     sample.rows.append(replace(row, verdict=judge(row, sample.runs)))
     return sample.rows[-1]
-
-
-def settled(comparison: Comparison) -> Comparison:
-    """Level the figures that the harness judges to the noise floor."""
-    low = comparison.relation in (Relation.EXCHANGE, Relation.CONTROL)
-    figures = [replace(f, value=1.0) if low and f.metric == "max-abs" else f for f in comparison.figures]
-    return replace(comparison, figures=tuple(figures))
 
 
 def draw(sample: Any, case: Case, **spec: Any) -> str:

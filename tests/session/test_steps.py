@@ -76,8 +76,8 @@ class TestConclude:
                 Relation.CONTROL,
                 Relation.LAYOUT,
                 Relation.PAIR,
-                Relation.FLOOR,
                 *([Relation.REPEAT] if "repeat" in row.runs else []),
+                Relation.FLOOR,
             ]
             for comparison, (first, second) in zip(
                 row.comparisons[:4],
@@ -147,7 +147,7 @@ class TestConclude:
         assert {(verdict.outcome, verdict.cause) for verdict in padded} == {(Outcome.FAIL, "layout")}
         layout = low.rows[-1].comparison(Relation.LAYOUT)
         assert layout is not None
-        assert {figure.metric for figure in layout.figures} == {"psnr", "max-abs", "ssim", "p999"}
+        assert {figure.metric for figure in layout.figures} == {"psnr", "worst-tile", "ssim", "p999"}
 
     def test_every_report_format_is_written(self, bench: Any) -> None:
         folder = bench.drawn(golden="off")

@@ -6,7 +6,7 @@ names come from the denoiser itself, so any engine that keeps the blocks' names 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,11 +14,16 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
+from harness.diagnose.inputs import PAD_TOKENS
+
 DENOISER_SIGN = "noise_refiner.0"
 """A module that holds a block of this name is the denoiser: text encoders have ``layers`` too."""
 
 PREPARING_SIGN = "context_refiner.0"
 """A module that holds a block of this name and is not the denoiser computes ahead of its next forward call."""
+
+TIME_EMBEDDER = "t_embedder"
+PAD_TOKEN = "pad_token"
 
 SKETCH = 16
 """Numbers kept of each token: its projections on as many fixed random directions. Distances between tokens
@@ -37,6 +42,10 @@ class Trace:
         Block at work, such as ``layers.0``; ``None`` between blocks and outside the denoiser.
     rows
         Sketches of what each block handed on: ``(step, module)`` to ``B,S,16`` or ``N,16`` float32.
+    times
+        Sketch of the time embedding of the first picture, by step.
+    weights
+        Checksum of the weights that each block used at the first step, and of the learned pad tokens.
     skipped
         Steps that were not recorded.
     """
@@ -45,6 +54,8 @@ class Trace:
         self.step = 0
         self.module: str | None = None
         self.rows: dict[tuple[int, str], torch.Tensor] = {}
+        self.times: dict[int, torch.Tensor] = {}
+        self.weights: dict[str, torch.Tensor] = {}
         self.skipped: list[int] = []
         self._calls = 0
         self._steps = steps
@@ -53,6 +64,8 @@ class Trace:
         self._denoiser: nn.Module | None = None
         self._block: nn.Module | None = None
         self._directions: dict[int, torch.Tensor] = {}
+        self._time_embedder: nn.Module | None = None
+        self._summed: set[nn.Module] = set()
 
     @property
     def recorded(self) -> bool:
@@ -67,6 +80,7 @@ class Trace:
             names = self._names[module].values()
             if DENOISER_SIGN in names:
                 self._denoiser = module
+                self._time_embedder = _named(module, TIME_EMBEDDER)
                 self._calls = self.step = self._calls + 1
                 if not self.recorded:
                     self.skipped.append(self.step)
@@ -74,11 +88,18 @@ class Trace:
                 self._denoiser, self.step = module, self._calls + 1
         elif self._block is None and module in self._names[self._denoiser]:
             self._block, self.module = module, self._names[self._denoiser][module]
+            if self._calls == 1 and PAD_TOKENS not in self.weights:  # as the blocks are given them, not as loaded
+                self._sum(PAD_TOKENS, (p for name, p in self._denoiser.named_parameters() if name.endswith(PAD_TOKEN)))
+        elif self._block is not None and self.module is not None and self.step == 1 and module not in self._summed:
+            self._summed.add(module)
+            self._sum(self.module, module.parameters(recurse=False))
 
     def ended(self, module: nn.Module, arguments: Any, output: Any) -> None:
         """Take note of a module that ends, and keep a sketch of what a block hands on."""
         if module is self._denoiser:
             self._denoiser = self._block = self.module = None
+        elif module is self._time_embedder and self.recorded and isinstance(output, torch.Tensor):
+            self.times[self.step] = self._sketch(output)[0]
         elif module is self._block and self.module is not None:
             if self.recorded and isinstance(output, torch.Tensor):
                 self.rows[self.step, self.module] = self._sketch(output)
@@ -90,6 +111,13 @@ class Trace:
             drawn = torch.randn(width, SKETCH, generator=torch.Generator().manual_seed(0)) / SKETCH**0.5
             self._directions[width] = drawn.to(output.device)
         return (output.detach().float() @ self._directions[width]).cpu()
+
+    def _sum(self, name: str, parameters: Iterable[torch.Tensor]) -> None:
+        """Add parameters to a checksum, each number with a weight of its own: one that moves changes it."""
+        for parameter in parameters:
+            flat = parameter.detach().flatten().float()
+            places = torch.arange(len(flat), device=flat.device, dtype=torch.float32).cos_()
+            self.weights[name] = self.weights.get(name, torch.zeros(1)) + (flat * places).sum().cpu()
 
 
 @contextmanager
@@ -104,6 +132,11 @@ def listening(trace: Trace) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _named(root: nn.Module, name: str) -> nn.Module | None:
+    """Find the module of a name, wherever it stands."""
+    return next((module for path, module in root.named_modules() if path.rpartition(".")[2] == name), None)
 
 
 def _names_of_blocks(root: nn.Module) -> dict[nn.Module, str]:

@@ -54,5 +54,7 @@ def _write(trace: Trace, ledger: Ledger, path: Path) -> None:
     if trace.skipped:
         left_out.append("block outputs of steps " + ", ".join(map(str, trace.skipped)))
     rows = {f"rows/{step}/{module}": tensor.contiguous() for (step, module), tensor in trace.rows.items()}
+    rows |= {f"time/{step}/t_embedder": tensor.contiguous() for step, tensor in trace.times.items()}
+    rows |= {f"weight/1/{module}": tensor for module, tensor in trace.weights.items()}
     with writing(path.parent):
         save_file(rows | ledger.tensors(), path, metadata={"left_out": json.dumps(left_out)})
