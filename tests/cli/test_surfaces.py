@@ -106,7 +106,8 @@ def _no_hub(repo: str, revision: str | None) -> Path:
 
 def obeys(place: Place, arguments: list[str], said: str, damaged: set[str] = frozenset()) -> None:  # type: ignore[assignment]
     """Run a command, and hold it to all that every command keeps."""
-    free = (place.out, place.project, place.root / "cache")
+    named = (place.root / "work" / argument for argument in arguments)  # such as the folder that pack makes
+    free = (place.out, place.project, place.root / "cache", *named)
     around, recorded = surfaces.contents(place.root, free), surfaces.contents(place.project)
     said = f"seed {SEED}: {arguments} {said}"
     hypothesis.note(said)
