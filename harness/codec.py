@@ -14,6 +14,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -109,17 +110,24 @@ def _expect(ok: bool, wanted: str, data: Any) -> None:
 
 def _decode_dataclass(kind: Any, data: Any) -> Any:
     _expect(isinstance(data, dict), f"an object for {kind.__name__}", data)
-    hints = typing.get_type_hints(kind)
     known = {}
-    for name in (f.name for f in dataclasses.fields(kind) if f.name in data):
-        try:
-            known[name] = _decode(hints[name], data[name])
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
+    for name, hint in _fields(kind):
+        if name in data:
+            try:
+                known[name] = _decode(hint, data[name])
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
     try:
         return kind(**known)
     except TypeError as error:
         raise ValueError(f"{kind.__name__}: {error}") from None
+
+
+@cache
+def _fields(kind: Any) -> list[tuple[str, Any]]:
+    """Names and types of a dataclass; they are evaluated from text, which takes longer than to decode most values."""
+    hints = typing.get_type_hints(kind)
+    return [(field.name, hints[field.name]) for field in dataclasses.fields(kind)]
 
 
 def read_json(path: Path, kind: type[T], schema: int | None = None) -> T:

@@ -17,6 +17,8 @@ from safetensors.numpy import save_file
 
 from harness import codec
 from harness.engines.fake import FakeEngine
+from harness.execution import forkserver
+from harness.execution.forkserver import Forkserver
 from harness.execution.group import recorded
 from harness.goldens import approve
 from harness.plugins import Drawing, Worker
@@ -122,6 +124,32 @@ def _left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("left")))
         patch.setenv("RAY_TMPDIR", "/tmp")  # the path of a socket must be short
         patch.setattr(tempfile, "tempdir", None)  # found anew
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forkserver(_left: None) -> Iterator[None]:
+    """Keep the forkserver of the session's environment while tests change theirs: importing torch takes seconds."""
+    here, place = Forkserver.here, forkserver._place()
+    kept: Forkserver | None = None
+
+    def keep(log: Path, python: str = "") -> Forkserver:
+        nonlocal kept
+        known, is_changed = Forkserver._known, forkserver._place() != place
+        if python or (is_changed and known.get("") is not kept):
+            return here(log, python)
+        if is_changed:
+            known.pop("", None)
+            return here(log)
+        if (other := known.pop("", kept)) is not kept and other is not None:
+            other.close()
+        if kept is not None:
+            known[""] = kept
+        kept = here(log)
+        return kept
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Forkserver, "here", keep)
         yield
 
 

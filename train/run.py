@@ -15,6 +15,9 @@ from train.state import Schedule
 
 SAVE_EVERY_S = 100.0
 
+HELD_OUT_SIZES = ((256, 256), (1280, 720), (720, 1280))
+"""Width and height of the pictures that the finished autoencoder is tried on."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -54,7 +57,7 @@ def run(plan: Plan) -> bool:
         together.end()
         return False
     if together.rank() == 0:
-        for width, height in ((256, 256), (1280, 720), (720, 1280)):
+        for width, height in HELD_OUT_SIZES:
             psnr_db = vae.held_out_psnr_db(autoencoder, plan.device, width, height)
             print(f"autoencoder at {width}x{height}: {psnr_db:.1f} dB on scenes it never saw", flush=True)
 

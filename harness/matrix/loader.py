@@ -158,15 +158,17 @@ def _check_names(path: Path, table: MatrixTables) -> None:
         raise ConfigError(f'{path}: no case; add [[case]] with size = "720x1280" and prompt = "..."')
     if not table.variant:
         raise ConfigError(f'{path}: no variant; add [[variant]] with engine = "spatial"')
+    engines = plugins.names("engines")  # reads the metadata of every installed distribution
     for index, variant in enumerate(table.variant, 1):
-        if variant.engine not in plugins.names("engines"):
-            hint = did_you_mean(variant.engine, plugins.names("engines"))
+        if variant.engine not in engines:
+            hint = did_you_mean(variant.engine, engines)
             raise ConfigError(f"{path}: variant[{index}].engine: there is no engine {variant.engine!r}; {hint}")
     named = [(f"metrics[{index}]", metric) for index, metric in enumerate(table.metrics, 1)]
     named += [(f"bound[{index}].metric", bound.metric) for index, bound in enumerate(table.bound, 1)]
+    metrics = plugins.names("metrics") if named else []
     for key, metric in named:
-        if metric not in plugins.names("metrics"):
-            hint = did_you_mean(metric, plugins.names("metrics"))
+        if metric not in metrics:
+            hint = did_you_mean(metric, metrics)
             raise ConfigError(f"{path}: {key}: there is no metric {metric!r}; {hint}")
 
 

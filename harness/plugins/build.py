@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import subprocess
+import sys
 from functools import cache, lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -30,6 +31,12 @@ def version(package: str) -> str:
     importlib.metadata.PackageNotFoundError
         If it is not installed.
     """
+    return _version(package, tuple(sys.path))
+
+
+@cache
+def _version(package: str, path: tuple[str, ...]) -> str:
+    """Read a distribution's metadata once in this process for each search path: every run of a plan asks for them."""
     found = importlib.metadata.distribution(package)
     origin: dict[str, Any] = json.loads(found.read_text("direct_url.json") or "{}")
     if commit := origin.get("vcs_info", {}).get("commit_id"):

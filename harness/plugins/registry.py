@@ -6,6 +6,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -61,8 +62,13 @@ def load_all(kind: str) -> list[Any]:
 
 
 def _own(kind: str) -> list[str]:
-    package = importlib.import_module(f"harness.{kind}")
-    return [m.name.replace("_", "-") for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")]
+    return _modules(tuple(importlib.import_module(f"harness.{kind}").__path__))
+
+
+@cache
+def _modules(folders: tuple[str, ...]) -> list[str]:
+    """List the plugins of folders, once in this process: every look-up of a plugin asks for them."""
+    return [m.name.replace("_", "-") for m in pkgutil.iter_modules(folders) if not m.name.startswith("_")]
 
 
 def _foreign(kind: str) -> dict[str, EntryPoint]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from functools import cached_property
 from statistics import median
@@ -64,14 +64,15 @@ class RunSpec:
     @cached_property
     def digest(self) -> str:
         """Address of the run: 16 hexadecimal digits over everything but names, paths and limits."""
-        fields = asdict(self)
-        del fields["model_path"], fields["interpreter"]
-        fields["case"] = self.case.identity()
+        decisive = {field.name: getattr(self, field.name) for field in fields(self)}
+        del decisive["model_path"], decisive["interpreter"]
+        decisive["case"] = self.case.identity()
+        decisive["plan"] = self.plan and asdict(self.plan)
         if not self.probe:  # a run without a probe is what it was before there were probes
-            del fields["probe"]
+            del decisive["probe"]
         if not self.environment:  # nor is one in the environment of the harness changed by there being others
-            del fields["environment"]
-        return digest_of(fields)[:16]
+            del decisive["environment"]
+        return digest_of(decisive)[:16]
 
 
 class FailureKind(StrEnum):

@@ -102,6 +102,7 @@ def test_what_engines_preload_starts_no_thread(start: Callable[..., ForkedRank])
     assert "Traceback" not in rank.log.read_text()
 
 
+@pytest.mark.usefixtures("own_forkserver")
 def test_another_environment_is_another_forkserver(
     start: Callable[..., ForkedRank], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,6 +44,7 @@ def git(root: Path, *arguments: str) -> str:
 def seen() -> tuple[str, str]:
     """Version and digest, as another process would see them."""
     build._checkout.cache_clear()
+    build._version.cache_clear()
     return build.version("their-engine"), source_of("theirs", "none")
 
 

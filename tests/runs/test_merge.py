@@ -67,7 +67,7 @@ def edit_whole(folder: RunFolder, edit: Callable[[Plan], Plan]) -> RunFolder:
 
 def merged(bench: Any, *folders: RunFolder, mixed: bool = False) -> tuple[RunFolder, Report]:
     folder = merge([folder.path for folder in folders], bench.root / "merged", mixed)
-    complete = all(digest in folder.runs() for digest in folder.plan.specs)
+    complete = folder.runs().keys() >= folder.plan.specs.keys()
     return folder, steps.conclude(folder, complete=complete)
 
 

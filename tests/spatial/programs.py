@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -138,24 +139,32 @@ def transformer_error(
     seed: int,
 ) -> float:
     """Largest difference of the gathered prediction from diffusers' own, padded alike; relative to its largest."""
-    from harness.engines.diffusers import padded_image_sequence
-
     group = group_of(sequences, ulysses, ring)
     plan = cut(Size.parse(size), group.whole.size, axis, layout=layout)
-    model, random = small_model(), generator(seed)
-    batch = len(caption_lengths)
-    height, width = Size.parse(size).tokens_h * 2, Size.parse(size).tokens_w * 2
-    latents = torch.randn(batch, 4, height, width, generator=random)
-    captions = random_captions(caption_lengths, seed)
-    timestep = torch.full((batch,), 0.25)
-    with torch.no_grad(), padded_image_sequence(model, plan.pad_tokens):
-        expected = torch.stack(model(list(latents.unsqueeze(2)), timestep, captions, return_dict=False)[0]).squeeze(2)
+    latents, captions, expected = predicted(Size.parse(size), plan.pad_tokens, tuple(caption_lengths), seed)
+    timestep = torch.full((len(captions),), 0.25)
     with torch.no_grad():
         local = shard.cut(latents, plan, group.whole.rank)
-        transformer = SpatialTransformer(model, group, exchange)
+        transformer = SpatialTransformer(small_model(), group, exchange)
         found = transformer(local, timestep, transformer.prepare(captions, plan))
     difference = shard.gather(found, plan, group.whole) - expected
     return float(difference.abs().max() / expected.abs().max())
+
+
+@cache
+def predicted(
+    size: Size, pad_tokens: int, caption_lengths: tuple[int, ...], seed: int
+) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
+    """Random latents and captions, and what diffusers' transformer predicts for them."""
+    from harness.engines.diffusers import padded_image_sequence
+
+    model, batch = small_model(), len(caption_lengths)
+    latents = torch.randn(batch, 4, size.tokens_h * 2, size.tokens_w * 2, generator=generator(seed))
+    captions = random_captions(caption_lengths, seed)
+    timestep = torch.full((batch,), 0.25)
+    with torch.no_grad(), padded_image_sequence(model, pad_tokens):
+        expected = torch.stack(model(list(latents.unsqueeze(2)), timestep, captions, return_dict=False)[0]).squeeze(2)
+    return latents, captions, expected
 
 
 class OutOfMemory(steps.Calls):

@@ -2,8 +2,7 @@
 
 import os
 import random
-import subprocess
-import sys
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from tests import forking
 from train import dit, export, run, text, vae
 from train.__main__ import main
 from train.forward import forward
@@ -20,7 +20,7 @@ from train.state import Schedule
 
 TINY: dict[str, Any] = {"dim": 48, "n_layers": 1, "n_refiner_layers": 1, "axes_dims": [4, 2, 2]}
 TWO = f"""
-import sys, torch
+import os, sys, torch
 from pathlib import Path
 from train import dit, together, vae
 from train.state import Schedule
@@ -38,14 +38,19 @@ def trained(seed):
 
 folder = Path(sys.argv[1])
 torch.manual_seed(0)
-alone = trained(1).model.state_dict()
+if os.environ["RANK"] == "0":
+    torch.save(trained(1).model.state_dict(), folder / "alone.pt")
 together.begin("cpu")
 both = trained(1)
 torch.save({{"seed": both.seed, "model": both.model.state_dict()}}, folder / f"rank-{{together.rank()}}.pt")
-if together.rank() == 0:
-    torch.save(alone, folder / "alone.pt")
 together.end()
 """
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
@@ -57,6 +62,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(dit, "build", lambda: build(**TINY))
     monkeypatch.setattr(dit, "size_at", lambda rng, progress: rng.choice([(5, 4), (4, 7)]))
     monkeypatch.setattr(vae, "SIZES", ((96, 64), (128, 192)))
+    monkeypatch.setattr(run, "HELD_OUT_SIZES", ((96, 64),))
     yield
     torch.set_num_threads(threads)
 
@@ -141,12 +147,18 @@ def test_the_export_is_a_checkpoint(tiny: None, tmp_path: Path) -> None:
 def test_two_processes_train_as_one_with_both_their_batches(tmp_path: Path) -> None:
     script = tmp_path / "two.py"
     script.write_text(TWO, encoding="utf-8")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
     root = Path(__file__).resolve().parents[2]
-    done = subprocess.run(
-        [*torchrun, str(tmp_path)], env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    shared = {**os.environ, "PYTHONPATH": str(root), "WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    logs = [tmp_path / f"log-{rank}.txt" for rank in range(2)]
+    processes = [  # as torchrun starts them
+        forking.Script(
+            ["python", str(script), str(tmp_path)], {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, log
+        )
+        for rank, log in enumerate(logs)
+    ]
+    codes = [process.wait(120) for process in processes]
+    assert codes == [0, 0], [log.read_text() for log in logs]
     one, other = (torch.load(tmp_path / f"rank-{rank}.pt", weights_only=True) for rank in (0, 1))
     assert one["seed"] != other["seed"]
     for name, weight in one["model"].items():
@@ -163,7 +175,7 @@ def test_a_run_goes_on_from_a_checkpoint(tiny: None, tmp_path: Path, capsys: pyt
             parameter.copy_(parameter.half())  # as it will be shipped
     export.write(started, vae.build((8, 8, 8, 8)), tmp_path / "first")
     plan = run.Plan(
-        tmp_path / "work", tmp_path / "second", "cpu", dit_steps=2, vae_steps=0, tokens=100, start=tmp_path / "first"
+        tmp_path / "work", tmp_path / "second", "cpu", dit_steps=2, vae_steps=0, tokens=30, start=tmp_path / "first"
     )
     assert run.run(plan)
     assert "complete" in capsys.readouterr().out
