@@ -73,6 +73,8 @@ def show(name: Annotated[str, typer.Argument(metavar="NAME", help="Engine.")], a
         "processes for each": ", ".join(engine.load_time) or "-",
         "arithmetic": _arithmetic(engine),
         "planted bugs": str(len(plugins.ask(engine, "faults"))),
+        "environments": ", ".join(_environments(name)) or "this one",
+        "engines setup makes": ", ".join(_releases(name)) or "-",
     }
     if as_json:
         options = {
@@ -143,6 +145,21 @@ def page(
 
 WIDTH = 30
 """Of the first column."""
+
+
+def _environments(name: str) -> list[str]:
+    """List the user's environments of an engine, ``sglang@0.5.9: PYTHON``."""
+    from harness.environments import table
+
+    known = table.read(table.user_file())
+    return [f"{address}: {python}" for address, python in known.items() if address.partition("@")[0] == name]
+
+
+def _releases(name: str) -> list[str]:
+    from harness.environments import locks
+
+    on_cpu = [f"{version} --cpu" for version in locks.versions(name, "cpu")]
+    return [*locks.versions(name, "cuda"), *on_cpu]
 
 
 def _default(value: Any) -> str:
