@@ -156,7 +156,7 @@ def test_a_row_that_was_drawn_without_its_graph_says_so(both: Any) -> None:
     row = next(row for row in both.rows if row.variant.layout == "exact" and row.variant.axis == "h")
     run = both.runs[row.runs["candidate"]]
     both.runs[run.spec.digest] = replace(run, counters={**run.counters, "graphs_out_of_memory": 2})
-    text = flat(pages(both)["h.html"].by_id["square_spatial-u2-h-exact"])
+    text = flat(pages(both)["square_spatial-u2-h-exact"].text)
     assert "Memory ran out while a graph was recorded: all steps were launched one by one instead." in text
 
 
