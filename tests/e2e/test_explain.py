@@ -61,6 +61,11 @@ cases = ["again-*"]
 )
 
 
+@pytest.fixture(autouse=True)
+def _this_code() -> None:
+    """No process starts in another folder here; in an unchanged environment all ranks come from one forkserver."""
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A run that is drawn and explained; the healthy row too, because it is named."""

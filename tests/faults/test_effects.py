@@ -76,11 +76,14 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, str, 
     places, not_planted = planting.place(steps.plan(matrix), QUIET)
     assert not not_planted
     faulty = steps.plan(planting.planted(matrix, sorted(places, key=lambda place: place.fault == LAST), whole=False))
+    places_alone = {pair for place in places if place.fault in ALONE for pair in place.pairs}
     wanted = [
         (row, role, faulty.specs[row.runs[role]])
         for row in faulty.rows
         for role in ("candidate", "control")
-        if role == "candidate" or row.variant.fault in (None, *ALONE)
+        if role == "candidate"
+        or row.variant.fault in ALONE
+        or (row.variant.fault is None and (row.case.name, row.variant.label) in places_alone)
     ]
     context = forking.context()
     found: dict[str, Drawn] = {}
