@@ -250,7 +250,7 @@ def _report(folder: RunFolder, console: Console, complete: bool, make: Make | No
     if make and failing:
         steps.write_reports(report, folder.path)  # what is judged stays, whatever becomes of the explaining
         chosen = failing[:EXPLAINED_AT_MOST]
-        console.print(f"explaining {len(chosen)} of {len(failing)} failing rows")
+        console.print(f"explaining {len(chosen)} of {len(failing)} rows that fail or lie near a bound")
         if len(chosen) < len(failing):
             console.print(f"the rest: sp-harness explain {folder.path}")
         try:

@@ -19,6 +19,13 @@ def of_row(row: Row, outcome: Outcome, judgements: Sequence[Judgement]) -> str:
     return f"{text} No golden is approved for this case yet." if outcome == Outcome.NO_GOLDEN else text
 
 
+def of_suspicion(row: Row) -> str:
+    """Say that a passing row lies near its bound, and whether it was looked into."""
+    if row.explanation is None:
+        return f" It lies near its bound: look inside with sp-harness explain RUN {row.name}."
+    return " It lies near its bound and was drawn once more with a probe: attention meets the tokens it should."
+
+
 def describe(comparison: Comparison | None) -> str:
     """Latents PSNR in words: ``exact``, ``141.2 dB``, or the problem.
 

@@ -84,7 +84,7 @@ def judge(
     found = cause.find(row, judgements, runs)
     return Verdict(
         outcome,
-        sentence.of_row(row, outcome, judgements) + found.headline,
+        sentence.of_row(row, outcome, judgements) + found.headline + (sentence.of_suspicion(row) if suspicious else ""),
         cause=found.cause,
         judgements=judgements,
         evidence=found.evidence,

@@ -35,6 +35,8 @@ Array = np.ndarray[Any, Any]
 def select(rows: Sequence[Row], names: Sequence[str] = ()) -> list[Row]:
     """Select the rows to explain: those named, or all that fail a comparison which can be explained.
 
+    Behind them stand suspicious rows, which pass.
+
     Raises
     ------
     UsageError
@@ -48,7 +50,8 @@ def select(rows: Sequence[Row], names: Sequence[str] = ()) -> list[Row]:
             raise UsageError(f"{name}: {why_not(by_name[name])}")
     if names:
         return [by_name[name] for name in dict.fromkeys(names)]
-    return [row for row in rows if subject(row) is not None]
+    chosen = [row for row in rows if subject(row) is not None]
+    return sorted(chosen, key=lambda row: row.verdict is not None and row.verdict.suspicious)
 
 
 def subject(row: Row, named: bool = False) -> Comparison | None:
