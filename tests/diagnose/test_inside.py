@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.diagnose import cause
-from harness.diagnose.inside import of_explanation
+from harness.diagnose.inside import contradiction, of_explanation
 from harness.types import (
     BlockError,
     Bound,
@@ -132,6 +132,72 @@ def test_trouble_under_the_cache_alone_is_the_caches() -> None:
     assert of_explanation(explanation(JOINT, step=2), cached=served).cause == "cache"
     assert of_explanation(explanation(JOINT), cached=served).cause == "exchange"
     assert of_explanation(explanation("layers.1"), cached=()).cause == "exchange"
+
+
+@pytest.mark.parametrize(
+    ("given", "word"),
+    [
+        ({"weights_off": ("rank 1: layers.1",)}, "weights"),
+        ({"batches": (1, 2)}, "guidance"),
+        ({"batches": (2, 2)}, "exchange"),
+        ({"times_off": (1, 2)}, "schedule"),
+        ({"times_off": (2,)}, "exchange"),  # a consequence, or later than the first divergence
+        ({"caption_keys": (32, 128)}, "pads"),
+        ({"caption_keys": (32, 32)}, "exchange"),
+    ],
+)
+def test_inputs_that_are_wrong_explain_what_blocks_make_of_them(given: dict[str, Any], word: str) -> None:
+    assert of_explanation(explanation("layers.1", **given)).cause == word
+
+
+def test_more_caption_tokens_that_move_the_image_are_the_captions() -> None:
+    moved = (line(FIRST, rank=1, image_met=0, wrong_position=81),)
+    assert of_explanation(explanation(FIRST, ledger=moved, caption_keys=(32, 128))).cause == "caption"
+
+
+def test_a_step_that_begins_with_other_latents_was_updated_wrongly() -> None:
+    late = explanation(BLOCKS[0], step=2)
+    assert of_explanation(late).cause == "noise"
+    assert of_explanation(late, guided=True).cause == "guidance"
+    assert of_explanation(late, guided=True, cached=(True, False)).cause == "cache"
+    assert of_explanation(late, guided=True, cached=(False, True)).cause == "guidance"
+
+
+def test_keys_and_values_unknown_on_every_rank_behind_right_tokens_are_modulated_wrongly() -> None:
+    unknown = {"image_met": 0, "pads_met": 0, "foreign": 100, "doubtful": 28}
+    both = tuple(line(FIRST, rank=rank, **unknown) for rank in (0, 1))
+    assert of_explanation(explanation(FIRST, ledger=both)).cause == "modulation"
+    assert of_explanation(explanation(FIRST, ledger=both[:1])).cause == "exchange"
+
+
+def test_an_error_below_the_tolerance_that_rounding_does_not_reach_so_early_is_no_matter_of_the_gather() -> None:
+    coarse = replace(explanation(), tolerance=0.1)
+    slight = tuple(replace(b, error=0.03) if b.module == JOINT and b.step == 1 else b for b in coarse.blocks)
+    assert of_explanation(coarse).cause == "cut/gather"
+    assert of_explanation(replace(coarse, blocks=slight)).cause == "exchange"
+
+
+@pytest.mark.parametrize(
+    ("module", "step", "counts", "fails"),
+    [
+        (FIRST, 1, {"image_met": 80, "image_missing": 1}, True),
+        (JOINT, 1, {"foreign": 1}, True),
+        (JOINT, 1, {"masked_met": 1}, True),
+        (CAPTION, 1, {"caption_met": 31, "doubtful": 1}, True),
+        (JOINT, 1, {"image_met": 80, "doubtful": 1}, False),
+        (FIRST, 1, {"image_duplicated": 81, "pads_met": 94}, False),  # each key twice weighs half as much
+        (FIRST, 2, {"image_met": 80, "image_missing": 1}, False),
+    ],
+)
+def test_a_passing_row_is_contradicted_by_what_the_first_step_meets(
+    module: str, step: int, counts: dict[str, int], fails: bool
+) -> None:
+    found = contradiction(explanation(ledger=(line(module, step, 1, **counts),)))
+    assert (found is not None) == fails
+    if found is not None:
+        assert (found.relation, found.ok) == (Relation.EXCHANGE, False)
+        assert found.sentence == f"its figures pass, and step 1, {module}: said"
+    assert contradiction(None) is None
 
 
 def test_on_one_device_nothing_is_exchanged_or_gathered() -> None:

@@ -181,6 +181,11 @@ def test_tokens_in_reverse_order_draw_the_same_but_for_rounding(
         assert not np.array_equal(native, reordered)
         # float32 at values of order one; a token out of place is off by 0.1 and more
         assert np.abs(native - reordered).max() < 1e-4
+    others = [
+        engine.draw(replace(spec, token_order=order)).latents for order in ("columns", "shuffled-1", "shuffled-2")
+    ]
+    assert all(np.abs(native - other).max() < 1e-4 for other in others)
+    assert len({latents.tobytes() for latents in (native, reordered, *others)}) == 5
     assert np.array_equal(draw(engine, case()).latents, baseline.latents)
 
 

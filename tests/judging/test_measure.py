@@ -150,3 +150,22 @@ class TestMeasure:
         assert steps[1] == pytest.approx(20 * math.log10(span / 1e-3), abs=0.01)
         assert len(steps) == 3
         assert compared(sample("a", (), path[-1], path), sample("b", (), other[-1])).steps_db == ()
+
+    def test_the_worst_and_the_median_token_after_each_step(self) -> None:
+        path = np.stack([latents(), latents(seed=1)])
+        other = path.copy()
+        other[1] += np.float32(1e-3)
+        other[1, 0, :, 2:4, 4:6] += np.float32(0.1)  # one token of 24
+        found = compared(sample("a", (), path[-1], path), sample("b", (), other[-1], other))
+        span = float(path[1].max() - path[1].min())
+        assert found.steps_worst_db == (None, pytest.approx(20 * math.log10(span / 0.101), abs=0.01))
+        assert found.steps_median_db == (None, pytest.approx(20 * math.log10(span / 1e-3), abs=0.01))
+        assert found.steps_median_db[1] > found.steps_db[1] > found.steps_worst_db[1]  # type: ignore[operator]
+
+    def test_latents_that_hold_less_than_their_reference(self) -> None:
+        fine = latents()
+        coarse = (fine.view(np.uint32) & 0xFFFF0000).view(np.float32)
+        assert compared(sample("a", (), fine), sample("b", (), coarse)).narrowed
+        assert not compared(sample("a", (), coarse), sample("b", (), fine)).narrowed
+        assert not compared(sample("a", (), coarse), sample("b", (), coarse + coarse)).narrowed
+        assert not compared(sample("a", (), fine), sample("b", (), fine + np.float32(0.1))).narrowed

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.modules import module as torch_modules
 
-from harness.diagnose import records
+from harness.diagnose import inputs, records
 from harness.types import PROBE_FILE, Case, RunSpec, Size
 from harness.worker.disk import Unwritable
 from harness.worker.probe import recorder
@@ -44,11 +44,16 @@ class Denoiser(nn.Module):
         super().__init__()
         self.source = nn.Module()
         self.source.all_x_embedder = nn.ModuleDict({"2-1": nn.Linear(4, 8)})
+        self.source.t_embedder = nn.Linear(1, 8)
+        self.source.x_pad_token = nn.Parameter(torch.ones(1, 8))
+        self.time = 0.0
         self.noise_refiner = nn.ModuleList([Block()])
         self.layers = nn.ModuleList([Block(), Block()])
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         x = self.source.all_x_embedder["2-1"](x)
+        self.time += 1.0
+        self.source.t_embedder(x.new_full((len(x), 1), self.time))
         for block in (*self.noise_refiner, *self.layers):
             x = block(x, mask)
         return x
@@ -155,6 +160,29 @@ def test_the_picture_is_the_same_and_the_records_are_of_this_draw(denoiser: Deno
     assert found.keys[1, "layers.0"].shape == (1, 2, 5, 4)
     assert found.masks[1, "layers.0"].all()
     assert found.left_out == ()
+
+
+def test_times_and_weights_are_those_that_were_used(denoiser: Denoiser, tmp_path: Path) -> None:
+    def probed(name: str) -> records.Probe:
+        (tmp_path / name).mkdir()
+        denoiser.time = 0.0
+        with probing(PROBED, tmp_path / name, 0):
+            draw(denoiser, CASE.steps)
+        return records.read(tmp_path / name, 1)[0]
+
+    first = probed("first")
+    again = probed("again")
+    assert set(first.times) == {1, 2, 3}
+    assert inputs.times_off(first, [again], "float32") == inputs.weights_off(first, [again, again]) == ()
+    denoiser.source.x_pad_token.data += 1.0
+    assert inputs.weights_off(first, [first, probed("pads")]) == (f"rank 1: {inputs.PAD_TOKENS}",)
+    denoiser.layers[1].to_out[0] = nn.Linear(8, 8)
+    one = probed("one")
+    denoiser.layers[1].to_out[0].weight.data = denoiser.layers[1].to_out[0].weight.data.roll(1, 0)
+    assert "rank 1: layers.1" in inputs.weights_off(first, [one, probed("rolled")])
+    assert "rank 1: layers.1" not in inputs.weights_off(first, [one, one])
+    denoiser.source.t_embedder.bias.data += 0.5
+    assert inputs.times_off(first, [probed("late")], "bfloat16") == (1, 2, 3)
 
 
 def test_a_caption_refined_ahead_of_the_steps_belongs_to_the_first(denoiser: Denoiser, tmp_path: Path) -> None:
