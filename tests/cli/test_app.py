@@ -72,7 +72,7 @@ def test_what_a_machine_lacks_is_one_line_and_no_traceback() -> None:
     command = [sys.executable, "-m", "harness.cli", "models", "ls"]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (3, "sp-harness: No space left on device\n")
+    assert (done.returncode, done.stderr) == (3, "sp-harness: No space left on device; make room on that disk\n")
 
 
 @pytest.mark.parametrize(
