@@ -75,7 +75,7 @@ class StopsHalfway:
 
     def execute(self, specs: Any, place: Any) -> Iterator[Any]:
         row = self._folder.plan.rows[0]
-        self._bench.draw(self._folder, {self._folder.plan.specs[digest] for digest in row.runs.values()})
+        self._bench.draw(self._folder, self._folder.missing([row]))
         yield from raises()
 
 
