@@ -29,7 +29,8 @@ LEAST_AT_STEP = 5
 """Healthy comparisons that the usual error after one step of so many needs at least."""
 LARGE_TOKENS = 1024
 """Image tokens from which on rounding averages out: at 2,025 tokens all draws lie within 0.1 dB."""
-LEAST_SPREAD_DB = 0.15
+LEAST_SPREAD_DB = {"large": 0.15, "small": 0.25}
+"""By size class: with few tokens rounding that flips in some of them moves every figure by more."""
 QUANTILE, NORMAL = 0.95, 1.645
 """A standard deviation is the distance to this quantile over that of the normal distribution: what lies below the
 draws says nothing of how far healthy rows reach above them."""
@@ -133,12 +134,15 @@ def _last(request: Request) -> Key:
 
 
 def _phase(step: int, steps: int) -> str:
+    """Name the phase of a step; a single step is both ends, and scatters as a first one does."""
+    if steps == 1:
+        return "only"
     return "last" if step == steps else "first" if step == 1 else "later"
 
 
 def _step_name(key: Key, steps: int) -> str:
-    """Name a statistic and its step; after the last one the number of steps makes no difference."""
-    return f"{key[0]} {'last' if key[1] == steps else f'{key[1]}/{steps}'}"
+    """Name a statistic and its step; after the last of several their number makes no difference."""
+    return f"{key[0]} {'last' if key[1] == steps > 1 else f'{key[1]}/{steps}'}"
 
 
 def fit(requests: Sequence[Request], platform: Calibration) -> Calibration:
@@ -154,7 +158,7 @@ def fit(requests: Sequence[Request], platform: Calibration) -> Calibration:
     groups = {}
     for name in dict.fromkeys(request.group for request in requests):
         members = [request for request in requests if request.group == name and request.healthy]
-        if (group := _fit_group(members)) is not None:
+        if (group := _fit_group(members, LEAST_SPREAD_DB[name.split()[-1]])) is not None:
             groups[name] = group
     largest = sorted(
         value
@@ -181,7 +185,7 @@ def _largest(request: Request, candidate: Levels, group: Group) -> float | None:
     return max((value for _, value in deviations(request, candidate, group).values()), default=None)
 
 
-def _fit_group(requests: Sequence[Request]) -> Group | None:
+def _fit_group(requests: Sequence[Request], least_db: float) -> Group | None:
     if sum(len(request.healthy) for request in requests) < LEAST_IN_GROUP:
         return None
     levels = [median(draw[_last(request)] for draw in request.draws) for request in requests]
@@ -200,12 +204,12 @@ def _fit_group(requests: Sequence[Request]) -> Group | None:
         for candidate in request.healthy:
             for key, distance in _distances(request, candidate, usual).items():
                 spreads.setdefault(f"{key[0]} {_phase(key[1], request.steps)}", []).append(distance)
-    measured = {name: _spread(found) for name, found in spreads.items() if len(found) >= LEAST_IN_GROUP}
+    measured = {name: _spread(found, least_db) for name, found in spreads.items() if len(found) >= LEAST_IN_GROUP}
     return Group(round(level, 2), usual.offsets_db, measured)
 
 
-def _spread(distances: Sequence[float]) -> float:
-    return round(max(LEAST_SPREAD_DB, _quantile(sorted(distances), QUANTILE) / NORMAL), 3)
+def _spread(distances: Sequence[float], least_db: float) -> float:
+    return round(max(least_db, _quantile(sorted(distances), QUANTILE) / NORMAL), 3)
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:

@@ -96,7 +96,8 @@ class Floor:
         if self.calibration is None or len(self.request.draws) < CALIBRATED_DRAWS:
             return None
         group = self.calibration.groups.get(self.request.group)
-        return group if group and {"latents last", "picture last"} <= set(group.spreads_db) else None
+        phase = "only" if self.request.steps == 1 else "last"
+        return group if group and {f"latents {phase}", f"picture {phase}"} <= set(group.spreads_db) else None
 
     def bounds(self) -> list[Bound]:
         """List the bounds that a comparison is held to, one of latents and at least one of pictures."""
@@ -117,8 +118,8 @@ class Floor:
         if self.calibration is None or self.group is None:
             return self._margin("latents")
         last = ("latents", self.request.steps)
-        distance, _ = deviations(self.request, {last: 0.0}, self.group)[last]
-        margin = self.calibration.bound * self.group.spreads_db["latents last"]
+        distance, deviation = deviations(self.request, {last: 0.0}, self.group)[last]
+        margin = self.calibration.bound * distance / deviation
         return Bound("psnr", "latents", round(distance - margin, 2), "dB", "floor", round(margin, 2))
 
     def judge(self, comparison: Comparison) -> list[Judgement]:

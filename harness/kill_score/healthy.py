@@ -38,7 +38,6 @@ OPTIONS: tuple[dict[str, Any], ...] = (
     {"keys": "reversed"},
     {"keys": "twice"},
     {"feed_forward": "float32"},
-    {"norms": "fused"},
     {"exchange": "fused"},
     {"exchange": "separate"},
 )
