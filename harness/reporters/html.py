@@ -1,9 +1,10 @@
-"""``index.html`` and one page for each row: a folder that opens from disk, with no network."""
+"""``index.html``, the same for each axis choice, and one page for each row; all open from disk, without network."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -53,31 +54,43 @@ class HtmlReporter(Reporter):
     def write(self, report: Report, folder: Path) -> Path:
         """Write all pages and return ``index.html``."""
         rows = PageBuilder(report, folder).rows(words.worst_first(report.rows))
-        shared = {"report": report, "words": words, "rows": rows}
-        _write_rows(rows, folder, shared)
+        _write_rows(rows, folder, {"report": report, "words": words, "rows": rows})
         axes = words.axes_of(report)
-        index = (
-            _templates()
-            .get_template("index.html.j2")
-            .render(
-                **shared,
-                root="",
-                story=story,
-                axes=axes,
-                axis_words=AXIS_WORDS,
-                links={view.row.name: view.page for view in rows},
-                table=_case_table(rows, axes, report),
-                tally=_tally(rows),
-                choices=_choices(rows),
-                both=sides.side_by_side(report),
-                sides=sides,
-                costs=costs,
-                SHOWN=SHOWN_COMPARISONS,
-                files=list(BESIDES.items()),
-            )
-        )
+        for axis in axes if len(axes) > 1 else ():
+            own = [view for view in rows if view.row.variant.axis == axis]
+            part = replace(report, rows=tuple(row for row in report.rows if row.variant.axis == axis))
+            write_text(folder / f"{axis}.html", _overview(part, own, axes, axis))
         shutil.copytree(TEMPLATES / ASSETS, folder / ASSETS, dirs_exist_ok=True)
-        return write_text(folder / "index.html", index)
+        return write_text(folder / "index.html", _overview(report, rows, axes))
+
+
+def _overview(report: Report, rows: list[RowView], axes: list[str], axis: str = "") -> str:
+    """Render the overview of all rows, or of those of one axis choice."""
+    shown = [axis] if axis else axes
+    return (
+        _templates()
+        .get_template("index.html.j2")
+        .render(
+            report=report,
+            words=words,
+            rows=rows,
+            root="",
+            story=story,
+            axis=axis,
+            pages=axes if len(axes) > 1 else [],
+            axes=shown,
+            axis_words=AXIS_WORDS,
+            links={view.row.name: view.page for view in rows},
+            table=_case_table(rows, shown, report),
+            tally=_tally(rows),
+            choices=_choices(rows),
+            both=sides.side_by_side(report),
+            sides=sides,
+            costs=costs,
+            SHOWN=SHOWN_COMPARISONS,
+            files=list(BESIDES.items()),
+        )
+    )
 
 
 @cache

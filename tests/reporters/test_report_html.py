@@ -69,12 +69,23 @@ def test_one_page_for_each_row_in_the_order_of_the_overview(mixed: Any, site: di
 
 
 def test_pages_of_an_earlier_version_go(good: Any) -> None:
-    left = [good.folder / name for name in ("auto.html", "h.html", "rows/former.html")]
+    left = [good.folder / name for name in ("none.html", "h.html", "rows/former.html")]
     for path in left:
         path.parent.mkdir(exist_ok=True)
         path.write_text("former")
     pages(good)
-    assert not any(path.exists() for path in left)
+    assert [path.exists() and path.read_text() != "former" for path in left] == [False, True, False]
+
+
+def test_each_axis_choice_has_an_overview_of_its_rows(site: dict[str, Page]) -> None:
+    index = site["index.html"]
+    folder = index.path.parent
+    whole = set(Page(index.path).by_id) & set(site)
+    parts = {axis: set(Page(folder / f"{axis}.html").by_id) & set(site) for axis in ("auto", "h", "w", "none")}
+    assert set().union(*parts.values()) == whole
+    assert sum(map(len, parts.values())) == len(whole)
+    assert "128x128_spatial-u2-w" in parts["w"]
+    assert {f"{axis}.html" for axis in parts} <= set(index.values("a", "href"))
 
 
 def test_every_link_and_picture_is_there(site: dict[str, Page]) -> None:
