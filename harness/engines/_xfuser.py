@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from contextlib import ExitStack
-from functools import partial
+from functools import cache, partial
 from typing import Any
 from unittest.mock import patch
 
@@ -14,17 +14,25 @@ import torch
 from harness.engines import _absent_kernels  # noqa: F401, makes what follows importable
 from harness.plugins import Worker
 
-with ExitStack() as stack:
-    if not torch.cuda.is_available():  # both ask for a version of CUDA or of a GPU when imported, and raise without one
-        stack.enter_context(patch.object(torch.version, "cuda", "12.0"))
-        stack.enter_context(patch.object(torch.cuda, "get_device_capability", lambda *_: (8, 0)))
-    groups: Any = importlib.import_module("yunchang.globals")
-    transformers: Any = importlib.import_module("xfuser.model_executor.models.transformers.transformer_z_image")
+
+@cache
+def _modules() -> tuple[Any, Any]:
+    """Import yunchang's globals and xFuser's transformer."""
+    with ExitStack() as stack:
+        if not torch.cuda.is_available():  # both ask for a version of CUDA or of a GPU when imported, and raise without
+            stack.enter_context(patch.object(torch.version, "cuda", "12.0"))
+            stack.enter_context(patch.object(torch.cuda, "get_device_capability", lambda *_: (8, 0)))
+        return (
+            importlib.import_module("yunchang.globals"),
+            importlib.import_module("xfuser.model_executor.models.transformers.transformer_z_image"),
+        )
 
 
 def start(worker: Worker) -> None:
     """Do what xFuser's launcher does in each process, on the process group that is there."""
     import torch.distributed as dist
+
+    groups, _ = _modules()
     from xfuser.core.distributed import parallel_state, runtime_state
     from xfuser.model_executor.layers import usp
 
@@ -50,6 +58,7 @@ def wrapped(stock: Any) -> Any:
     """Make xFuser's transformer on the weights of diffusers' own."""
     # from_config() looks for the names of arguments, of which its constructor has none, and makes the full size.
     configuration = {name: value for name, value in stock.config.items() if not name.startswith("_")}
+    _, transformers = _modules()
     wrapper = transformers.xFuserZImageTransformer2DWrapper(**configuration)
     wrapper.load_state_dict(stock.state_dict(), assign=True)
     return wrapper.eval().requires_grad_(False)
