@@ -29,8 +29,8 @@ run: $(READY)  ## set up, then run the pull request's matrix
 	@$(BIN)/sp-harness run $(MATRIX) $(ARGS)
 
 .PHONY: test
-test: $(READY)  ## set up, then run the tests, a file on each core
-	@$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile $(ARGS)
+test: $(READY)  ## set up, then run the tests, three files at a time
+	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(ARGS)
 
 .PHONY: test-browser
 test-browser: $(READY)  ## test the report's pages in chromium, found on PATH; screenshots go to build/screenshots

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from harness.cli.app import main
+from tests import waiting
 
 HEAD = 'schema = 1\nname = "m"\nmodel = "fake"\nsteps = 2\n'
 CASE = '[[case]]\nsize = "128x128"\nprompt = "waves"\n'
@@ -89,7 +90,7 @@ def _goes_to(descriptor: int, file: IO[str]) -> Iterator[None]:
 def cli() -> Iterator[Cli]:
     """The command line; none of the ranks it started may be left."""
     yield invoke
-    assert not any(map(is_rank, psutil.Process().children(recursive=True)))
+    assert waiting.until(lambda: not any(map(is_rank, psutil.Process().children(recursive=True))))
 
 
 def is_rank(process: psutil.Process) -> bool:
