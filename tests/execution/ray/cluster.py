@@ -102,4 +102,4 @@ def finished(events: list[Event]) -> dict[str, Run]:
 
 
 def written(folder: Path) -> dict[str, int]:
-    return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("*/run.json")}
+    return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("[!.]*/run.json")}
