@@ -30,7 +30,7 @@ run: $(READY)  ## set up, then run the pull request's matrix
 
 .PHONY: test
 test: $(READY)  ## set up, then run the tests, three files at a time
-	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(ARGS)
 
 .PHONY: test-browser
 test-browser: $(READY)  ## test the report's pages in chromium, found on PATH; screenshots go to build/screenshots
