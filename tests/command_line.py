@@ -89,8 +89,9 @@ def _goes_to(descriptor: int, file: IO[str]) -> Iterator[None]:
 @pytest.fixture
 def cli() -> Iterator[Cli]:
     """The command line; none of the ranks it started may be left."""
+    others = set(psutil.Process().children(recursive=True))  # of fixtures of other files
     yield invoke
-    assert waiting.until(lambda: not any(map(is_rank, psutil.Process().children(recursive=True))))
+    assert waiting.until(lambda: not any(map(is_rank, {*psutil.Process().children(recursive=True)} - others)))
 
 
 def is_rank(process: psutil.Process) -> bool:
