@@ -228,7 +228,7 @@ def print_report(console: Console, report: Report, files: Mapping[str, Path]) ->
 
 
 def _wrong(report: Report) -> Iterator[Text]:
-    """What is wrong, in words; rows of which the same is said share a line, and the table names them all."""
+    """Sentences on what is wrong; rows of which the same is said share a line, and the table names them all."""
     said: dict[tuple[Outcome, str], list[str]] = {}
     for row in report.rows:
         verdict = row.verdict

@@ -98,7 +98,7 @@ class SpatialEngine(Engine):
             return drawing
 
     def _steps(self, spec: RunSpec) -> Steps:
-        """How the steps of a request are computed; a recording also depends on what is patched while it is made."""
+        """Return the way to compute a request's steps; a recording also depends on what is patched while it is made."""
         from harness.spatial.steps import Calls, EagerSteps, RecordedSteps
 
         if not self.option(spec, "graph"):

@@ -64,7 +64,7 @@ class Viewer:
 
     @property
     def data(self) -> dict[str, Any]:
-        """What is written into the page, as plain JSON."""
+        """Data that is written into the page, as plain JSON."""
         return {
             "size": self.size_px,
             "pictures": [[asdict(layer) for layer in layers] for layers in self.pictures],

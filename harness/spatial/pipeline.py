@@ -97,7 +97,7 @@ class SpatialPipeline:
         return shard.gather(torch.stack(after), plan, self.group.whole), steps_s
 
     def _items(self, case: Case, latents: torch.Tensor) -> torch.Tensor:
-        """What the model is given; with guidance, both halves of the batch are one call."""
+        """Return the model's input; with guidance, both halves of the batch are one call."""
         items = latents.to(self.transformer.dtype)
         return items.repeat(2, 1, 1, 1) if case.guidance_scale > 0 else items
 

@@ -29,7 +29,7 @@ MAX_BYTES = 8 << 30
 
 
 class Steps(Protocol):
-    """How the steps of a request are computed."""
+    """Way to compute the steps of a request."""
 
     def begin(self, transformer: SpatialTransformer, latents: torch.Tensor, conditions: Conditions) -> Step:
         """Return the step of one request, whose latents have this shape and type."""
